@@ -1,0 +1,1 @@
+"""Teacher-student learning for Keras 3 on TensorFlow."""

@@ -1,0 +1,1 @@
+"""From raw pictures to the one batch dict that every method reads."""

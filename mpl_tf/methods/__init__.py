@@ -1,0 +1,1 @@
+"""Training methods, one class per file, each a keras.Model."""

@@ -1,0 +1,1 @@
+"""Absl programs, one per method."""
