@@ -1,0 +1,46 @@
+"""Refusals of single values, each a sentence that names the value, what was expected and what to do."""
+
+import difflib
+import numbers
+from collections.abc import Iterable
+
+
+def within(name: str, value, *, low: float, high: float | None = None, optional: bool = False) -> None:
+    """Refuses a number outside low…high (no upper bound where `high` is None).
+
+    Args:
+        name: of the argument, for the message.
+        value: what the user gave.
+        low: smallest allowed value.
+        high: largest allowed value.
+        optional: whether None is allowed too.
+
+    Raises:
+        ValueError: when it is not a number or out of range.
+    """
+    if value is None and optional:
+        return
+    bounds = f"between {low:g} and {high:g}" if high is not None else f"of at least {low:g}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name}={value!r} is not a number: pass one {bounds}.")
+    if not (value >= low and (high is None or value <= high)):
+        raise ValueError(f"{name}={value} is out of range: pass a value {bounds}.")
+
+
+def one_of(name: str, value, choices: Iterable[str]) -> None:
+    """Refuses a value that is not among the choices, naming the nearest.
+
+    Args:
+        name: of the argument, for the message.
+        value: what the user gave.
+        choices: what is allowed.
+
+    Raises:
+        ValueError: when it is none of them.
+    """
+    choices = list(choices)
+    if value in choices:
+        return
+    nearest = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise ValueError(f"{name}={value!r} is unknown: {hint}Choose one of {', '.join(map(repr, choices))}.")

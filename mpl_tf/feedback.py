@@ -1,0 +1,230 @@
+"""The student's feedback to the teacher: every estimator of the meta gradient, as pure functions.
+
+Meta Pseudo Labels (Pham et al. 2021, arXiv 2003.10580) trains the teacher to lower the loss that the
+student has on labelled pictures *after* learning from the teacher's pseudo labels:
+
+    minimise over θ_T   L_l(θ_S'),   θ_S' = θ_S - η ∇ (1/N) Σ_i CE(ŷ_i, S(x_i; θ_S)).
+
+Each estimator returns the gradient of that with respect to the teacher's logits t_i on the unlabelled
+pictures; the caller carries it into the teacher's weights with the vector-Jacobian product of the pass it
+made anyway. In the table q = softmax(t), p = softmax(student logits at the OLD weights), v = ∇L_l at the
+NEW weights, u_i = derivative of the student's logits on picture i along v, at the OLD weights.
+
+| estimator | gradient on t_i | exactness for a plain SGD step |
+|---|---|---|
+| `per_example` | (η/N) q_i ⊙ (u_i - ⟨q_i, u_i⟩) | equals autodiff through the soft-label step |
+| `per_example_sampled` | (η/N) ⟨p_i - y_i, u_i⟩ (q_i - y_i) | its expectation over y_i is the line above |
+| `scalar` with `dot_product` | h (q_i - y_i), h = η ⟨v, g⟩ | unbiased up to O(η²) |
+| `scalar` with the loss difference | the same, h = L_l(θ_S) - L_l(θ_S') | unbiased for E_y[L_l(θ_S'(y))] |
+| `unrolled` | autodiff through the soft-label step | exact |
+
+g is the gradient of the *mean* cross-entropy that the student descended, and (q_i - y_i) the gradient of
+the *sum* of the teacher's cross-entropies to its own samples. The paper's pseudo-code takes the mean there,
+which is the same direction divided by N.
+"""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+Weights = Sequence[tf.Tensor]
+
+
+def directional_derivative(
+    function: Callable[[Weights], tf.Tensor], weights: Weights, direction: Weights
+) -> tf.Tensor:
+    """Derivative of `function` at `weights` along `direction`, in one forward-mode pass.
+
+    Args:
+        function: maps a list of tensors to logits `[N, K]`. It must use the tensors it is handed;
+            `keras.Model.stateless_call` does.
+        weights: where the derivative is taken: the student's old weights.
+        direction: tensors of the same shapes: v.
+
+    Returns:
+        float `[N, K]`: u.
+    """
+    with tf.autodiff.ForwardAccumulator(list(weights), list(direction)) as accumulator:
+        outputs = function(weights)
+    return accumulator.jvp(outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def finite_difference(
+    function: Callable[[Weights], tf.Tensor],
+    weights: Weights,
+    direction: Weights,
+    *,
+    outputs: tf.Tensor,
+    radius: float = 1e-3,
+) -> tf.Tensor:
+    """Approximates `directional_derivative` with one plain forward pass: (f(θ + εv) - f(θ)) / ε.
+
+    Args:
+        function: as in `directional_derivative`.
+        weights: the student's old weights.
+        direction: v.
+        outputs: float `[N, K]`, `function(weights)`, known from the pass that the student learned from.
+        radius: ε‖v‖, the length of the step taken in weight space.
+
+    Returns:
+        float `[N, K]`, with a relative error of a few per cent at the default radius in float32.
+    """
+    epsilon = radius / tf.maximum(tf.linalg.global_norm(direction), 1e-12)
+    moved = [weight + epsilon * slope for weight, slope in zip(weights, direction, strict=True)]
+    return (function(moved) - outputs) / epsilon
+
+
+def softmax_jacobian_product(teacher_logits: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """The gradient of Σ_k q_k values_k with respect to the logits of q: q ⊙ (values - ⟨q, values⟩).
+
+    Args:
+        teacher_logits: float `[N, K]`.
+        values: float `[N, K]`, what each class of each picture is worth.
+
+    Returns:
+        float `[N, K]`.
+    """
+    probabilities = tf.nn.softmax(teacher_logits)
+    return probabilities * (values - tf.reduce_sum(probabilities * values, axis=-1, keepdims=True))
+
+
+def per_example(teacher_logits: tf.Tensor, slopes: tf.Tensor, *, learning_rate: tf.Tensor) -> tf.Tensor:
+    """The exact meta gradient, every class of every picture at once: no sampling noise.
+
+    Args:
+        teacher_logits: float `[N, K]`, on the pictures that the student learned from.
+        slopes: float `[N, K]`, u: `directional_derivative` of the student's logits along v.
+        learning_rate: η of the student's step.
+
+    Returns:
+        float `[N, K]`: (η/N) q ⊙ (u - ⟨q, u⟩).
+    """
+    scale = learning_rate / tf.cast(tf.shape(slopes)[0], slopes.dtype)
+    return scale * softmax_jacobian_product(teacher_logits, slopes)
+
+
+def per_example_sampled(
+    teacher_logits: tf.Tensor,
+    labels: tf.Tensor,
+    student_logits: tf.Tensor,
+    slopes: tf.Tensor,
+    *,
+    learning_rate: tf.Tensor,
+) -> tf.Tensor:
+    """One feedback per picture, for the class that was sampled: (η/N) ⟨p_i - y_i, u_i⟩ (q_i - y_i).
+
+    Args:
+        teacher_logits: float `[N, K]`.
+        labels: int `[N]`, the sample that the student learned from.
+        student_logits: float `[N, K]`, at the old weights.
+        slopes: float `[N, K]`, u.
+        learning_rate: η of the student's step.
+
+    Returns:
+        float `[N, K]`. Its expectation over the labels, slopes held, is `per_example`.
+    """
+    one_hot = tf.one_hot(labels, teacher_logits.shape[-1], dtype=teacher_logits.dtype)
+    scale = learning_rate / tf.cast(tf.shape(slopes)[0], slopes.dtype)
+    feedback = scale * tf.reduce_sum(
+        (tf.nn.softmax(student_logits) - one_hot) * slopes, axis=-1, keepdims=True
+    )
+    return feedback * (tf.nn.softmax(teacher_logits) - one_hot)
+
+
+def dot_product(
+    labeled_gradients: Weights, student_gradients: Weights, *, learning_rate: tf.Tensor
+) -> tf.Tensor:
+    """The paper's scalar h = η ⟨v, g⟩ (appendix A, equation 12).
+
+    Args:
+        labeled_gradients: v, the gradient of the labelled loss at the student's new weights.
+        student_gradients: g, the gradient that the student descended, at its old weights.
+        learning_rate: η of the student's step.
+
+    Returns:
+        scalar: to first order, how much the step lowered the labelled loss.
+    """
+    return learning_rate * inner_product(labeled_gradients, student_gradients)
+
+
+def inner_product(left: Weights, right: Weights) -> tf.Tensor:
+    """⟨left, right⟩ over two lists of tensors of the same shapes; a scalar."""
+    return tf.add_n([tf.reduce_sum(a * b) for a, b in zip(left, right, strict=True)])
+
+
+def cosine(value: tf.Tensor, left: Weights, right: Weights) -> tf.Tensor:
+    """The scale-free form of a scalar feedback, value / (‖left‖ ‖right‖); zero where a norm is zero."""
+    return tf.math.divide_no_nan(value, tf.linalg.global_norm(left) * tf.linalg.global_norm(right))
+
+
+def scalar(teacher_logits: tf.Tensor, labels: tf.Tensor, feedback: tf.Tensor) -> tf.Tensor:
+    """REINFORCE with one feedback for the whole batch: h (q_i - y_i).
+
+    A positive h means that the student improved, and descending this gradient makes the sampled labels more
+    likely. h is the OLD labelled loss minus the NEW one; with the sign reversed the teacher learns to hurt.
+
+    Args:
+        teacher_logits: float `[N, K]`.
+        labels: int `[N]`, the one sample that the student learned from.
+        feedback: scalar h.
+
+    Returns:
+        float `[N, K]`: the gradient of h Σ_i CE(y_i, t_i).
+    """
+    one_hot = tf.one_hot(labels, teacher_logits.shape[-1], dtype=teacher_logits.dtype)
+    return feedback * (tf.nn.softmax(teacher_logits) - one_hot)
+
+
+def unrolled(
+    teacher_logits: tf.Tensor,
+    student_logits: Callable[[Weights], tf.Tensor],
+    labeled_loss: Callable[[Weights], tf.Tensor],
+    weights: Weights,
+    *,
+    learning_rate: tf.Tensor,
+) -> tf.Tensor:
+    """Autodiff through the student's soft-label SGD step: second order, slow, and nothing to derive.
+
+    Args:
+        teacher_logits: float `[N, K]`.
+        student_logits: maps the student's weights to its logits `[N, K]` on the same pictures.
+        labeled_loss: maps the student's weights to its loss on the labelled pictures.
+        weights: the student's old weights.
+        learning_rate: η of the step to go through.
+
+    Returns:
+        float `[N, K]`: ∂ L_l(θ - η ∇ mean CE) / ∂ teacher_logits.
+    """
+    weights = list(weights)
+    with tf.GradientTape() as teacher_tape:
+        teacher_tape.watch(teacher_logits)
+        with tf.GradientTape() as student_tape:
+            student_tape.watch(weights)
+            log_probabilities = tf.nn.log_softmax(student_logits(weights))
+            targets = tf.nn.softmax(teacher_logits)
+            loss = -tf.reduce_mean(tf.reduce_sum(targets * log_probabilities, axis=-1))
+        slopes = student_tape.gradient(loss, weights)
+        new_weights = [weight - learning_rate * slope for weight, slope in zip(weights, slopes, strict=True)]
+        new_loss = labeled_loss(new_weights)
+    return teacher_tape.gradient(new_loss, teacher_logits)
+
+
+def normalize(
+    slopes: tf.Tensor, *, root_mean_square: tf.Tensor, floor: float, clip: float | None
+) -> tf.Tensor:
+    """Divides what the classes are worth by their own size, and bounds them.
+
+    The floor lets the feedback fade as v → 0; without it a student that has nothing left to learn would go on
+    pushing its teacher at full strength.
+
+    Args:
+        slopes: float `[N, K]`, centred values.
+        root_mean_square: scalar, their root mean square over the global batch.
+        floor: the divisor is at least this.
+        clip: bound on the result, in both directions; None for no bound.
+
+    Returns:
+        float `[N, K]`.
+    """
+    values = slopes / tf.maximum(root_mean_square, floor)
+    return values if clip is None else tf.clip_by_value(values, -clip, clip)

@@ -1,0 +1,31 @@
+"""Writing so that a reader, or a run that is killed, never meets half a file."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path` that takes its place when the block ends well.
+
+    Args:
+        path: the file or folder to write. Its parent folders are made. A folder must not exist yet; a file is
+            replaced in one step.
+
+    Yields:
+        A path with the same suffixes to write to. It is removed when the block raises.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)

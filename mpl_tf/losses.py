@@ -1,0 +1,112 @@
+"""Losses as pure functions: one value per example, so that the caller chooses the mean.
+
+Every function takes logits, never probabilities, computes in the dtype of its inputs (the methods hand
+in float32 also under mixed precision) and returns a tensor of shape `[B]` unless it says otherwise.
+"""
+
+import tensorflow as tf
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float = 0.0) -> tf.Tensor:
+    """Cross-entropy between integer labels and logits.
+
+    Args:
+        labels: int `[B]`, classes in 0…K-1.
+        logits: float `[B, K]`.
+        label_smoothing: the share ε of the target that is spread evenly over all K classes
+            (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+
+    Returns:
+        float `[B]`, in nats.
+    """
+    num_classes = logits.shape[-1]
+    targets = tf.one_hot(labels, num_classes, dtype=logits.dtype)
+    targets = (1.0 - label_smoothing) * targets + label_smoothing / num_classes
+    return soft_cross_entropy(targets, logits)
+
+
+def soft_cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy between a distribution and logits: -Σ_k targets_k log softmax(logits)_k.
+
+    Args:
+        targets: float `[B, K]`, non-negative rows that sum to 1. Gradients flow into them too.
+        logits: float `[B, K]`.
+
+    Returns:
+        float `[B]`, in nats.
+    """
+    return -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=-1)
+
+
+def kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Kullback-Leibler divergence KL(softmax(target_logits) ‖ softmax(logits)).
+
+    Args:
+        target_logits: float `[B, K]`, the logits of the distribution that the expectation is over.
+        logits: float `[B, K]`.
+
+    Returns:
+        float `[B]`, in nats, zero exactly where the two distributions agree.
+    """
+    log_targets = tf.nn.log_softmax(target_logits)
+    return tf.reduce_sum(tf.exp(log_targets) * (log_targets - tf.nn.log_softmax(logits)), axis=-1)
+
+
+def entropy(logits: tf.Tensor) -> tf.Tensor:
+    """Entropy of softmax(logits).
+
+    Args:
+        logits: float `[B, K]`.
+
+    Returns:
+        float `[B]`, in nats, between 0 and log K.
+    """
+    return soft_cross_entropy(tf.nn.softmax(logits), logits)
+
+
+def sharpen(logits: tf.Tensor, temperature: float) -> tf.Tensor:
+    """The distribution softmax(logits / temperature): lower temperatures make it more certain.
+
+    Args:
+        logits: float `[B, K]`.
+        temperature: above 0; 1 leaves the distribution as it is.
+
+    Returns:
+        float `[B, K]`, rows that sum to 1 (UDA, Xie et al. 2019, arXiv 1904.12848, section 3.2).
+    """
+    return tf.nn.softmax(logits / temperature)
+
+
+def confidence_mask(logits: tf.Tensor, threshold: float) -> tf.Tensor:
+    """Marks the examples on which the untempered prediction is confident.
+
+    Args:
+        logits: float `[B, K]`, not divided by a temperature: the threshold is on softmax(logits).
+        threshold: probability in 0…1 that the most likely class must reach; 0 keeps every example.
+
+    Returns:
+        `[B]` of the logits' dtype, 1 where confident and 0 elsewhere.
+    """
+    confidence = tf.reduce_max(tf.nn.softmax(logits), axis=-1)
+    return tf.cast(confidence >= threshold, logits.dtype)
+
+
+def consistency(
+    logits_on_weak: tf.Tensor, logits_on_strong: tf.Tensor, *, temperature: float, mask: tf.Tensor
+) -> tf.Tensor:
+    """UDA's consistency loss: the strong view is to be predicted as the sharpened weak view is.
+
+    The target carries no gradient. A mean over the result divides by *all* examples, not by the kept
+    ones, as UDA and the released Meta Pseudo Labels code do: few confident examples weigh little.
+
+    Args:
+        logits_on_weak: float `[B, K]`, predictions on the weakly augmented pictures.
+        logits_on_strong: float `[B, K]`, predictions on the strongly augmented ones.
+        temperature: sharpening of the target, see `sharpen`.
+        mask: float `[B]`, see `confidence_mask`.
+
+    Returns:
+        float `[B]`, in nats, zero where masked (Xie et al. 2019, arXiv 1904.12848, equation 1).
+    """
+    targets = tf.stop_gradient(sharpen(logits_on_weak, temperature))
+    return soft_cross_entropy(targets, logits_on_strong) * tf.stop_gradient(mask)

@@ -1,0 +1,219 @@
+"""What every training method shares: services, never control flow.
+
+A method is a `keras.Model` made of networks with roles (a teacher, a student). It writes its own
+`train_step`; from here it takes one optimizer per role, the descent step, the averaged student, the metrics,
+evaluation, and saving. The networks are built before the method is, and the method is built when
+`__init__` ends: under a strategy Keras would otherwise try to build it symbolically on the nested batch.
+"""
+
+import keras
+import tensorflow as tf
+
+from mpl_tf import checks, distribute, schedules
+from mpl_tf.methods import refusals
+
+
+class Method(keras.Model):
+    """Base of the training methods.
+
+    Args:
+        networks: role → built `keras.Model` from pictures to logits. The role `"student"` is the one that is
+            served: `call`, `evaluate` and `predict` mean it.
+        train_metrics: names of the scalars that `train_step` tracks.
+        ema_decay: decay of the exponential moving average of the student's weights *and* BatchNorm
+            statistics, warmed up as `schedules.average_decay`. Where it is kept, it is what is served. None
+            keeps none.
+        name: name of the model.
+
+    Raises:
+        ValueError: when the networks do not fit each other, share weights, or end in a softmax.
+    """
+
+    def __init__(self, networks: dict, *, train_metrics: tuple, ema_decay: float | None, name: str | None):
+        super().__init__(name=name)
+        refusals.networks(networks)
+        checks.within("ema_decay", ema_decay, low=0.0, high=1.0, optional=True)
+        self.roles = tuple(networks)
+        for role, network in networks.items():
+            setattr(self, role, network)
+        self.ema_decay = ema_decay
+        self.student_average = _clone(self.student) if ema_decay is not None else None
+        # An own counter: loss-scaled optimizers skip steps, and theirs would differ from each other.
+        self.step = self.add_state("step", dtype="int64")
+        self.train_trackers = [keras.metrics.Mean(name=metric) for metric in train_metrics]
+        self.test_trackers = [keras.metrics.Mean(name="loss")]
+        self.test_trackers += [keras.metrics.SparseCategoricalAccuracy(name=key) for key in self.evaluated()]
+        self.built = True
+
+    # Keras calls this before the first batch; on a nested batch under MultiWorkerMirroredStrategy its
+    # `strategy.reduce` fails, and there is nothing left to build. Private: see tests/methods/test_base.py.
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        pass
+
+    @property
+    def served(self) -> keras.Model:
+        """The network that `call`, `evaluate`, `predict` and the export mean."""
+        return self.student if self.student_average is None else self.student_average
+
+    def evaluated(self) -> dict:
+        """Metric name → the network whose accuracy on labeled pictures it is."""
+        others = {f"{role}_accuracy": getattr(self, role) for role in self.roles if role != "student"}
+        return {"accuracy": self.served, **others}
+
+    def call(self, inputs, training=False):
+        """Logits `[B, K]` of the served student on pictures `[B, H, W, C]` in 0…255."""
+        return self.served(inputs, training=training)
+
+    def add_state(self, name: str, dtype: str = "float32"):
+        """A scalar that starts at 0, is the same on every replica, and is saved with the model."""
+        shared = {"trainable": False, "aggregation": "only_first_replica"}
+        state = self.add_weight(name=name, shape=(), dtype=dtype, initializer="zeros", **shared)
+        self.built = True
+        return state
+
+    # --- compiling -------------------------------------------------------------------------------------
+
+    def compile_roles(self, optimizers: dict, *, jit_compile="auto", **options):
+        """Takes one optimizer per role and builds each one's state.
+
+        Building here matters: under MirroredStrategy an optimizer cannot create variables inside the step,
+        and Keras saves only the state that exists.
+
+        Args:
+            optimizers: role → a Keras optimizer, or its name.
+            jit_compile: True, False or `"auto"`: on for one accelerator, off on CPUs, where XLA made the step
+                about twice as slow.
+            **options: `run_eagerly`, `steps_per_execution`.
+        """
+        if jit_compile == "auto":
+            jit_compile = bool(tf.config.list_logical_devices("GPU")) and distribute.replica_count() == 1
+        for role, optimizer in optimizers.items():
+            optimizer = refusals.optimizer(role, keras.optimizers.get(optimizer))
+            variables = getattr(self, role).trainable_variables
+            if optimizer.weight_decay and not optimizer.built:
+                optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+            optimizer.build(variables)
+            setattr(self, f"{role}_optimizer", optimizer)
+        super().compile(
+            optimizer=self.student_optimizer, jit_compile=jit_compile, auto_scale_loss=False, **options
+        )
+
+    def get_compile_config(self):
+        """One serialized optimizer per role."""
+        optimizers = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in self.roles}
+        return {key: keras.saving.serialize_keras_object(value) for key, value in optimizers.items()}
+
+    def compile_from_config(self, config):
+        """Compiles with the optimizers that `get_compile_config` described."""
+        self.compile(**{key: keras.saving.deserialize_keras_object(value) for key, value in config.items()})
+
+    # --- inside train_step -----------------------------------------------------------------------------
+
+    def descend(
+        self, role: str, gradients: list, *, weight_decay: float = 0.0, clip_norm: float | None = None
+    ):
+        """One optimizer step of a role.
+
+        Args:
+            role: whose weights move.
+            gradients: one tensor per trainable variable, of the *global* batch: pass them through
+                `distribute.replica_mean` first.
+            weight_decay: λ of an L2 penalty ½ λ ‖w‖² on the kernels, coupled into the gradient as in the
+                released Meta Pseudo Labels code. Biases, scales and offsets are left alone.
+            clip_norm: largest global norm of the gradient, weight decay included.
+
+        Returns:
+            The global norm before clipping, scalar.
+        """
+        variables = getattr(self, role).trainable_variables
+        if weight_decay:
+            pairs = zip(gradients, variables, strict=True)
+            gradients = [g + weight_decay * v if len(v.shape) > 1 else g for g, v in pairs]
+        norm = tf.linalg.global_norm(gradients)
+        if clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
+        # Keras optimizers sum over replicas; the gradients are already the global mean on each of them.
+        count = distribute.replica_count()
+        if count > 1:
+            gradients = [gradient / count for gradient in gradients]
+        getattr(self, f"{role}_optimizer").apply(gradients, variables)
+        return norm
+
+    def finish_step(self):
+        """Averages BatchNorm statistics over replicas, updates the averaged student, counts the step."""
+        for role in self.roles:
+            distribute.average_moving_statistics(getattr(self, role).non_trainable_weights)
+        if self.student_average is not None:
+            decay = schedules.average_decay(self.step.value, self.ema_decay)
+            for average, value in zip(self.student_average.weights, self.student.weights, strict=True):
+                mixed = tf.cast(value, tf.float32) * (1.0 - decay) + tf.cast(average, tf.float32) * decay
+                average.assign(tf.cast(mixed, average.dtype))
+        self.step.assign_add(1)
+
+    def track(self, **values):
+        """Adds one step's scalars to the metrics and returns the running means, as `train_step` must.
+
+        Args:
+            **values: one scalar for each name in `train_metrics`.
+        """
+        for tracker in self.train_trackers:
+            tracker.update_state(values.pop(tracker.name))
+        refusals.all_tracked(values)
+        return {tracker.name: tracker.result() for tracker in self.train_trackers}
+
+    # --- evaluation and saving -------------------------------------------------------------------------
+
+    def test_step(self, data):
+        """Loss (nats) of the served student and accuracy of every network on labeled pictures."""
+        images, labels = refusals.evaluation_batch(data)
+        loss, *accuracies = self.test_trackers
+        for tracker, network in zip(accuracies, self.evaluated().values(), strict=True):
+            logits = network(images, training=False)
+            tracker.update_state(labels, logits)
+            if tracker.name == "accuracy":
+                entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels, tf.cast(logits, tf.float32)
+                )
+                loss.update_state(entropies)
+        return {tracker.name: tracker.result() for tracker in self.test_trackers}
+
+    def get_config(self):
+        """The networks, serialized, and `ema_decay`."""
+        networks = {role: keras.saving.serialize_keras_object(getattr(self, role)) for role in self.roles}
+        return {**networks, "ema_decay": self.ema_decay, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds the method from what `get_config` returned."""
+        return cls(
+            **{
+                key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+                for key, value in config.items()
+            }
+        )
+
+    def random_states(self) -> list:
+        """The seed states of dropout and its like: in a network's `variables`, not in its `weights`."""
+        networks = [getattr(self, role) for role in self.roles]
+        known = {id(weight) for network in networks for weight in network.weights}
+        return [v for network in networks for v in network.variables if id(v) not in known]
+
+    def save_own_variables(self, store):
+        """Saves the step counter and, which Keras leaves out, the random states."""
+        super().save_own_variables(store)
+        for index, state in enumerate(self.random_states()):
+            store[f"random_state_{index}"] = state.numpy()
+
+    def load_own_variables(self, store):
+        """Restores what `save_own_variables` wrote."""
+        for index, state in enumerate(self.random_states()):
+            state.assign(store[f"random_state_{index}"])
+        own = [key for key in tuple(store.keys()) if not key.startswith("random_state_")]
+        super().load_own_variables({key: store[key] for key in own})
+
+
+def _clone(network: keras.Model) -> keras.Model:
+    clone = keras.models.clone_model(network)
+    clone.set_weights(network.get_weights())
+    clone.trainable = False
+    return clone

@@ -1,0 +1,225 @@
+"""Meta Pseudo Labels (Pham, Dai, Xie, Luong, Le; CVPR 2021; arXiv 2003.10580, Algorithm 1).
+
+1. The teacher labels unlabeled pictures:              ŷ_u ~ T(x_u; θ_T)
+2. The student learns from them:                       θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S))
+3. The student's success on labeled pictures, L_l(θ_S') = CE(y_l, S(x_l; θ_S')), flows back to the teacher,
+   which descends it together with its own supervised loss and UDA's consistency loss.
+
+| paper | here |
+|---|---|
+| T(x_u; θ_T) | `teacher_logits_on_strong` |
+| ŷ_u | `targets`, and `sampled_labels` where they were drawn |
+| θ_S | `before.weights`, kept while `self.student` moves on to θ_S' |
+| h · ∇CE(ŷ_u, T(x_u; θ_T)) | `feedback_on_logits`, carried into θ_T by the teacher's tape |
+
+Where this departs from the released code, and why, is in docs/methods/mpl.md.
+"""
+
+import keras
+import tensorflow as tf
+
+from mpl_tf import checks, distribute, losses, schedules
+from mpl_tf.feedback_settings import FeedbackSettings
+from mpl_tf.methods import refusals, student_feedback
+from mpl_tf.methods.base import Method
+
+
+@keras.saving.register_keras_serializable("mpl_tf")
+class MetaPseudoLabels(Method):
+    """Trains a teacher and a student together; the student is served.
+
+    Args:
+        teacher: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
+        student: another one, with the same input shape and number of classes.
+        feedback: the name of an estimator or `FeedbackSettings`; `"none"` is the ablation.
+        student_labels: `"soft"` trains the student on the teacher's distribution, `"sampled"` on one draw
+            from it. None is `"sampled"` for the scalar feedbacks, which need it, and `"soft"` otherwise.
+        label_smoothing: of the teacher's supervised loss, in 0…1.
+        uda_weight: factor on the teacher's consistency loss.
+        uda_temperature: sharpening of its target.
+        uda_threshold: confidence below which an unlabeled picture is masked.
+        uda_ramp_steps: steps over which the consistency's weight rises linearly from 0.
+        weight_decay: λ of the L2 penalty on both networks' kernels.
+        gradient_clip_norm: largest global norm of each network's gradient; None for no bound.
+        ema_decay: decay of the averaged student that is then served; None serves the student itself.
+        seed: of the sampled labels.
+        name: name of the model.
+
+    Raises:
+        ValueError: for a value out of range, a combination without a meaning, or networks that do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: keras.Model,
+        student: keras.Model,
+        feedback: str | FeedbackSettings = "per_example",
+        student_labels: str | None = None,
+        label_smoothing: float = 0.0,
+        uda_weight: float = 8.0,
+        uda_temperature: float = 0.7,
+        uda_threshold: float = 0.6,
+        uda_ramp_steps: int = 5000,
+        weight_decay: float = 0.0,
+        gradient_clip_norm: float | None = None,
+        ema_decay: float | None = 0.995,
+        seed: int = 0,
+        name: str | None = None,
+    ):
+        metrics = [
+            "loss", "teacher_labeled_loss", "consistency_loss", "mask_rate",
+            "agreement", "student_gradient_norm", "teacher_gradient_norm",
+        ]  # fmt: skip
+        feedback = FeedbackSettings(feedback) if isinstance(feedback, str) else feedback
+        if feedback.estimator != "none":
+            metrics += ["feedback", "student_labeled_loss"]
+        networks = {"teacher": teacher, "student": student}
+        super().__init__(networks, train_metrics=metrics, ema_decay=ema_decay, name=name)
+        self.feedback = feedback
+        self.student_labels = student_labels or ("sampled" if self.feedback.is_scalar else "soft")
+        self.label_smoothing = label_smoothing
+        self.uda_weight = uda_weight
+        self.uda_temperature = uda_temperature
+        self.uda_threshold = uda_threshold
+        self.uda_ramp_steps = uda_ramp_steps
+        self.weight_decay = weight_decay
+        self.gradient_clip_norm = gradient_clip_norm
+        self.seed = seed
+        self._check_settings()
+        self.feedback_baseline = self.add_state("feedback_baseline")
+
+    def _check_settings(self):
+        checks.one_of("student_labels", self.student_labels, ("soft", "sampled"))
+        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
+        checks.within("uda_weight", self.uda_weight, low=0.0)
+        checks.within("uda_temperature", self.uda_temperature, low=1e-3)
+        checks.within("uda_threshold", self.uda_threshold, low=0.0, high=1.0)
+        checks.within("uda_ramp_steps", self.uda_ramp_steps, low=0)
+        checks.within("weight_decay", self.weight_decay, low=0.0)
+        checks.within("gradient_clip_norm", self.gradient_clip_norm, low=0.0, optional=True)
+        if self.feedback.is_scalar and self.student_labels == "soft":
+            raise ValueError(
+                f"The feedback {self.feedback.estimator!r} rewards the labels that were drawn, and "
+                "student_labels='soft' draws none: pass student_labels='sampled' or feedback='per_example'."
+            )
+
+    def compile(self, teacher_optimizer="sgd", student_optimizer="sgd", **options):
+        """Sets the optimizers.
+
+        Args:
+            teacher_optimizer: a Keras optimizer, or its name.
+            student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
+            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+        """
+        self.compile_roles({"teacher": teacher_optimizer, "student": student_optimizer}, **options)
+
+    def train_step(self, data):
+        """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
+        refusals.training_batch(data, self.student, unlabeled=True)
+        labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
+        weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
+        sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]
+
+        with tf.GradientTape() as teacher_tape:
+            # T(x_l), T(x_u): one pass over all three views, in one BatchNorm population.
+            teacher_logits = self.teacher(tf.concat([labeled, weak, strong], axis=0), training=True)
+            teacher_logits = tf.split(tf.cast(teacher_logits, tf.float32), sizes)
+            teacher_logits_on_labeled, teacher_logits_on_weak, teacher_logits_on_strong = teacher_logits
+
+            with teacher_tape.stop_recording():
+                # ŷ_u ~ T(x_u; θ_T), without a gradient: it returns below, as the feedback.
+                targets, sampled_labels = self._label(teacher_logits_on_strong)
+
+                # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
+                before = student_feedback.Snapshot(self.student, self._student_learning_rate())
+                with tf.GradientTape() as student_tape:
+                    student_logits = tf.cast(self.student(strong, training=True), tf.float32)
+                    student_loss = tf.reduce_mean(losses.soft_cross_entropy(targets, student_logits))
+                student_gradients = student_tape.gradient(student_loss, self.student.trainable_variables)
+                student_gradients = distribute.replica_mean(student_gradients)
+                student_norm = self._descend("student", student_gradients)
+
+                # h: how much better the student has become on the labeled pictures.
+                feedback_on_logits, feedback_metrics = student_feedback.on_teacher_logits(
+                    self.feedback,
+                    before,
+                    data,
+                    step=self.step.value,
+                    teacher_logits=teacher_logits_on_strong,
+                    student_logits=student_logits,
+                    student_gradients=student_gradients,
+                    sampled_labels=sampled_labels,
+                    baseline=self.feedback_baseline,
+                )
+
+            # g_T = h · ∇CE(ŷ_u, T(x_u; θ_T)), here for any feedback on the logits.
+            meta_loss = tf.reduce_sum(tf.stop_gradient(feedback_on_logits) * teacher_logits_on_strong)
+            # g_T,supervised
+            labeled_loss = losses.cross_entropy(
+                labels, teacher_logits_on_labeled, label_smoothing=self.label_smoothing
+            )
+            labeled_loss = tf.reduce_mean(labeled_loss)
+            # g_T,UDA; the mean runs over all pictures, kept or not.
+            mask = losses.confidence_mask(teacher_logits_on_weak, self.uda_threshold)
+            consistency = losses.consistency(
+                teacher_logits_on_weak, teacher_logits_on_strong, temperature=self.uda_temperature, mask=mask
+            )
+            consistency_loss = tf.reduce_mean(consistency)
+            ramp = schedules.linear_ramp(self.step.value, self.uda_ramp_steps)
+            teacher_loss = labeled_loss + ramp * self.uda_weight * consistency_loss + meta_loss
+
+        # θ_T' = θ_T - η_T (g_T + g_T,supervised + g_T,UDA)
+        teacher_gradients = teacher_tape.gradient(teacher_loss, self.teacher.trainable_variables)
+        teacher_norm = self._descend("teacher", distribute.replica_mean(teacher_gradients))
+        self.finish_step()
+
+        same_class = tf.equal(
+            tf.argmax(student_logits, axis=-1), tf.argmax(teacher_logits_on_strong, axis=-1)
+        )
+        return self.track(
+            loss=student_loss,
+            teacher_labeled_loss=labeled_loss,
+            consistency_loss=consistency_loss,
+            mask_rate=tf.reduce_mean(mask),
+            agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
+            student_gradient_norm=student_norm,
+            teacher_gradient_norm=teacher_norm,
+            **feedback_metrics,
+        )
+
+    def _label(self, teacher_logits):
+        """Step 1: the targets `[N, K]` for the student, and the draw `[N]` behind them where there is one."""
+        if self.student_labels == "soft":
+            return tf.nn.softmax(teacher_logits), None
+        # Gumbel-max, drawn for the global batch: the same labels whatever the number of replicas.
+        shape = [teacher_logits.shape[0] * distribute.replica_count(), teacher_logits.shape[1]]
+        seed = tf.stack([tf.constant(self.seed, tf.int64), self.step.value])
+        uniform = tf.random.stateless_uniform(shape, seed, minval=1e-30, alg="philox")
+        gumbel = -tf.math.log(-tf.math.log(distribute.rows_of_this_replica(uniform)))
+        sampled_labels = tf.argmax(teacher_logits + gumbel, axis=-1)
+        return tf.one_hot(sampled_labels, shape[1]), sampled_labels
+
+    def _descend(self, role, gradients):
+        return self.descend(
+            role, gradients, weight_decay=self.weight_decay, clip_norm=self.gradient_clip_norm
+        )
+
+    def _student_learning_rate(self):
+        """η of the coming step; Nesterov's momentum m moves the weights by η (1 + m) times a new gradient."""
+        optimizer = self.student_optimizer
+        boost = 1.0 + optimizer.momentum if getattr(optimizer, "nesterov", False) else 1.0
+        return tf.cast(optimizer.learning_rate, tf.float32) * boost
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        names = (
+            "student_labels", "label_smoothing", "uda_weight", "uda_temperature", "uda_threshold",
+            "uda_ramp_steps", "weight_decay", "gradient_clip_norm", "seed",
+        )  # fmt: skip
+        settings = {name: getattr(self, name) for name in names}
+        return {
+            **super().get_config(),
+            "feedback": keras.saving.serialize_keras_object(self.feedback),
+            **settings,
+        }

@@ -1,0 +1,102 @@
+"""Refusals of networks, optimizers and batches, each a sentence that says what to do."""
+
+import keras
+import tensorflow as tf
+
+
+def networks(networks: dict) -> None:
+    """Refuses networks that are not built, share weights, disagree in shape or end in a softmax."""
+    for role, network in networks.items():
+        if not isinstance(network, keras.Model):
+            raise ValueError(
+                f"{role}={network!r} is not a keras.Model: pass a network from pictures to logits."
+            )
+        if not network.built:
+            raise ValueError(
+                f"The {role} {network.name!r} is not built: call it once, or give it a keras.Input."
+            )
+        final = network.layers[-1]
+        if (
+            isinstance(final, keras.layers.Softmax)
+            or getattr(final, "activation", None) is keras.activations.softmax
+        ):
+            raise ValueError(
+                f"The {role} {network.name!r} ends in a softmax, but the losses here take logits: "
+                "remove the softmax from its last layer."
+            )
+    first_role, first = next(iter(networks.items()))
+    for role, network in list(networks.items())[1:]:
+        if network.output_shape[-1] != first.output_shape[-1]:
+            raise ValueError(
+                f"The {first_role} has {first.output_shape[-1]} classes and the {role} "
+                f"{network.output_shape[-1]}: both must be built for the same class names."
+            )
+        if network.input_shape[1:] != first.input_shape[1:]:
+            raise ValueError(
+                f"The {first_role} takes pictures of shape {first.input_shape[1:]} and the {role} of "
+                f"{network.input_shape[1:]}: both see the same batch, so build them for one shape."
+            )
+        if {id(v) for v in network.weights} & {id(v) for v in first.weights}:
+            raise ValueError(f"The {first_role} and the {role} share weights: build two separate networks.")
+
+
+def optimizer(role: str, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Refuses optimizer options that are wrong for two networks under a strategy."""
+    if optimizer.use_ema:
+        raise ValueError(
+            f"The {role}'s optimizer has use_ema=True, which Keras writes into the wrong network of a method "
+            "with several: pass ema_decay to the method instead."
+        )
+    if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
+        raise ValueError(
+            f"The {role}'s optimizer clips gradients, which Keras does per replica before their sum: "
+            "pass gradient_clip_norm to the method instead."
+        )
+    return optimizer
+
+
+def evaluation_batch(data):
+    """Pictures and labels from `{"image", "label"}` or `(x, y)`."""
+    if isinstance(data, dict) and {"image", "label"} <= set(data):
+        return data["image"], data["label"]
+    if isinstance(data, tuple | list) and len(data) >= 2 and data[1] is not None:
+        return data[0], data[1]
+    raise ValueError(
+        'Evaluation needs labeled pictures: pass a dataset of {"image": …, "label": …} or x and y, '
+        f"not {tf.nest.map_structure(lambda value: getattr(value, 'shape', value), data)}."
+    )
+
+
+def training_batch(data, network: keras.Model, *, unlabeled: bool) -> None:
+    """Refuses a batch that does not have the structure and the shapes that a `train_step` reads."""
+    needed = {"labeled": ("image", "label")}
+    if unlabeled:
+        needed["unlabeled"] = ("weak", "strong")
+    for domain, keys in needed.items():
+        if not isinstance(data, dict) or domain not in data or not set(keys) <= set(data[domain]):
+            raise ValueError(
+                f"The batch has no {domain!r} entry with {' and '.join(map(repr, keys))}: "
+                "make batches with mpl_tf.data.training_batches."
+            )
+        for key in keys:
+            shape = tuple(data[domain][key].shape[1:])
+            if key != "label" and shape != tuple(network.input_shape[1:]):
+                raise ValueError(
+                    f"The batch's {domain} {key} pictures have shape {shape}, but {network.name!r} takes "
+                    f"{tuple(network.input_shape[1:])}: build the networks with the pictures' shape."
+                )
+
+
+def all_tracked(left_over: dict) -> None:
+    """Refuses values that no metric was declared for."""
+    if left_over:
+        raise ValueError(f"The metrics {sorted(left_over)} were not declared: add them to train_metrics.")
+
+
+def one_replica_only(feedback: str, replicas: int) -> None:
+    """Refuses a feedback that would need every replica's student step."""
+    if replicas > 1:
+        raise ValueError(
+            f"The feedback {feedback!r} goes through the student's whole step and runs on one replica, not "
+            f"on {replicas}: use 'per_example', which is as exact."
+        )

@@ -1,0 +1,87 @@
+"""Supervised training on the labeled pictures alone: the baseline, and the fine-tuning of a finished student.
+
+Meta Pseudo Labels' student never sees a label directly; at the end the paper trains it on the labeled
+pictures with a small learning rate (section 3.2), which is this method too.
+"""
+
+import keras
+import tensorflow as tf
+
+from mpl_tf import checks, distribute, losses
+from mpl_tf.methods import refusals
+from mpl_tf.methods.base import Method
+
+
+@keras.saving.register_keras_serializable("mpl_tf")
+class Supervised(Method):
+    """Minimizes the cross-entropy on labeled pictures.
+
+    Args:
+        student: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
+        label_smoothing: share of the target spread over all classes, in 0…1.
+        weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
+        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        ema_decay: decay of the averaged student that is then served; None serves the student itself.
+        name: name of the model.
+
+    Raises:
+        ValueError: for a value out of range or a network that does not return logits.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: keras.Model,
+        label_smoothing: float = 0.0,
+        weight_decay: float = 0.0,
+        gradient_clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        name: str | None = None,
+    ):
+        metrics = ("loss", "train_accuracy", "student_gradient_norm")
+        super().__init__({"student": student}, train_metrics=metrics, ema_decay=ema_decay, name=name)
+        checks.within("label_smoothing", label_smoothing, low=0.0, high=1.0)
+        checks.within("weight_decay", weight_decay, low=0.0)
+        checks.within("gradient_clip_norm", gradient_clip_norm, low=0.0, optional=True)
+        self.label_smoothing = label_smoothing
+        self.weight_decay = weight_decay
+        self.gradient_clip_norm = gradient_clip_norm
+
+    def compile(self, student_optimizer="sgd", **options):
+        """Sets the optimizer.
+
+        Args:
+            student_optimizer: a Keras optimizer, or its name.
+            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+        """
+        self.compile_roles({"student": student_optimizer}, **options)
+
+    def train_step(self, data):
+        """One step on `data["labeled"]`; anything else in the batch is ignored."""
+        refusals.training_batch(data, self.student, unlabeled=False)
+        images, labels = data["labeled"]["image"], data["labeled"]["label"]
+
+        # L = CE(y_l, S(x_l; θ_S))
+        with tf.GradientTape() as tape:
+            logits = tf.cast(self.student(images, training=True), tf.float32)
+            loss = tf.reduce_mean(losses.cross_entropy(labels, logits, label_smoothing=self.label_smoothing))
+
+        # θ_S ← θ_S - η ∇L
+        gradients = distribute.replica_mean(tape.gradient(loss, self.student.trainable_variables))
+        norm = self.descend(
+            "student", gradients, weight_decay=self.weight_decay, clip_norm=self.gradient_clip_norm
+        )
+        self.finish_step()
+
+        hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
+        accuracy = tf.reduce_mean(tf.cast(hits, tf.float32))
+        return self.track(loss=loss, train_accuracy=accuracy, student_gradient_norm=norm)
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "label_smoothing": self.label_smoothing,
+            "weight_decay": self.weight_decay,
+            "gradient_clip_norm": self.gradient_clip_norm,
+        }
