@@ -1,1 +1,23 @@
-"""Teacher-student learning for Keras 3 on TensorFlow."""
+"""Teacher-student learning for Keras 3 on TensorFlow: Meta Pseudo Labels and its relatives."""
+
+from mpl_tf import data, evaluation, export, feedback, losses, models, report, schedules, training
+from mpl_tf.feedback_settings import FeedbackSettings
+from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.supervised import Supervised
+from mpl_tf.version import __version__
+
+__all__ = [
+    "FeedbackSettings",
+    "MetaPseudoLabels",
+    "Supervised",
+    "__version__",
+    "data",
+    "evaluation",
+    "export",
+    "feedback",
+    "losses",
+    "models",
+    "report",
+    "schedules",
+    "training",
+]

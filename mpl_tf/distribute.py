@@ -42,7 +42,7 @@ def rows_of_this_replica(global_rows: tf.Tensor) -> tf.Tensor:
     count = replica_count()
     if count == 1:
         return global_rows
-    rows = global_rows.shape[0] // count
+    rows = (global_rows.shape[0] or tf.shape(global_rows)[0]) // count
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     return global_rows[replica * rows : (replica + 1) * rows]
 

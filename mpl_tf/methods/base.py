@@ -90,6 +90,7 @@ class Method(keras.Model):
         for role, optimizer in optimizers.items():
             optimizer = refusals.optimizer(role, keras.optimizers.get(optimizer))
             variables = getattr(self, role).trainable_variables
+            refusals.frozen(role, variables)
             if optimizer.weight_decay and not optimizer.built:
                 optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
             optimizer.build(variables)
@@ -215,5 +216,4 @@ class Method(keras.Model):
 def _clone(network: keras.Model) -> keras.Model:
     clone = keras.models.clone_model(network)
     clone.set_weights(network.get_weights())
-    clone.trainable = False
     return clone

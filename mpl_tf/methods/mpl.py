@@ -1,4 +1,4 @@
-"""Meta Pseudo Labels (Pham, Dai, Xie, Luong, Le; CVPR 2021; arXiv 2003.10580, Algorithm 1).
+"""Meta Pseudo Labels (Pham, Dai, Xie, Le; CVPR 2021; arXiv 2003.10580, Algorithm 1).
 
 1. The teacher labels unlabeled pictures:              ŷ_u ~ T(x_u; θ_T)
 2. The student learns from them:                       θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S))
@@ -193,7 +193,8 @@ class MetaPseudoLabels(Method):
         if self.student_labels == "soft":
             return tf.nn.softmax(teacher_logits), None
         # Gumbel-max, drawn for the global batch: the same labels whatever the number of replicas.
-        shape = [teacher_logits.shape[0] * distribute.replica_count(), teacher_logits.shape[1]]
+        pictures = teacher_logits.shape[0] or tf.shape(teacher_logits)[0]
+        shape = [pictures * distribute.replica_count(), teacher_logits.shape[1]]
         seed = tf.stack([tf.constant(self.seed, tf.int64), self.step.value])
         uniform = tf.random.stateless_uniform(shape, seed, minval=1e-30, alg="philox")
         gumbel = -tf.math.log(-tf.math.log(distribute.rows_of_this_replica(uniform)))

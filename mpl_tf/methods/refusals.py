@@ -100,3 +100,12 @@ def one_replica_only(feedback: str, replicas: int) -> None:
             f"The feedback {feedback!r} goes through the student's whole step and runs on one replica, not "
             f"on {replicas}: use 'per_example', which is as exact."
         )
+
+
+def frozen(role: str, variables: list) -> None:
+    """Refuses to train a network that has nothing to train."""
+    if not variables:
+        raise ValueError(
+            f"The {role} has no trainable weights, so its optimizer has nothing to do: "
+            "set trainable = True on the layers that are to learn before building the method."
+        )

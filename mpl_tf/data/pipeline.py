@@ -1,0 +1,143 @@
+"""Select, pair, augment, batch: from random-access pictures to the one batch dict.
+
+Everything a batch holds is a function of (seed, step). A run that resumes at step t therefore draws the pictures
+and the augmentations that an uninterrupted one would, without a checkpoint of the input pipeline.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+# Labeled and unlabeled streams, and their augmentations, draw from seeds that differ by these.
+LABELED_STREAM, UNLABELED_STREAM = 1, 2
+
+
+def training_batches(
+    source,
+    split,
+    *,
+    batch_size: int,
+    unlabeled_ratio: int = 0,
+    weak,
+    strong=None,
+    seed: int = 0,
+    start: int = 0,
+) -> tf.data.Dataset:
+    """An endless dataset of training batches, beginning at step `start`.
+
+    Both streams go through their own pictures in epochs of their own, shuffled anew each time, so neither the few
+    labeled nor the many unlabeled pictures are dropped or starved, whatever their numbers.
+
+    Args:
+        source: `mpl_tf.data.Source`.
+        split: `mpl_tf.data.Split` of it.
+        batch_size: B, labeled pictures per step.
+        unlabeled_ratio: μ, unlabeled pictures per labeled one; 0 leaves the unlabeled entry out.
+        weak: callable `(pictures, seed=, position=) → float32 [n, …]`, the weakly augmented view.
+        strong: the same for the strong view, which starts from the weak one. Needed when μ > 0.
+        seed: of the order and the augmentation.
+        start: the first step.
+
+    Returns:
+        A dataset of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
+        [μB, …], "strong": float32 [μB, …], "index": int64 [μB]}}` with pictures in 0…255.
+
+    Raises:
+        ValueError: for a size out of range or an empty part of the split.
+    """
+    if batch_size < 1 or unlabeled_ratio < 0:
+        raise ValueError(
+            f"batch_size={batch_size} and unlabeled_ratio={unlabeled_ratio} make no batch: "
+            "the first must be at least 1 and the second at least 0."
+        )
+    _check_labels(source, split)
+    labeled = _Stream(split.labeled, batch_size, seed, LABELED_STREAM)
+    unlabeled = None
+    if unlabeled_ratio:
+        if strong is None:
+            raise ValueError("Unlabeled pictures need a strong view: pass strong=, or unlabeled_ratio=0.")
+        if not len(split.unlabeled):
+            raise ValueError(
+                f"The split {split.name!r} has no unlabeled pictures: add some, or pass unlabeled_ratio=0."
+            )
+        unlabeled = _Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM)
+    labels = tf.constant(source.train.labels, tf.int32)
+    pictures, shape = source.train, tuple(source.image_shape)
+
+    def make_batch(step):
+        index, position = labeled.draw(step)
+        image = weak(pictures.fetch(index), seed=labeled.seed, position=position)
+        batch = {"labeled": {"image": _shaped(image, shape, batch_size), "label": tf.gather(labels, index)}}
+        if unlabeled is not None:
+            index, position = unlabeled.draw(step)
+            weakly = weak(pictures.fetch(index), seed=unlabeled.seed, position=position)
+            weakly = _shaped(weakly, shape, unlabeled.size)
+            strongly = strong(weakly, seed=unlabeled.seed, position=position)
+            strongly = _shaped(strongly, shape, unlabeled.size)
+            batch["unlabeled"] = {"weak": weakly, "strong": strongly, "index": index}
+        return batch
+
+    steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
+    batches = steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(pictures, indices=None, *, batch_size: int = 256) -> tf.data.Dataset:
+    """Each picture once, in order and not augmented.
+
+    Args:
+        pictures: `mpl_tf.data.Pictures`.
+        indices: int `[n]`, which of them; None for all.
+        batch_size: pictures per batch; the last batch may be smaller.
+
+    Returns:
+        A dataset of `{"image": float32 [b, …], "label": int32 [b]}`.
+    """
+    indices = np.arange(len(pictures)) if indices is None else np.asarray(indices)
+    labels = tf.constant(pictures.labels, tf.int32)
+
+    def make_batch(index):
+        image = tf.ensure_shape(tf.cast(pictures.fetch(index), tf.float32), (None, *pictures.image_shape))
+        return {"image": image, "label": tf.gather(labels, index)}
+
+    batches = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)).batch(batch_size)
+    return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+class _Stream:
+    """An endless, reshuffled walk over some indices, readable at any position."""
+
+    def __init__(self, indices, size, seed, stream):
+        self.indices = tf.constant(indices, tf.int64)
+        self.count = len(indices)
+        self.size = size
+        # One number for the stream's own seed; the views mix it with the position.
+        self.seed = 2 * seed + stream
+
+    def draw(self, step):
+        position = step * self.size + tf.range(self.size, dtype=tf.int64)
+        epoch, offset = position // self.count, position % self.count
+        # A bijection of 0…count-1 for each epoch. The public index_shuffle takes one seed for the whole vector,
+        # but a batch may span several epochs of a few labeled pictures.
+        seeds = tf.stack(
+            [tf.fill([self.size], self.seed), tf.zeros(self.size, tf.int32), tf.cast(epoch, tf.int32)], 1
+        )
+        shuffled = tf.raw_ops.RandomIndexShuffle(
+            index=offset, seed=seeds, max_index=tf.constant(self.count - 1, tf.int64)
+        )
+        return tf.gather(self.indices, shuffled), position
+
+
+def _shaped(pictures, shape, size):
+    return tf.ensure_shape(pictures, (size, *shape))
+
+
+def _check_labels(source, split):
+    labels = np.asarray(source.train.labels)[np.asarray(split.labeled, np.int64)]
+    if not len(labels):
+        raise ValueError(f"The split {split.name!r} has no labeled pictures: a teacher needs some.")
+    if labels.min() < 0 or labels.max() >= source.num_classes:
+        wrong = labels[(labels < 0) | (labels >= source.num_classes)][0]
+        raise ValueError(
+            f"The label {wrong} of a labeled picture is outside 0…{source.num_classes - 1}, the classes of "
+            f"{source.name!r}: mend the labels or the class names."
+        )

@@ -1,0 +1,136 @@
+"""What a run leaves on disk, and how it finds its way back: flags, checkpoints, history, metrics.
+
+    runs/<name>/flags.txt  split.json  history.csv  checkpoints/  networks/  metrics.json  curves.png
+
+Every file is written beside its place and renamed, so a killed run leaves whole files only.
+"""
+
+import csv
+import json
+import pathlib
+
+import keras
+
+from mpl_tf import files
+
+CHECKPOINTS_KEPT = 2
+
+
+class RunFolder:
+    """A run's folder, or the folder of one of its later stages.
+
+    Args:
+        path: where it is, or will be.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    def stage(self, name: str) -> "RunFolder":
+        """The folder of a later stage, `<run>/<name>/`."""
+        return RunFolder(self.path / name)
+
+    def claim(self, flags: dict, *, resume: bool = True) -> None:
+        """Writes `flags.txt`, or checks that the folder already holds this very configuration.
+
+        Args:
+            flags: name → value of everything that the result depends on.
+            resume: whether a folder with the same configuration may be continued.
+
+        Raises:
+            ValueError: when the folder holds another configuration, or may not be resumed.
+        """
+        lines = [f"--{name}={'' if value is None else value}" for name, value in sorted(flags.items())]
+        destination = self.path / "flags.txt"
+        if not destination.exists():
+            with files.replacing(destination) as temporary:
+                temporary.write_text("\n".join(lines) + "\n")
+            return
+        if not resume:
+            raise ValueError(
+                f"The run folder {str(self.path)!r} already holds a run and resume is off: choose another "
+                "run_dir, or remove the folder yourself."
+            )
+        known = destination.read_text().splitlines()
+        if known != lines:
+            difference = [f"{old} there" for old in known if old not in lines]
+            difference += [f"{new} here" for new in lines if new not in known]
+            raise ValueError(
+                f"The run folder {str(self.path)!r} holds another configuration ({', '.join(difference)}): "
+                "choose another run_dir, or pass the flags in its flags.txt to continue it."
+            )
+
+    # --- checkpoints -----------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[pathlib.Path]:
+        """The checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step_*.weights.h5"))
+
+    def save_checkpoint(self, method: keras.Model) -> pathlib.Path:
+        """Saves everything that the next step depends on, and removes all but the newest checkpoints."""
+        destination = self.path / "checkpoints" / f"step_{int(method.step):09d}.weights.h5"
+        with files.replacing(destination) as temporary:
+            method.save_weights(temporary)
+        for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
+            old.unlink()
+        return destination
+
+    def restore_checkpoint(self, method: keras.Model) -> None:
+        """Loads the newest readable checkpoint into a compiled method; does nothing when there is none.
+
+        A checkpoint that cannot be read is set aside with the suffix `.unreadable`, and said so.
+
+        Raises:
+            ValueError: when there are checkpoints and none can be read.
+        """
+        checkpoints = self.checkpoints()
+        for checkpoint in reversed(checkpoints):
+            try:
+                method.load_weights(checkpoint)
+                return
+            except (OSError, KeyError, ValueError) as error:
+                aside = checkpoint.with_name(f"{checkpoint.name}.unreadable")
+                checkpoint.rename(aside)
+                print(f"The checkpoint {checkpoint} cannot be read ({error}); it is kept as {aside.name}.")
+        if checkpoints:
+            raise ValueError(
+                f"None of the checkpoints in {str(self.path / 'checkpoints')!r} can be read: look at the files "
+                "named .unreadable there, or train again in another run_dir."
+            )
+
+    # --- history and metrics ---------------------------------------------------------------------------
+
+    def read_history(self, *, until_step: int | None = None) -> list[dict]:
+        """The rows of history.csv; those of epochs after `until_step`, which a kill undid, are left out."""
+        source = self.path / "history.csv"
+        if not source.exists():
+            return []
+        with source.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        return [row for row in rows if until_step is None or int(row["step"]) <= until_step]
+
+    def write_history(self, rows: list[dict]) -> None:
+        """Writes history.csv; columns are the union of all rows', in the order they first appear."""
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with (
+            files.replacing(self.path / "history.csv") as temporary,
+            temporary.open("w", newline="") as stream,
+        ):
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def read_metrics(self) -> dict | None:
+        """The contents of metrics.json, which the end of a run writes; None before that."""
+        source = self.path / "metrics.json"
+        return json.loads(source.read_text()) if source.exists() else None
+
+    def write_metrics(self, metrics: dict) -> None:
+        """Writes metrics.json."""
+        with files.replacing(self.path / "metrics.json") as temporary:
+            temporary.write_text(json.dumps(metrics, indent=1) + "\n")
+
+    def save_network(self, role: str, network: keras.Model) -> None:
+        """Saves `networks/<role>.keras`."""
+        with files.replacing(self.path / "networks" / f"{role}.keras") as temporary:
+            network.save(temporary)

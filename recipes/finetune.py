@@ -1,0 +1,43 @@
+"""Fine-tunes a saved network on the labeled pictures: the last step of Meta Pseudo Labels on its own.
+
+python -m recipes.finetune --network=runs/digits/networks/student.keras --dataset=digits --labels=20
+"""
+
+import keras
+from absl import app, flags
+
+from mpl_tf import training
+from recipes import common
+
+FLAGS = flags.FLAGS
+
+common.define_data_flags()
+common.define_run_flags()
+
+flags.DEFINE_string("network", None, "The .keras file to start from, as runs leave it in networks/.")
+flags.DEFINE_integer("steps", 1000, "Updates.", lower_bound=1)
+flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
+flags.DEFINE_integer("batch_size", 64, "Labeled pictures per update.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 1e-3, "Of plain SGD.", 0.0)
+flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
+flags.DEFINE_enum("strategy", "default", ["default", "mirrored"], "One device, or all of this machine.")
+flags.mark_flag_as_required("network")
+
+
+def main(_):
+    """Trains, evaluates, exports."""
+    folder = common.run_dir()
+    common.claim(folder)
+    common.prepare()
+    data = common.load_data(folder)
+    start = keras.saving.load_model(FLAGS.network, compile=False)
+
+    def build():
+        return training.finetuning(start, FLAGS.learning_rate, common.jit_compile())
+
+    metrics = training.run(build, data, common.run_settings(folder))
+    common.show(metrics, folder)
+
+
+if __name__ == "__main__":
+    app.run(main)

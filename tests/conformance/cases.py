@@ -1,0 +1,71 @@
+"""Every training method under the conformance suite: add a line to `CASES` and it must keep every guarantee."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from mpl_tf.feedback_settings import FeedbackSettings
+from mpl_tf.methods.base import Method
+from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.supervised import Supervised
+from tests import tiny
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One method with settings.
+
+    Args:
+        make: takes a builder of networks, `network(name, seed=…)`, and returns the method.
+        learns: the roles that have an optimizer and whose every weight moves; all others stand still.
+        data: takes the number of batches and returns the dataset for `fit`.
+        on_several_replicas: whether the method may run there.
+    """
+
+    make: Callable[[Callable[..., keras.Model]], Method]
+    learns: tuple[str, ...]
+    data: Callable[..., tf.data.Dataset] = tiny.dataset
+    on_several_replicas: bool = True
+
+    def compiled(self, network: Callable[..., keras.Model] = tiny.network, **options) -> Method:
+        """A new method from the same weights, with momentum, so that optimizers have a state to lose."""
+        method = self.make(network)
+        optimizers = {f"{role}_optimizer": keras.optimizers.SGD(0.1, momentum=0.9) for role in self.learns}
+        method.compile(**optimizers, **options)
+        return method
+
+
+def supervised(network):
+    return Supervised(student=network("student"), weight_decay=1e-3, gradient_clip_norm=5.0, ema_decay=0.9)
+
+
+def meta_pseudo_labels(feedback):
+    def make(network):
+        return MetaPseudoLabels(
+            teacher=network("teacher"),
+            student=network("student", seed=1),
+            feedback=feedback,
+            uda_threshold=0.4,
+            uda_ramp_steps=4,
+            ema_decay=0.9,
+        )
+
+    return make
+
+
+# The literal gradient, whose sum over the batch must not depend on the number of replicas.
+LITERAL = FeedbackSettings(
+    "dot_product", weight=1.0, normalization="raw", cross_entropy="sum", baseline_decay=0.9
+)
+BOTH = ("teacher", "student")
+
+CASES = {
+    "supervised": Case(supervised, learns=("student",)),
+    "mpl none": Case(meta_pseudo_labels("none"), learns=BOTH),
+    "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH),
+    "mpl loss_difference": Case(meta_pseudo_labels("loss_difference"), learns=BOTH),
+    "mpl dot_product": Case(meta_pseudo_labels(LITERAL), learns=BOTH),
+    "mpl unrolled": Case(meta_pseudo_labels("unrolled"), learns=BOTH, on_several_replicas=False),
+}

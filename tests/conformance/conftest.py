@@ -1,0 +1,75 @@
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from mpl_tf.methods.base import Method
+from tests import tiny
+from tests.conformance.cases import CASES, Case
+
+
+@dataclasses.dataclass
+class Run:
+    """An uninterrupted run of two epochs, and what was written between them."""
+
+    case: Case
+    method: Method
+    start: dict
+    history: dict
+    traces: int
+    weights_file: pathlib.Path
+    model_file: pathlib.Path
+    evaluated: dict
+    predicted: np.ndarray
+
+
+def role_values(method: Method) -> dict:
+    """Role → the values of its trainable weights."""
+    return {role: tiny.values(getattr(method, role).trainable_variables) for role in method.roles}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def run(request, tmp_path_factory):
+    """Trains a case without interruption, saving it in both forms after the first epoch."""
+    case, folder = CASES[request.param], tmp_path_factory.mktemp("run")
+    method = case.compiled()
+    start = role_values(method)
+    train_step, traces = method.train_step, []
+
+    def counting(data):
+        traces.append(data)
+        return train_step(data)
+
+    method.train_step = counting
+    files = {"weights_file": folder / "method.weights.h5", "model_file": folder / "method.keras"}
+    images, labels = tiny.examples(8)
+    between = {}
+
+    def save(epoch, logs):
+        if epoch == 0:
+            method.save_weights(files["weights_file"])
+            method.save(files["model_file"])
+            between["evaluated"] = method.evaluate(images, labels, return_dict=True, verbose=0)
+            between["predicted"] = method.predict(images, verbose=0)
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=save)
+    history = method.fit(case.data(), epochs=2, callbacks=[callback], verbose=0).history
+    return Run(case, method, start, history, len(traces), **files, **between)
+
+
+@pytest.fixture(scope="module")
+def on_two_replicas():
+    """Case → what `replicas.py` measured, all in one process."""
+    names = [name for name, case in CASES.items() if case.on_several_replicas]
+    command = [sys.executable, "-m", "tests.conformance.replicas", *names]
+    root = pathlib.Path(__file__).parents[2]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])

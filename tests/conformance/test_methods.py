@@ -1,0 +1,102 @@
+"""What every training method promises, whatever it trains."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.conformance.cases import CASES
+
+ON_SEVERAL_REPLICAS = [name for name, case in CASES.items() if case.on_several_replicas]
+
+
+def all_values(method):
+    """Everything that a run must carry over: weights, averages, statistics, random states, optimizers."""
+    optimizers = [getattr(method, f"{role}_optimizer", None) for role in method.roles]
+    optimizer_variables = [v for optimizer in optimizers if optimizer for v in optimizer.variables]
+    return tiny.values(method.variables) + tiny.values(optimizer_variables)
+
+
+def assert_identical(one, other):
+    pairs = list(zip(all_values(one), all_values(other), strict=True))
+    assert len(pairs) > len(one.trainable_variables)
+    assert all(np.array_equal(*pair) for pair in pairs)
+
+
+def test_only_the_declared_roles_learn_and_all_of_each(run):
+    for role in run.method.roles:
+        new = tiny.values(getattr(run.method, role).trainable_variables)
+        still = [np.array_equal(*pair) for pair in zip(run.start[role], new, strict=True)]
+        expected = [role not in run.case.learns] * len(new)
+        assert still == expected, role
+
+
+def test_one_step_reaches_every_weight(run):
+    method = run.case.compiled(run_eagerly=True)
+    method.fit(run.case.data(batches=1), verbose=0)
+    for role in run.case.learns:
+        new = tiny.values(getattr(method, role).trainable_variables)
+        assert not any(np.array_equal(*pair) for pair in zip(run.start[role], new, strict=True)), role
+
+
+def test_the_step_is_traced_once(run):
+    assert run.traces == 1
+    assert int(run.method.step) == 6
+
+
+def test_the_metrics_are_the_declared_ones_and_finite(run):
+    names = {tracker.name for tracker in run.method.train_trackers}
+    assert set(run.history) == names
+    assert all(np.isfinite(values).all() and len(values) == 2 for values in run.history.values())
+
+
+def test_evaluation_and_prediction(run):
+    images, _ = tiny.examples(8)
+    assert set(run.evaluated) == {"loss", *run.method.evaluated()}
+    assert all(np.isfinite(value) for value in run.evaluated.values())
+    assert run.predicted.shape == (8, tiny.NUM_CLASSES)
+    predicted = run.method.predict(images, verbose=0)
+    assert np.allclose(predicted, run.method.served(images, training=False), atol=1e-5)
+    assert not np.allclose(predicted, run.predicted)
+
+
+def test_xla_equals_eager(run):
+    compiled = run.case.compiled(jit_compile=True)
+    compiled.fit(run.case.data(), verbose=0)
+    eager = run.case.compiled(run_eagerly=True)
+    eager.fit(run.case.data(), verbose=0)
+    assert compiled.jit_compile
+    for one, other in zip(all_values(compiled), all_values(eager), strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_resumed_equals_uninterrupted(run):
+    method = run.case.compiled()
+    method.load_weights(run.weights_file)
+    method.fit(run.case.data(), verbose=0)
+    assert_identical(method, run.method)
+
+
+def test_saved_equals_loaded_and_goes_on_the_same(run):
+    method = keras.saving.load_model(run.model_file, safe_mode=True)
+    images, labels = tiny.examples(8)
+    assert type(method) is type(run.method)
+    assert method.get_config() == run.method.get_config()
+    assert method.evaluate(images, labels, return_dict=True, verbose=0) == run.evaluated
+    assert np.array_equal(method.predict(images, verbose=0), run.predicted)
+    method.fit(run.case.data(), verbose=0)
+    assert_identical(method, run.method)
+
+
+@pytest.mark.parametrize("name", ON_SEVERAL_REPLICAS)
+def test_two_replicas_equal_one(on_two_replicas, name):
+    measured = on_two_replicas[name]
+    assert measured["replicas"] == 2
+    assert measured["moved"] > 0.01
+    assert measured["weights apart"] < 1e-5
+    assert measured["logs apart"] < 1e-5
+
+
+@pytest.mark.parametrize("name", ON_SEVERAL_REPLICAS)
+def test_replicas_agree_on_weights_and_moving_statistics(on_two_replicas, name):
+    assert on_two_replicas[name]["replicas apart"] == 0.0

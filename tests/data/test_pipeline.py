@@ -1,0 +1,172 @@
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mpl_tf.data import pipeline
+
+
+class Numbers:
+    """Pictures whose every pixel is their own index, so that a batch tells what is in it."""
+
+    image_shape = (2, 2, 1)
+
+    def __init__(self, count, num_classes=3):
+        self.labels = (np.arange(count) % num_classes).astype(np.int32)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def fetch(self, index):
+        return tf.cast(tf.tile(tf.reshape(index, (-1, 1, 1, 1)), (1, 2, 2, 1)), tf.uint8)
+
+
+def a_source(count=40):
+    pictures = Numbers(count)
+    return types.SimpleNamespace(
+        name="numbers", train=pictures, test=None, num_classes=3, image_shape=(2, 2, 1), flip=False
+    )
+
+
+def a_split(labeled=(1, 5, 9, 13, 17), unlabeled=range(40), validation=()):
+    def as_array(values):
+        return np.array(list(values), np.int64)
+
+    return types.SimpleNamespace(
+        name="numbers.0@5",
+        labeled=as_array(labeled),
+        unlabeled=as_array(unlabeled),
+        validation=as_array(validation),
+    )
+
+
+def view(pictures, *, seed, position):
+    return tf.cast(pictures, tf.float32)
+
+
+def view_that_tells_its_draw(pictures, *, seed, position):
+    drawn = tf.cast(position * 7 + seed, tf.float32)
+    return tf.cast(pictures, tf.float32) * 0.0 + tf.reshape(drawn, (-1, 1, 1, 1))
+
+
+def batches(steps, start=0, **options):
+    settings = {"batch_size": 4, "unlabeled_ratio": 3, "weak": view, "strong": view, "seed": 0} | options
+    dataset = pipeline.training_batches(a_source(), a_split(), start=start, **settings)
+    return list(dataset.take(steps).as_numpy_iterator())
+
+
+def indices(images):
+    return images[:, 0, 0, 0].astype(int)
+
+
+def test_shapes_and_types_are_the_contract():
+    dataset = pipeline.training_batches(
+        a_source(), a_split(), batch_size=4, unlabeled_ratio=3, weak=view, strong=view
+    )
+    picture = (2, 2, 1)
+    assert dataset.element_spec == {
+        "labeled": {
+            "image": tf.TensorSpec((4, *picture), tf.float32),
+            "label": tf.TensorSpec((4,), tf.int32),
+        },
+        "unlabeled": {
+            "weak": tf.TensorSpec((12, *picture), tf.float32),
+            "strong": tf.TensorSpec((12, *picture), tf.float32),
+            "index": tf.TensorSpec((12,), tf.int64),
+        },
+    }
+
+
+def test_labels_and_indices_belong_to_their_pictures():
+    for batch in batches(5):
+        shown = indices(batch["labeled"]["image"])
+        assert set(shown) <= {1, 5, 9, 13, 17}
+        np.testing.assert_array_equal(batch["labeled"]["label"], shown % 3)
+        np.testing.assert_array_equal(batch["unlabeled"]["index"], indices(batch["unlabeled"]["weak"]))
+
+
+def test_every_epoch_of_each_stream_shows_each_picture_once():
+    # 20 steps are 80 labeled pictures = 16 epochs of 5, and 240 unlabeled ones = 6 epochs of 40.
+    drawn = batches(20)
+    labeled = np.concatenate([indices(batch["labeled"]["image"]) for batch in drawn]).reshape(16, 5)
+    unlabeled = np.concatenate([batch["unlabeled"]["index"] for batch in drawn]).reshape(6, 40)
+    for epoch in labeled:
+        assert sorted(epoch) == [1, 5, 9, 13, 17]
+    for epoch in unlabeled:
+        assert sorted(epoch) == list(range(40))
+    assert len({tuple(epoch) for epoch in labeled}) > 8
+    assert len({tuple(epoch) for epoch in unlabeled}) == 6
+
+
+def test_resuming_at_a_step_draws_what_an_uninterrupted_run_draws():
+    whole = batches(9, weak=view_that_tells_its_draw)
+    resumed = batches(4, start=5, weak=view_that_tells_its_draw)
+    for one, other in zip(whole[5:], resumed, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, one, other)
+
+
+def test_the_seed_changes_the_order_and_the_draws():
+    one, other = batches(3)[2], batches(3, seed=1)[2]
+    assert list(one["unlabeled"]["index"]) != list(other["unlabeled"]["index"])
+    one = batches(1, weak=view_that_tells_its_draw)[0]
+    other = batches(1, weak=view_that_tells_its_draw, seed=1)[0]
+    assert not np.array_equal(one["labeled"]["image"], other["labeled"]["image"])
+
+
+def test_labeled_and_unlabeled_views_are_drawn_from_different_seeds():
+    seeds = []
+
+    def recording(pictures, *, seed, position):
+        seeds.append(seed)
+        return tf.cast(pictures, tf.float32)
+
+    batches(1, weak=recording)
+    assert len(set(seeds)) == 2
+
+
+def test_strong_view_starts_from_the_weak_one():
+    def plus_hundred(pictures, *, seed, position):
+        return tf.cast(pictures, tf.float32) + 100.0
+
+    batch = batches(1, weak=plus_hundred, strong=plus_hundred)[0]
+    np.testing.assert_array_equal(batch["unlabeled"]["strong"], batch["unlabeled"]["weak"] + 100.0)
+
+
+def test_without_unlabeled_pictures_there_is_no_unlabeled_entry():
+    assert set(batches(1, unlabeled_ratio=0, strong=None)[0]) == {"labeled"}
+
+
+def test_one_labeled_picture_fills_a_batch():
+    dataset = pipeline.training_batches(a_source(), a_split(labeled=(4,)), batch_size=4, weak=view)
+    assert list(indices(next(iter(dataset))["labeled"]["image"].numpy())) == [4, 4, 4, 4]
+
+
+def test_evaluation_shows_each_picture_once_in_order():
+    shown = list(pipeline.evaluation_batches(Numbers(10), [7, 3, 5], batch_size=2).as_numpy_iterator())
+    assert [list(indices(batch["image"])) for batch in shown] == [[7, 3], [5]]
+    assert [list(batch["label"]) for batch in shown] == [[1, 0], [2]]
+    assert shown[0]["image"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "split", "message"),
+    [
+        ({"batch_size": 0}, a_split(), "batch_size=0 and unlabeled_ratio=3 make no batch"),
+        ({"unlabeled_ratio": -1}, a_split(), "unlabeled_ratio=-1 make no batch"),
+        ({"strong": None}, a_split(), "need a strong view"),
+        ({}, a_split(unlabeled=()), "has no unlabeled pictures"),
+        ({}, a_split(labeled=()), "has no labeled pictures"),
+    ],
+)
+def test_refusals(options, split, message):
+    settings = {"batch_size": 4, "unlabeled_ratio": 3, "weak": view, "strong": view} | options
+    with pytest.raises(ValueError, match=message):
+        pipeline.training_batches(a_source(), split, **settings)
+
+
+def test_labels_outside_the_classes_are_refused():
+    source = a_source()
+    source.train.labels[5] = 3
+    with pytest.raises(ValueError, match=r"The label 3 of a labeled picture is outside 0…2"):
+        pipeline.training_batches(source, a_split(), batch_size=4, weak=view)

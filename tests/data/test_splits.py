@@ -1,0 +1,292 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from mpl_tf.data.pictures import ArrayPictures
+from mpl_tf.data.source import Source
+from mpl_tf.data.splits import draw_split, load_or_draw_split
+
+SEEDS = range(5)
+
+
+def make_source(counts, unknown=0, name="tiny"):
+    """A source with so many pictures per class, in an order of its own, each picture different."""
+    labels = np.repeat([*range(len(counts)), -1], [*counts, unknown])
+    labels = np.random.default_rng(0).permutation(labels)
+    pictures = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    return Source(
+        name, tuple(f"class {number}" for number in range(len(counts))), ArrayPictures(pictures, labels)
+    )
+
+
+@pytest.fixture
+def source():
+    return make_source([50, 31, 20, 12], unknown=40)
+
+
+def counted(source, indices):
+    return np.bincount(source.train.labels[indices], minlength=source.num_classes).tolist()
+
+
+def same(split, other):
+    return all(
+        np.array_equal(getattr(split, part), getattr(other, part))
+        for part in ("labeled", "unlabeled", "validation")
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("inside", [True, False])
+def test_every_picture_has_its_place(source, seed, inside):
+    split = draw_split(source, num_labeled=10, seed=seed, validation=0.2, labeled_in_unlabeled=inside)
+    labeled, unlabeled, validation = map(set, (split.labeled, split.unlabeled, split.validation))
+    everything = set(range(len(source.train)))
+    assert (
+        (len(split.labeled), len(split.validation))
+        == (len(labeled), len(validation))
+        == (10, round(0.2 * 113))
+    )
+    assert not labeled & validation
+    assert unlabeled == everything - validation - (set() if inside else labeled)
+    assert len(split.unlabeled) == len(unlabeled)
+    assert (source.train.labels[[*labeled, *validation]] >= 0).all()
+    assert set(np.flatnonzero(source.train.labels < 0)) <= unlabeled
+    for part in (split.labeled, split.unlabeled, split.validation):
+        assert part.dtype == np.int64
+        assert (np.diff(part) > 0).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("num_labeled", [4, 5, 7, 8, 40])
+def test_classes_get_equally_many_labels(source, seed, num_labeled):
+    split = draw_split(source, num_labeled=num_labeled, seed=seed)
+    counts = counted(source, split.labeled)
+    assert sum(counts) == num_labeled
+    assert max(counts) - min(counts) <= 1
+    assert split.labels_per_class == dict(zip(source.class_names, counts, strict=True))
+
+
+def test_the_seed_chooses_who_gets_the_rest(source):
+    chosen = {
+        tuple(counted(source, draw_split(source, num_labeled=5, seed=seed).labeled)) for seed in range(20)
+    }
+    assert chosen == {(2, 1, 1, 1), (1, 2, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2)}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_short_classes_give_what_they_have_and_others_fill_up(source, seed):
+    with pytest.warns(
+        UserWarning, match=r"fewer than 20 labels for some classes, \{'class 3': 12\}: other classes"
+    ):
+        split = draw_split(source, num_labeled=80, seed=seed, validation=0)
+    counts = counted(source, split.labeled)
+    assert counts[3] == 12
+    assert counts[2] == 20
+    assert sorted(counts[:2]) == [24, 24]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_validation_is_proportional_to_the_classes(source, seed):
+    sizes = np.array([50, 31, 20, 12])
+    for validation in (0.1, 0.3, 17, 60):
+        counts = counted(
+            source, draw_split(source, num_labeled=None, seed=seed, validation=validation).validation
+        )
+        total = validation if isinstance(validation, int) else round(validation * 113)
+        assert sum(counts) == total
+        np.testing.assert_allclose(counts, sizes * total / 113, atol=1)
+
+
+def test_classes_of_one_size_have_equally_many_in_validation():
+    source = make_source([30] * 5)
+    assert counted(source, draw_split(source, num_labeled=5, seed=0, validation=50).validation) == [10] * 5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_more_labels_include_the_fewer(source, seed):
+    draws = [draw_split(source, num_labeled=number, seed=seed, validation=0) for number in range(4, 49)]
+    draws.append(draw_split(source, num_labeled=None, seed=seed, validation=0))
+    for fewer, more in itertools.pairwise(draws):
+        assert set(fewer.labeled) < set(more.labeled)
+
+
+def test_validation_does_not_depend_on_the_number_of_labels(source):
+    few, many = (draw_split(source, num_labeled=number, seed=1) for number in (4, 40))
+    np.testing.assert_array_equal(few.validation, many.validation)
+
+
+def test_all_known_labels_are_used_where_no_number_is_given(source):
+    split = draw_split(source, num_labeled=None, seed=2, validation=13)
+    assert set(split.labeled) | set(split.validation) == set(np.flatnonzero(source.train.labels >= 0))
+    assert split.name == "tiny.2@100"
+
+
+def test_a_seed_is_a_draw(source):
+    assert same(draw_split(source, num_labeled=8, seed=3), draw_split(source, num_labeled=8, seed=3))
+    draws = [draw_split(source, num_labeled=8, seed=seed) for seed in SEEDS]
+    for one, other in itertools.combinations(draws, 2):
+        assert set(one.labeled) != set(other.labeled)
+        assert set(one.validation) != set(other.validation)
+
+
+def test_splits_are_named_as_in_fixmatch(source):
+    split = draw_split(source, num_labeled=40, seed=3)
+    assert split.name == "tiny.3@40"
+    assert split.fingerprint == source.train.fingerprint()
+
+
+def test_numpy_numbers_are_numbers(source, tmp_path):
+    arguments = {"num_labeled": np.int64(8), "seed": np.int32(1), "validation": np.float64(0.2)}
+    split = load_or_draw_split(tmp_path / "split.json", source, **arguments)
+    assert same(split, draw_split(source, num_labeled=8, seed=1, validation=0.2))
+    assert same(split, load_or_draw_split(tmp_path / "split.json", source, **arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_labeled": 0}, "num_labeled=0 is no number of labels: pass one of at least 1, or None"),
+        ({"num_labeled": -4}, "num_labeled=-4 is no number of labels"),
+        ({"num_labeled": 8.0}, r"num_labeled=8\.0 is no number of labels"),
+        ({"num_labeled": 3}, "num_labeled=3 leaves a class without labels: 'tiny' has 4 classes"),
+        (
+            {"num_labeled": 103},
+            r"num_labeled=103 is more than the 102 labels of 'tiny' that validation=0\.1 leaves",
+        ),
+        ({"seed": -1}, "seed=-1 is no seed: pass a whole number of at least 0"),
+        ({"seed": 0.5}, r"seed=0\.5 is no seed"),
+        ({"validation": -0.1}, r"validation=-0\.1 is out of range: pass a fraction"),
+        ({"validation": 1.0}, r"validation=1\.0 is out of range: pass a fraction of at least 0 and below 1"),
+        ({"validation": float("nan")}, "validation=nan is out of range"),
+        ({"validation": -1}, "validation=-1 is out of range: 113 pictures have a label"),
+        (
+            {"validation": 113},
+            "validation=113 is out of range: 113 pictures have a label, so pass .* from 0 to 112",
+        ),
+        ({"validation": "some"}, "validation='some' is neither a number of pictures nor a fraction"),
+        ({"validation": True}, "validation=True is neither a number of pictures nor a fraction"),
+        ({"validation": 112}, r"validation=112 leaves no label to the class 'class \d': hold out fewer"),
+    ],
+)
+def test_impossible_splits_are_refused(source, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        draw_split(source, **{"num_labeled": 8, "seed": 0, **arguments})
+
+
+def test_as_many_labels_as_there_are_can_be_asked_for(source):
+    with pytest.warns(UserWarning, match="fewer than 25 labels"):
+        assert len(draw_split(source, num_labeled=102, seed=0).labeled) == 102
+
+
+def test_a_class_without_labels_is_named():
+    with pytest.raises(
+        ValueError, match="The class 'class 1' of 'tiny' has no picture with a label: add some, or"
+    ):
+        draw_split(make_source([9, 0, 9]), num_labeled=8, seed=0)
+
+
+@pytest.mark.parametrize("wrong", [4, -2])
+def test_labels_outside_the_classes_are_refused(source, wrong):
+    source.train.labels[5] = wrong
+    with pytest.raises(
+        ValueError, match=f"The label {wrong} of a picture of 'tiny' is outside 0…3: mend the labels"
+    ):
+        draw_split(source, num_labeled=8, seed=0)
+
+
+def test_a_file_gives_the_same_split_again(source, tmp_path):
+    path = tmp_path / "new" / "split.json"
+    arguments = {"num_labeled": 8, "seed": 1, "validation": 9, "labeled_in_unlabeled": False}
+    drawn = load_or_draw_split(path, source, **arguments)
+    written = path.read_bytes()
+    read = load_or_draw_split(path, source, **arguments)
+    assert same(drawn, draw_split(source, **arguments))
+    assert same(read, drawn)
+    assert (read.name, read.labels_per_class, read.fingerprint) == (
+        drawn.name,
+        drawn.labels_per_class,
+        drawn.fingerprint,
+    )
+    assert read.labeled.dtype == np.int64
+    assert path.read_bytes() == written
+    assert [entry.name for entry in path.parent.iterdir()] == ["split.json"]
+
+
+def test_a_file_is_read_and_not_drawn_again(source, tmp_path):
+    path = tmp_path / "split.json"
+    split = load_or_draw_split(path, source, num_labeled=8, seed=1)
+    document = json.loads(path.read_text())
+    document["labeled"] = split.labeled[:-1].tolist()
+    path.write_text(json.dumps(document))
+    assert len(load_or_draw_split(path, source, num_labeled=8, seed=1).labeled) == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ({"num_labeled": 9}, "num_labeled=9"),
+        ({"num_labeled": None}, "num_labeled=None"),
+        ({"seed": 2}, "seed=2"),
+        ({"validation": 9}, "validation=9"),
+        ({"labeled_in_unlabeled": False}, "labeled_in_unlabeled=False"),
+    ],
+)
+def test_a_file_of_another_split_is_never_overwritten(source, tmp_path, change, asked):
+    path = tmp_path / "split.json"
+    arguments = {"num_labeled": 8, "seed": 1, "validation": 0.1}
+    load_or_draw_split(path, source, **arguments)
+    written = path.read_bytes()
+    message = rf"split\.json holds the split 'tiny\.1@8' \(.*num_labeled=8, .*another is asked for .*{asked}"
+    with pytest.raises(ValueError, match=message):
+        load_or_draw_split(path, source, **{**arguments, **change})
+    assert path.read_bytes() == written
+
+
+def test_a_file_of_other_pictures_is_refused(source, tmp_path):
+    path = tmp_path / "split.json"
+    load_or_draw_split(path, source, num_labeled=8, seed=1)
+    with pytest.raises(ValueError, match=r"dataset='tiny'.*another is asked for \(dataset='other'"):
+        load_or_draw_split(path, make_source([50, 31, 20, 12], 40, name="other"), num_labeled=8, seed=1)
+    with pytest.raises(
+        ValueError,
+        match=rf"fingerprint {source.train.fingerprint()[:12]}…, and those of 'tiny' now have .*: bring the former",
+    ):
+        load_or_draw_split(path, make_source([50, 31, 20, 13], 39), num_labeled=8, seed=1)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"arguments": {"dataset": "tiny"}}', '{"arguments": 3}']
+)
+def test_a_file_that_holds_no_split_is_refused(source, tmp_path, text):
+    path = tmp_path / "split.json"
+    path.write_text(text)
+    with pytest.raises(
+        ValueError, match=r"split\.json holds no split \(.*\): remove it, or give another path"
+    ):
+        load_or_draw_split(path, source, num_labeled=8, seed=1)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("far", r"split\.json has indices outside 0…152"),
+        ("validation", r"split\.json trains on validation pictures"),
+    ],
+)
+def test_a_file_with_impossible_indices_is_refused(source, tmp_path, part, message):
+    path = tmp_path / "split.json"
+    split = load_or_draw_split(path, source, num_labeled=8, seed=1)
+    document = json.loads(path.read_text())
+    document["unlabeled"].append(153 if part == "far" else int(split.validation[0]))
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=message):
+        load_or_draw_split(path, source, num_labeled=8, seed=1)
+
+
+def test_nothing_is_written_for_a_split_that_is_refused(source, tmp_path):
+    with pytest.raises(ValueError, match="num_labeled=3 leaves a class without labels"):
+        load_or_draw_split(tmp_path / "split.json", source, num_labeled=3, seed=1)
+    assert not list(tmp_path.iterdir())

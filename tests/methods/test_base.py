@@ -1,0 +1,261 @@
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mpl_tf.methods import base
+from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.supervised import Supervised
+from tests import oracles, tiny
+
+
+def compiled(*, learning_rate=0.5, network=None, **settings):
+    method = Supervised(student=network or tiny.network("student"), **settings)
+    method.compile(keras.optimizers.SGD(learning_rate), run_eagerly=True)
+    return method
+
+
+def gradients_like(variables, *, scale=1.0):
+    generator = np.random.default_rng(0)
+    return [tf.constant(scale * generator.normal(size=v.shape), tf.float32) for v in variables]
+
+
+# --- the one private name of Keras -----------------------------------------------------------------------
+
+
+def test_keras_still_calls_the_private_hook_that_the_base_overrides():
+    calls = []
+
+    class Recording(Supervised):
+        def _maybe_symbolic_build(self, *args, **kwargs):
+            calls.append(inspect.stack()[1].function)
+
+    assert hasattr(keras.Model, "_maybe_symbolic_build"), (
+        "Keras has no Model._maybe_symbolic_build any more: find what replaced it, and whether "
+        "mpl_tf/methods/base.py still has to keep it from building under MultiWorkerMirroredStrategy."
+    )
+    method = Recording(student=tiny.network("student"))
+    method.compile(run_eagerly=True)
+    method.fit(tiny.dataset(batches=1), verbose=0)
+    assert "fit" in calls, (
+        "keras.Model.fit does not call _maybe_symbolic_build any more, so overriding it in "
+        "mpl_tf/methods/base.py no longer protects fit under MultiWorkerMirroredStrategy."
+    )
+
+
+def test_a_method_is_built_and_is_not_built_again():
+    method = compiled()
+    assert method.built
+    assert base.Method._maybe_symbolic_build is not keras.Model._maybe_symbolic_build
+    assert method._maybe_symbolic_build(data_batch={"labeled": None}) is None
+
+
+# --- compiling ---------------------------------------------------------------------------------------------
+
+
+def test_compile_builds_every_optimizer():
+    method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
+    method.compile(keras.optimizers.Adam(), keras.optimizers.SGD(momentum=0.9))
+    for role, optimizer in (("teacher", method.teacher_optimizer), ("student", method.student_optimizer)):
+        trainable = getattr(method, role).trainable_variables
+        slots = {"teacher": 2 * len(trainable), "student": len(trainable)}[role]
+        assert optimizer.built
+        assert len(optimizer.variables) == 2 + slots  # the iterations, the learning rate and the moments
+    assert method.optimizer is method.student_optimizer
+
+
+def test_compile_takes_an_optimizer_by_name():
+    method = Supervised(student=tiny.network("student"))
+    method.compile("adam")
+    assert isinstance(method.student_optimizer, keras.optimizers.Adam)
+
+
+def test_compiling_automatically_leaves_xla_off_on_cpus(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    assert compiled().jit_compile is False
+
+
+def test_compiling_automatically_turns_xla_on_for_one_accelerator(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["an accelerator"])
+    method = Supervised(student=tiny.network("student"))
+    method.compile()
+    assert method.jit_compile is True
+
+
+def test_decoupled_weight_decay_of_an_optimizer_skips_biases_and_normalization():
+    method = Supervised(student=tiny.network("student"))
+    method.compile(keras.optimizers.SGD(0.1, weight_decay=0.5), run_eagerly=True)
+    student = method.student
+    for variable in student.trainable_variables:
+        variable.assign(tf.ones_like(variable))
+    zeros = [tf.zeros_like(variable) for variable in student.trainable_variables]
+    moved = tiny.changes(student, lambda: method.descend("student", zeros))
+    ranks = [len(variable.shape) for variable in student.trainable_variables]
+    assert sorted(set(ranks)) == [1, 2, 4]
+    expected = [-0.1 * 0.5 if rank > 1 else 0.0 for rank in ranks]
+    assert all(np.allclose(change, value) for change, value in zip(moved, expected, strict=True))
+
+
+# --- one descent step --------------------------------------------------------------------------------------
+
+
+def test_descend_moves_against_the_gradient():
+    method = compiled(learning_rate=0.5)
+    gradients = gradients_like(method.student.trainable_variables)
+    moved = tiny.changes(method.student, lambda: method.descend("student", gradients))
+    for change, gradient in zip(moved, gradients, strict=True):
+        assert np.allclose(change, -0.5 * gradient, atol=1e-6)
+
+
+def test_weight_decay_is_coupled_and_skips_biases_and_normalization():
+    method = compiled(learning_rate=0.5)
+    variables = method.student.trainable_variables
+    for variable in variables:
+        variable.assign(tf.random.normal(variable.shape))
+    gradients = gradients_like(variables)
+    expected = [
+        -0.5 * (np.array(gradient) + (0.3 * np.array(variable) if len(variable.shape) > 1 else 0.0))
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
+    moved = tiny.changes(method.student, lambda: method.descend("student", gradients, weight_decay=0.3))
+    assert {len(variable.shape) for variable in variables} == {1, 2, 4}
+    assert all(np.allclose(*pair, atol=1e-6) for pair in zip(moved, expected, strict=True))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 10.0])
+def test_gradients_are_clipped_by_their_global_norm_with_the_decay_in_it(scale):
+    method = compiled(learning_rate=1.0)
+    variables = method.student.trainable_variables
+    gradients = gradients_like(variables, scale=scale)
+    decayed = [
+        np.array(g) + (0.01 * np.array(v) if len(v.shape) > 1 else 0.0)
+        for g, v in zip(gradients, variables, strict=True)
+    ]
+    norm = oracles.global_norm(decayed)
+    norms = []
+    moved = tiny.changes(
+        method.student,
+        lambda: norms.append(method.descend("student", gradients, weight_decay=0.01, clip_norm=0.5)),
+    )
+    assert float(norms[0]) == pytest.approx(norm, rel=1e-5)
+    assert (norm > 0.5) == (scale == 10.0)
+    for change, gradient in zip(moved, decayed, strict=True):
+        assert np.allclose(change, -gradient * min(1.0, 0.5 / norm), atol=1e-6)
+
+
+# --- the averaged student ----------------------------------------------------------------------------------
+
+
+def test_the_average_covers_weights_and_batch_norm_statistics():
+    method = compiled(learning_rate=0.1, ema_decay=0.3)
+    history = [tiny.values(method.student.weights)]
+    for seed in range(5):
+        method.train_step(tiny.tensors(tiny.batch(seed=seed)))
+        history.append(tiny.values(method.student.weights))
+    names = [weight.name for weight in method.student.weights]
+    assert {"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"} <= set(names)
+    for index, average in enumerate(method.student_average.weights):
+        values = [weights[index].astype(np.float64) for weights in history]
+        assert not np.allclose(values[0], values[-1])
+        assert np.allclose(average, oracles.averaged(values, 0.3), rtol=1e-5, atol=1e-5)
+
+
+def test_the_average_starts_as_a_copy_and_is_what_is_served():
+    method = compiled(ema_decay=0.9)
+    images = tiny.batch()["labeled"]["image"]
+    assert method.served is method.student_average
+    assert np.array_equal(method(images), method.student(images))
+    method.student.trainable_variables[-1].assign_add([1.0, 2.0, 3.0])
+    assert np.array_equal(method(images), method.student_average(images))
+    assert not np.allclose(method(images), method.student(images))
+
+
+def test_without_an_average_the_student_is_served():
+    method = compiled()
+    assert method.student_average is None
+    assert method.served is method.student
+
+
+def test_the_average_is_not_trainable():
+    method = compiled(ema_decay=0.9)
+    trainable = {id(variable) for variable in method.trainable_variables}
+    assert trainable == {id(variable) for variable in method.student.trainable_variables}
+
+
+# --- metrics and evaluation --------------------------------------------------------------------------------
+
+
+def test_a_metric_that_was_not_declared_is_refused():
+    method = compiled()
+    with pytest.raises(ValueError, match=r"The metrics \['surprise'\] were not declared: add them to train"):
+        method.track(loss=0.0, train_accuracy=0.0, student_gradient_norm=0.0, surprise=1.0)
+
+
+def test_tracked_metrics_are_running_means():
+    method = compiled()
+    for loss in (1.0, 2.0, 6.0):
+        logs = method.track(loss=loss, train_accuracy=0.5, student_gradient_norm=0.0)
+    assert float(logs["loss"]) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("form", ["dict", "tuple", "arrays"])
+def test_evaluation_measures_loss_and_accuracy_of_every_network(form):
+    teacher, student = tiny.network("teacher"), tiny.network("student", seed=1)
+    method = MetaPseudoLabels(teacher=teacher, student=student, ema_decay=None)
+    method.compile(run_eagerly=True)
+    generator = np.random.default_rng(0)
+    images, labels = tiny.pictures(generator, 10), generator.integers(3, size=10)
+    if form == "dict":
+        data = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels}).batch(4)
+        logs = method.evaluate(data, return_dict=True, verbose=0)
+    elif form == "tuple":
+        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+        logs = method.evaluate(data, return_dict=True, verbose=0)
+    else:
+        logs = method.evaluate(images, labels, batch_size=4, return_dict=True, verbose=0)
+    logits = {network.name: np.array(network(images), np.float64) for network in (teacher, student)}
+    assert logs == pytest.approx(
+        {
+            "loss": oracles.cross_entropies(oracles.one_hot(labels, 3), logits["student"]).mean(),
+            "accuracy": (logits["student"].argmax(axis=-1) == labels).mean(),
+            "teacher_accuracy": (logits["teacher"].argmax(axis=-1) == labels).mean(),
+        },
+        abs=1e-5,
+    )
+
+
+def test_predict_returns_the_logits_of_the_served_student():
+    method = compiled(ema_decay=0.5)
+    images = tiny.batch()["labeled"]["image"]
+    assert np.allclose(method.predict(images, verbose=0), method.student_average(images), atol=1e-6)
+
+
+# --- random states -----------------------------------------------------------------------------------------
+
+
+def test_random_states_are_those_of_dropout_in_every_network():
+    method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.plain_network("student"))
+    dropout = next(layer for layer in method.teacher.layers if isinstance(layer, keras.layers.Dropout))
+    assert [id(state) for state in method.random_states()] == [id(dropout.seed_generator.state)]
+
+
+def test_weights_files_restore_the_random_states_and_the_step(tmp_path, batch):
+    method = compiled()
+    method.train_step(batch)
+    method.save_weights(tmp_path / "method.weights.h5")
+    restored = compiled(network=tiny.network("student", seed=5))
+    restored.load_weights(tmp_path / "method.weights.h5")
+    states = [tiny.values(each.random_states()) for each in (method, restored)]
+    assert len(states[0]) == 1
+    assert np.array_equal(*states)
+    assert int(restored.step) == 1
+
+
+def test_states_start_at_zero():
+    method = compiled()
+    state = method.add_state("anything")
+    assert float(state) == 0.0
+    assert not state.trainable
+    assert method.built

@@ -1,0 +1,179 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mpl_tf import distribute
+from mpl_tf.methods import refusals
+from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.supervised import Supervised
+from tests import tiny
+
+
+def ending_in(*layers):
+    inputs = keras.Input(tiny.IMAGE_SHAPE)
+    x = keras.layers.Flatten()(inputs)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x, name="net")
+
+
+# --- networks ----------------------------------------------------------------------------------------------
+
+
+def test_a_network_that_is_no_model():
+    with pytest.raises(ValueError, match=r"student='resnet' is not a keras\.Model: pass a network from"):
+        Supervised(student="resnet")
+
+
+def test_a_network_that_is_not_built():
+    student = keras.Sequential([keras.layers.Dense(3)], name="late")
+    with pytest.raises(
+        ValueError, match=r"The student 'late' is not built: call it once, or give it a keras"
+    ):
+        Supervised(student=student)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.Dense(3, activation="softmax")],
+        [keras.layers.Dense(3), keras.layers.Softmax()],
+        [keras.layers.Dense(3), keras.layers.Activation("softmax")],
+    ],
+    ids=["activation", "Softmax layer", "Activation layer"],
+)
+def test_a_network_that_ends_in_a_softmax(layers):
+    with pytest.raises(ValueError, match=r"The student 'net' ends in a softmax.*remove the softmax"):
+        Supervised(student=ending_in(*layers))
+
+
+def test_a_softmax_inside_the_network_is_fine():
+    student = ending_in(keras.layers.Dense(5, activation="softmax"), keras.layers.Dense(3))
+    assert Supervised(student=student).student is student
+
+
+def test_networks_with_different_class_counts():
+    message = "The teacher has 3 classes and the student 4: both must be built for the same class names"
+    with pytest.raises(ValueError, match=message):
+        MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", num_classes=4))
+
+
+def test_networks_with_different_picture_shapes():
+    inputs = keras.Input((8, 8, 1))
+    student = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    message = r"The teacher takes pictures of shape \(4, 4, 1\) and the student of \(8, 8, 1\): both see"
+    with pytest.raises(ValueError, match=message):
+        MetaPseudoLabels(teacher=tiny.network("teacher"), student=student)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_networks_that_share_weights(whole):
+    teacher = tiny.network("teacher")
+    student = teacher if whole else keras.Model(teacher.inputs, teacher.outputs, name="student")
+    with pytest.raises(
+        ValueError, match="The teacher and the student share weights: build two separate netw"
+    ):
+        MetaPseudoLabels(teacher=teacher, student=student)
+
+
+# --- optimizers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"use_ema": True}, "optimizer has use_ema=True.*pass ema_decay to the method instead"),
+        ({"clipnorm": 1.0}, "optimizer clips gradients.*pass gradient_clip_norm to the method instead"),
+        ({"global_clipnorm": 1.0}, "optimizer clips gradients.*pass gradient_clip_norm"),
+        ({"clipvalue": 1.0}, "optimizer clips gradients.*pass gradient_clip_norm"),
+    ],
+)
+def test_optimizer_options_that_go_wrong(role, option, message):
+    method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
+    with pytest.raises(ValueError, match=f"The {role}'s {message}"):
+        method.compile(**{f"{role}_optimizer": keras.optimizers.SGD(0.1, **option)})
+
+
+# --- batches -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            "arrays",
+            "The batch has no 'labeled' entry with 'image' and 'label': make batches with mpl_tf.data",
+        ),
+        ("no labels", "The batch has no 'labeled' entry with 'image' and 'label'"),
+        ("no unlabeled", "The batch has no 'unlabeled' entry with 'weak' and 'strong'"),
+        ("no strong", "The batch has no 'unlabeled' entry with 'weak' and 'strong'"),
+        (
+            "shape",
+            r"The batch's unlabeled weak pictures have shape \(8, 8, 1\), but 'student' takes \(4, 4, 1",
+        ),
+    ],
+)
+def test_training_batches(batch, broken, message):
+    data = {domain: dict(entries) for domain, entries in batch.items()}
+    if broken == "arrays":
+        data = (batch["labeled"]["image"], batch["labeled"]["label"])
+    elif broken == "no labels":
+        del data["labeled"]["label"]
+    elif broken == "no unlabeled":
+        del data["unlabeled"]
+    elif broken == "no strong":
+        del data["unlabeled"]["strong"]
+    else:
+        data["unlabeled"]["weak"] = tf.zeros([6, 8, 8, 1])
+    with pytest.raises(ValueError, match=message):
+        refusals.training_batch(data, tiny.network("student"), unlabeled=True)
+
+
+def test_fit_refuses_a_batch_before_its_first_step():
+    method = Supervised(student=tiny.network("student"))
+    method.compile(run_eagerly=True)
+    old = tiny.values(method.student.weights)
+    with pytest.raises(ValueError, match="The batch has no 'labeled' entry"):
+        method.fit(np.zeros((4, *tiny.IMAGE_SHAPE), np.float32), np.zeros(4, np.int32), verbose=0)
+    assert all(map(np.array_equal, old, tiny.values(method.student.weights)))
+
+
+def test_a_good_batch_passes(batch):
+    assert refusals.training_batch(batch, tiny.network("student"), unlabeled=True) is None
+    labeled = {"labeled": batch["labeled"]}
+    assert refusals.training_batch(labeled, tiny.network("student"), unlabeled=False) is None
+
+
+@pytest.mark.parametrize(
+    "data", [np.zeros((2, 4, 4, 1)), (np.zeros((2, 4, 4, 1)),), (np.zeros((2, 4, 4, 1)), None), {"image": 1}]
+)
+def test_evaluation_without_labels(data):
+    with pytest.raises(
+        ValueError, match=r"Evaluation needs labeled pictures: pass a dataset of .* or x and y"
+    ):
+        refusals.evaluation_batch(data)
+
+
+def test_evaluation_refuses_pictures_alone():
+    method = Supervised(student=tiny.network("student"))
+    method.compile(run_eagerly=True)
+    with pytest.raises(ValueError, match="Evaluation needs labeled pictures"):
+        method.evaluate(np.zeros((4, *tiny.IMAGE_SHAPE), np.float32), verbose=0)
+
+
+# --- replicas ----------------------------------------------------------------------------------------------
+
+
+def test_the_unrolled_feedback_on_several_replicas():
+    message = "The feedback 'unrolled' goes through .* one replica, not on 2: use 'per_example'"
+    with pytest.raises(ValueError, match=message):
+        refusals.one_replica_only("unrolled", 2)
+    assert refusals.one_replica_only("unrolled", 1) is None
+
+
+def test_a_strategy_of_another_name():
+    message = "The strategy 'horovod' is not one of 'default' and 'mirrored'. Choose one of these"
+    with pytest.raises(ValueError, match=message):
+        distribute.make_strategy("horovod")

@@ -1,0 +1,51 @@
+import math
+
+import numpy as np
+import pytest
+
+from mpl_tf import checks
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.25), np.int64(1)])
+def test_within_accepts_its_bounds_and_what_lies_between(value):
+    assert checks.within("share", value, low=0.0, high=1.0) is None
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1.0001, math.nan, math.inf])
+def test_within_refuses_what_lies_outside(value):
+    with pytest.raises(ValueError, match=r"^share=.* is out of range: pass a value between 0 and 1\.$"):
+        checks.within("share", value, low=0.0, high=1.0)
+
+
+def test_within_without_an_upper_bound():
+    assert checks.within("steps", 10**9, low=2) is None
+    with pytest.raises(ValueError, match=r"^steps=1 is out of range: pass a value of at least 2\.$"):
+        checks.within("steps", 1, low=2)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, [0.5], 1j])
+def test_within_refuses_what_is_no_number(value):
+    with pytest.raises(ValueError, match=r"^share=.* is not a number: pass one between 0 and 1\.$"):
+        checks.within("share", value, low=0.0, high=1.0)
+
+
+def test_within_accepts_none_only_where_it_is_optional():
+    assert checks.within("clip", None, low=0.0, optional=True) is None
+    with pytest.raises(ValueError, match=r"^clip=None is not a number: pass one of at least 0\.$"):
+        checks.within("clip", None, low=0.0)
+
+
+def test_one_of_accepts_a_choice():
+    assert checks.one_of("color", "red", ("red", "green")) is None
+
+
+def test_one_of_names_the_nearest():
+    message = r"^color='gren' is unknown: did you mean 'green'\? Choose one of 'red', 'green'\.$"
+    with pytest.raises(ValueError, match=message):
+        checks.one_of("color", "gren", ("red", "green"))
+
+
+@pytest.mark.parametrize("value", ["xyzzy", None, 3])
+def test_one_of_names_the_choices_where_none_is_near(value):
+    with pytest.raises(ValueError, match=r"is unknown: Choose one of 'red', 'green'\.$"):
+        checks.one_of("color", value, iter(["red", "green"]))

@@ -1,0 +1,116 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mpl_tf import evaluation
+
+
+def table_network(logits, dtype="float32"):
+    """A network whose logits on the picture [[i]] are `logits[i]`."""
+    index = keras.Input((1,), name="image")
+    flat = keras.layers.Flatten(dtype=dtype)(
+        keras.layers.Embedding(*logits.shape, embeddings_initializer=keras.initializers.Constant(logits))(
+            index
+        )
+    )
+    return keras.Model(index, flat, name="table")
+
+
+def pictures(labels, batch_size=4):
+    images = np.arange(len(labels), dtype="float32")[:, None]
+    data = {"image": images, "label": np.asarray(labels, "int32")}
+    return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
+
+
+def test_every_number_is_that_of_a_loop_over_the_pictures():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(23, 4)).astype("float32") * 3
+    labels = generator.choice([0, 1, 3], size=23)  # class 2 has no picture
+    result = evaluation.evaluate(table_network(logits), pictures(labels))
+
+    confusion, losses = [[0] * 4 for _ in range(4)], []
+    for row, label in zip(logits.astype("float64"), labels, strict=True):
+        confusion[label][max(range(4), key=lambda k, row=row: row[k])] += 1
+        losses.append(np.log(np.exp(row).sum()) - row[label])
+    share = sum(confusion[k][k] for k in range(4)) / 23
+    assert result["confusion"] == confusion
+    assert result["count"] == 23
+    assert result["accuracy"] == pytest.approx(share, abs=1e-12)
+    assert result["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    for label in (0, 1, 3):
+        hits = confusion[label][label] / (labels == label).sum()
+        assert result["per_class_accuracy"][label] == pytest.approx(hits, abs=1e-12)
+    assert result["per_class_accuracy"][2] is None
+    # Binomial: the variance of a share, by enumeration over all 24 counts.
+    chances = [np.exp(log_chance(hits, 23, share)) for hits in range(24)]
+    variance = sum(chance * (hits / 23 - share) ** 2 for hits, chance in enumerate(chances))
+    assert result["standard_error"] == pytest.approx(np.sqrt(variance), rel=1e-9)
+
+
+def log_chance(hits, count, share):
+    orders = sum(np.log(count - i) - np.log(i + 1) for i in range(hits))
+    return orders + hits * np.log(share) + (count - hits) * np.log(1 - share)
+
+
+def test_the_result_survives_json_and_does_not_depend_on_the_batches():
+    logits = np.random.default_rng(1).normal(size=(12, 3)).astype("float32")
+    labels = [0, 1, 2] * 4
+    results = [evaluation.evaluate(table_network(logits), pictures(labels, size)) for size in (1, 5, 12)]
+    for result in results:
+        assert json.loads(json.dumps(result, allow_nan=False)) == result
+        assert result["loss"] == pytest.approx(results[0]["loss"], rel=1e-6)
+        assert {**result, "loss": 0} == {**results[0], "loss": 0}
+
+
+def test_all_correct_and_all_wrong():
+    labels = [0, 1, 2, 1]
+    certain = np.eye(3, dtype="float32")[labels] * 50
+    right = evaluation.evaluate(table_network(certain), pictures(labels))
+    wrong = evaluation.evaluate(table_network(certain), pictures([1, 2, 0, 0]))
+    assert (right["accuracy"], right["standard_error"], right["per_class_accuracy"]) == (1.0, 0.0, [1.0] * 3)
+    assert (wrong["accuracy"], wrong["standard_error"], wrong["per_class_accuracy"]) == (0.0, 0.0, [0.0] * 3)
+    assert right["loss"] == pytest.approx(0.0, abs=1e-6)
+    assert wrong["loss"] == pytest.approx(50.0)
+
+
+def test_the_network_is_evaluated_in_inference_mode():
+    images = keras.Input((4,), name="image")
+    dense = keras.layers.Dense(2)
+    network = keras.Model(images, dense(keras.layers.Dropout(0.9)(images)))
+    dense.set_weights([np.tile([[0.5, -0.5]], (4, 1)), np.zeros(2)])
+    data = {"image": np.ones((64, 4), "float32"), "label": np.ones(64, "int32")}
+    result = evaluation.evaluate(network, tf.data.Dataset.from_tensors(data))
+    assert result["loss"] == pytest.approx(np.logaddexp(2.0, -2.0) + 2.0, rel=1e-6)
+
+
+def test_losses_of_a_16_bit_network_are_computed_in_float32():
+    logits = np.array([[0.0, 30.0], [0.0, 0.0078125]], "float32")
+    result = evaluation.evaluate(table_network(logits, dtype="float16"), pictures([0, 0]))
+    expected = np.mean(np.logaddexp(0.0, logits[:, 1].astype("float64")))
+    assert result["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_empty_dataset_is_refused():
+    with pytest.raises(ValueError, match="The dataset to evaluate on is empty: pass at least one batch"):
+        evaluation.evaluate(table_network(np.zeros((2, 2), "float32")), pictures([0, 1]).take(0))
+
+
+@pytest.mark.parametrize("label", [-1, 2, 9])
+def test_labels_without_an_output_are_refused(label):
+    with pytest.raises(ValueError, match=f"The label {label} is out of range for a network with 2 outputs"):
+        evaluation.evaluate(table_network(np.zeros((3, 2), "float32")), pictures([0, 1, label]))
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    logits = np.array([[0.0, 1.0], [np.nan, 0.0]], "float32")
+    with pytest.raises(ValueError, match="The loss of 'table' on the evaluated pictures is nan"):
+        evaluation.evaluate(table_network(logits), pictures([0, 1]))
+
+
+def test_batches_without_labels_are_refused():
+    batches = tf.data.Dataset.from_tensors({"image": np.zeros((2, 1), "float32")})
+    with pytest.raises(ValueError, match="Evaluation needs labeled pictures"):
+        evaluation.evaluate(table_network(np.zeros((2, 2), "float32")), batches)

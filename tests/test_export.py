@@ -1,0 +1,221 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mpl_tf import export
+
+NAMES = ["zero", "one", "two"]
+
+# Runs where neither Keras nor this package can be imported.
+READER = """
+import json, sys
+sys.modules["keras"] = sys.modules["mpl_tf"] = None
+import numpy as np
+import tensorflow as tf
+folder, inputs = sys.argv[1:]
+images = np.load(inputs)
+loaded = tf.saved_model.load(folder)
+by_attribute = loaded.serve(tf.constant(images))
+by_signature = loaded.signatures["serving_default"](images=tf.constant(images))
+with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    signature = tf.compat.v1.saved_model.load(session, ["serve"], folder).signature_def["serving_default"]
+    outputs = {key: value.name for key, value in signature.outputs.items()}
+    by_session = session.run(outputs, {signature.inputs["images"].name: images})
+results = {}
+for how, outputs in (("attribute", by_attribute), ("signature", by_signature), ("session", by_session)):
+    outputs = {key: np.asarray(value) for key, value in outputs.items()}
+    outputs["classes"] = np.array([name.decode() for name in outputs["classes"]])
+    results[how] = {key: [value.dtype.name, value.tolist()] for key, value in outputs.items()}
+print(json.dumps(results))
+"""
+
+
+def network(shape=(6, 5, 3), num_classes=3, **kwargs):
+    keras.utils.set_random_seed(1)
+    images = keras.Input(shape, name="image")
+    hidden = images
+    if len(shape) == 3:
+        hidden = keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")(hidden)
+        hidden = keras.layers.Conv2D(4, 3, activation="relu")(hidden)
+        hidden = keras.layers.BatchNormalization()(hidden)
+        hidden = keras.layers.GlobalAveragePooling2D()(hidden)
+    hidden = keras.layers.Dropout(0.5)(hidden)
+    return keras.Model(images, keras.layers.Dense(num_classes, **kwargs)(hidden), name="net")
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def test_a_program_without_keras_reads_the_same_predictions(tmp_path):
+    model = network()
+    images = np.random.default_rng(0).uniform(0, 255, (7, 6, 5, 3)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    folder = export.saved_model(model, tmp_path / "net", class_names=NAMES)
+    arguments = [sys.executable, "-c", READER, str(folder), str(tmp_path / "images.npy")]
+    program = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert program.returncode == 0, program.stderr
+
+    logits = np.asarray(model(images, training=False), "float64")
+    results = json.loads(program.stdout.splitlines()[-1])
+    assert results.keys() == {"attribute", "signature", "session"}
+    for outputs in results.values():
+        assert outputs.keys() == {"probabilities", "logits", "classes"}
+        assert outputs["logits"][0] == outputs["probabilities"][0] == "float32"
+        np.testing.assert_allclose(outputs["logits"][1], logits, atol=1e-4)
+        np.testing.assert_allclose(outputs["probabilities"][1], softmax(logits), atol=1e-5)
+        assert outputs["classes"][1] == [NAMES[index] for index in logits.argmax(axis=-1)]
+
+
+def test_versions_count_up_and_leave_the_others_alone(tmp_path):
+    directory = tmp_path / "net"
+    for name in ("2", "9", "10", "notes", ".writing-1-99"):
+        (directory / name).mkdir(parents=True)
+        (directory / name / "kept").touch()
+    folder = export.saved_model(network(), directory, class_names=NAMES)
+    assert folder == directory / "11"
+    assert sorted(path.name for path in directory.iterdir()) == [
+        ".writing-1-99",
+        "10",
+        "11",
+        "2",
+        "9",
+        "notes",
+    ]
+    assert len(list(directory.glob("*/kept"))) == 5
+    assert (folder / "assets" / "labels.txt").read_text(encoding="utf-8") == "zero\none\ntwo\n"
+
+
+def test_the_first_version_is_one_and_takes_points_and_any_names(tmp_path):
+    model = network(shape=(2,), num_classes=2)
+    folder = export.saved_model(
+        model, tmp_path / "new" / "net", class_names=["Käse", "two words"], num_checks=1
+    )
+    assert folder == tmp_path / "new" / "net" / "1"
+    points = tf.constant([[3.0, -1.0], [-2.0, 5.0], [0.0, 0.0]])
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    assert signature.structured_input_signature[1]["images"].shape.as_list() == [None, 2]
+    for rows in (points, points[:1]):
+        classes = signature(images=rows)["classes"].numpy()
+        expected = [["Käse", "two words"][index] for index in np.argmax(model(rows), axis=-1)]
+        assert [name.decode() for name in classes] == expected
+
+
+def test_a_number_that_another_writer_takes_meanwhile_is_left_to_it(tmp_path, monkeypatch):
+    write, numbers = export._write, []
+
+    def write_late(model, class_names, folder):
+        write(model, class_names, folder)
+        numbers.append(folder.name.rsplit("-", 1)[-1])
+        if len(numbers) == 1:
+            (tmp_path / "1").mkdir()
+            (tmp_path / "1" / "theirs").touch()
+
+    monkeypatch.setattr(export, "_write", write_late)
+    assert export.saved_model(network(), tmp_path, class_names=NAMES) == tmp_path / "2"
+    assert numbers == ["1", "2"]
+    assert [path.name for path in (tmp_path / "1").iterdir()] == ["theirs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_exports_float32(tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    images = np.random.default_rng(0).uniform(0, 255, (4, 6, 5, 3)).astype("float32")
+    assert model(images).dtype == policy.removeprefix("mixed_")
+    loaded = tf.saved_model.load(str(export.saved_model(model, tmp_path, class_names=NAMES)))
+    outputs = loaded.serve(tf.constant(images))
+    assert outputs["logits"].dtype == outputs["probabilities"].dtype == tf.float32
+    np.testing.assert_allclose(outputs["logits"], tf.cast(model(images), tf.float32), atol=0.02)
+    np.testing.assert_allclose(tf.reduce_sum(outputs["probabilities"], axis=-1), 1.0, rtol=1e-6)
+
+
+def test_a_written_model_that_computes_something_else_gets_no_version(tmp_path, monkeypatch):
+    write = export._write
+
+    def write_another(model, class_names, folder):
+        other = keras.models.clone_model(model)
+        other.set_weights([weight + 1e-3 for weight in model.get_weights()])
+        write(other, class_names, folder)
+
+    monkeypatch.setattr(export, "_write", write_another)
+    with pytest.raises(
+        RuntimeError, match=r"'net' was discarded, because its logits on 5 random inputs are .* away"
+    ):
+        export.saved_model(network(), tmp_path, class_names=NAMES, num_checks=5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_diverged_network_gets_no_version(tmp_path):
+    model = network()
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    with pytest.raises(RuntimeError, match=r"'net' was not exported, because its logits .* are not finite"):
+        export.saved_model(model, tmp_path, class_names=NAMES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_to_write_is_not_taken_for_a_race(tmp_path):
+    (tmp_path / "net").write_text("a file where the folder should be")
+    with pytest.raises(FileExistsError, match="net"):
+        export.saved_model(network(), tmp_path / "net", class_names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "message"),
+    [
+        (["a", "b"], "There are 2 class names, but 'net' has 3 outputs: pass one name for each"),
+        (["a", "b", "a"], "The class name 'a' is there more than once"),
+        (["a", "b", "c\nd"], r"The class name 'c\\nd' is not one line of text"),
+        (["a", "b", ""], "The class name '' is not one line of text"),
+        (["a", "b", 3], "The class name 3 is not one line of text"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused(tmp_path, class_names, message):
+    with pytest.raises(ValueError, match=message):
+        export.saved_model(network(), tmp_path, class_names=class_names)
+    assert list(tmp_path.iterdir()) == []
+
+
+def two_headed():
+    images = keras.Input((4,))
+    return keras.Model(images, [keras.layers.Dense(3)(images), keras.layers.Dense(3)(images)], name="net")
+
+
+def dense_map():
+    images = keras.Input((8, 8, 3))
+    return keras.Model(images, keras.layers.Dense(3)(images), name="net")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (two_headed, "'net' maps .* but an export needs one input and logits of shape"),
+        (dense_map, r"'net' maps .* to \(None, 8, 8, 3\), but an export needs one input"),
+        (lambda: network(activation="softmax"), "'net' ends in a softmax"),
+        (lambda: keras.Sequential([keras.layers.Dense(3)]), "is not built"),
+        (lambda: "net", "is not a keras.Model"),
+    ],
+)
+def test_networks_that_cannot_be_exported_are_refused(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message):
+        export.saved_model(make(), tmp_path, class_names=NAMES)
+
+
+def test_no_checks_and_an_open_scope_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="num_checks=0 is out of range"):
+        export.saved_model(network(), tmp_path, class_names=NAMES, num_checks=0)
+    with (
+        tf.distribute.OneDeviceStrategy("CPU:0").scope(),
+        pytest.raises(ValueError, match=r"inside strategy.scope\(\) would be read back onto every replica"),
+    ):
+        export.saved_model(network(), tmp_path, class_names=NAMES)

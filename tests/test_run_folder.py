@@ -1,0 +1,42 @@
+import pytest
+
+from mpl_tf.run_folder import RunFolder
+
+
+def test_claiming_twice_with_the_same_flags_is_resuming(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim({"steps": 10, "labels": None})
+    folder.claim({"labels": None, "steps": 10})
+    assert (tmp_path / "run" / "flags.txt").read_text() == "--labels=\n--steps=10\n"
+
+
+def test_another_configuration_is_refused_and_named(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim({"steps": 10, "seed": 1})
+    with pytest.raises(ValueError, match=r"another configuration \(--steps=10 there, --steps=20 here\)"):
+        folder.claim({"steps": 20, "seed": 1})
+    assert (tmp_path / "flags.txt").read_text() == "--seed=1\n--steps=10\n"
+
+
+def test_a_taken_folder_is_refused_without_resume(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim({"steps": 10})
+    with pytest.raises(ValueError, match="already holds a run and resume is off"):
+        folder.claim({"steps": 10}, resume=False)
+
+
+def test_history_forgets_the_epochs_that_a_kill_undid(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_history([{"epoch": 0, "step": 5, "loss": 2.0}, {"epoch": 1, "step": 10, "val_loss": 1.0}])
+    assert [row["step"] for row in folder.read_history(until_step=5)] == ["5"]
+    rows = folder.read_history()
+    assert rows[0] == {"epoch": "0", "step": "5", "loss": "2.0", "val_loss": ""}
+    assert rows[1] == {"epoch": "1", "step": "10", "loss": "", "val_loss": "1.0"}
+
+
+def test_metrics_come_back_and_are_none_before(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_metrics() is None
+    folder.write_metrics({"test": {"student": {"accuracy": 0.5}}})
+    assert folder.read_metrics() == {"test": {"student": {"accuracy": 0.5}}}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json"]

@@ -1,0 +1,194 @@
+import dataclasses
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mpl_tf import callbacks, data, training
+from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.supervised import Supervised
+from mpl_tf.run_folder import RunFolder
+
+
+def run_data():
+    """A hundred 4×4 pictures of three classes that differ in brightness."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) % 3
+    images = np.clip(rng.normal(60 + 60 * labels[:, None, None, None], 30, (100, 4, 4, 1)), 0, 255)
+    source = data.from_arrays(images.astype(np.uint8), labels, name="shades", flip=False)
+    source = dataclasses.replace(source, test=source.train)
+    split = data.draw_split(source, num_labeled=9, seed=0, validation=0.2)
+    weak, strong = data.make_views(
+        source.image_shape, flip=False, num_operations=1, magnitude=5.0, policy="paper", noise=0.0
+    )
+    return training.RunData(source=source, split=split, weak=weak, strong=strong)
+
+
+def network(seed):
+    keras.utils.set_random_seed(seed)
+    pictures = keras.Input((4, 4, 1))
+    hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 127.5, -1)(pictures))
+    hidden = keras.layers.BatchNormalization()(keras.layers.Dense(8, "relu")(hidden))
+    hidden = keras.layers.Dropout(0.3, seed=seed)(hidden)
+    return keras.Model(pictures, keras.layers.Dense(3)(hidden))
+
+
+def build(feedback="per_example"):
+    method = MetaPseudoLabels(teacher=network(1), student=network(2), feedback=feedback, uda_ramp_steps=5)
+    optimizers = [keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True) for _ in range(2)]
+    method.compile(*optimizers)
+    return method
+
+
+def build_baseline():
+    method = Supervised(student=network(2))
+    method.compile(keras.optimizers.SGD(0.05))
+    return method
+
+
+def settings(path, **changes):
+    values = {
+        "run_dir": str(path), "steps": 14, "epoch_steps": 4, "batch_size": 6, "unlabeled_ratio": 2,
+        "finetune_steps": 3, "finetune_batch_size": 4, "baseline_steps": 6, "verbose": 0, "tensorboard": False,
+    }  # fmt: skip
+    return training.RunSettings(**(values | changes))
+
+
+def weights(path):
+    return keras.saving.load_model(path, compile=False).get_weights()
+
+
+def test_a_run_leaves_everything_a_user_looks_for(tmp_path):
+    options = settings(tmp_path / "run", export_dir=str(tmp_path / "exported"), tensorboard=True)
+    metrics = training.run(build, run_data(), options, build_baseline=build_baseline)
+
+    assert (
+        set(metrics["test"])
+        == set(metrics["validation"])
+        == {"supervised", "teacher", "student", "finetuned"}
+    )
+    assert metrics["steps"] == 14
+    assert metrics["pictures"] == 14 * 6 * 3
+    assert metrics["split"] == "shades.0@9"
+    for name in (
+        "metrics.json",
+        "history.csv",
+        "curves.png",
+        "networks/student.keras",
+        "networks/teacher.keras",
+    ):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    assert [int(row["step"]) for row in RunFolder(tmp_path / "run").read_history()] == [4, 8, 12, 14]
+    assert len(RunFolder(tmp_path / "run").checkpoints()) == 2
+    assert any((tmp_path / "run" / "tensorboard").rglob("events*"))
+    served = tf.saved_model.load(str(tmp_path / "exported" / "1"))
+    assert "serving_default" in served.signatures
+
+
+def test_a_finished_run_is_not_repeated(tmp_path):
+    first = training.run(build, run_data(), settings(tmp_path))
+
+    def must_not_be_called():
+        raise AssertionError("a finished run was built again")
+
+    assert training.run(must_not_be_called, run_data(), settings(tmp_path)) == first
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("feedback", ["per_example", "dot_product"])
+@pytest.mark.parametrize("after_epoch", [0, 2])
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path, monkeypatch, feedback, after_epoch
+):
+    training.run(lambda: build(feedback), run_data(), settings(tmp_path / "whole"))
+
+    record = callbacks.Record.on_epoch_end
+
+    def killed_after_recording(self, epoch, logs=None):
+        record(self, epoch, logs)
+        if epoch == after_epoch:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Record, "on_epoch_end", killed_after_recording)
+        with pytest.raises(KilledError):
+            training.run(lambda: build(feedback), run_data(), settings(tmp_path / "killed"))
+    training.run(lambda: build(feedback), run_data(), settings(tmp_path / "killed"))
+
+    for role in ("student", "teacher", "finetuned"):
+        whole = weights(tmp_path / "whole" / "networks" / f"{role}.keras")
+        resumed = weights(tmp_path / "killed" / "networks" / f"{role}.keras")
+        for one, other in zip(whole, resumed, strict=True):
+            np.testing.assert_array_equal(one, other)
+    histories = [RunFolder(tmp_path / name).read_history() for name in ("whole", "killed")]
+    for row in histories[0] + histories[1]:
+        row.pop("seconds")
+    assert histories[0] == histories[1]
+
+
+def test_a_corrupt_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    method = build()
+    training.fit(method, run_data(), settings(tmp_path, steps=8), folder)
+    newest = folder.checkpoints()[-1]
+    newest.write_bytes(newest.read_bytes()[:100])
+    restored = build()
+    folder.restore_checkpoint(restored)
+    assert int(restored.step) == 4
+    assert "cannot be read" in capsys.readouterr().out
+    assert newest.with_name(f"{newest.name}.unreadable").exists()
+
+
+def test_checkpoints_that_are_all_unreadable_are_not_trained_over(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step_000000004.weights.h5").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="None of the checkpoints"):
+        folder.restore_checkpoint(build())
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
+    def explosive():
+        method = Supervised(student=network(1))
+        method.compile(keras.optimizers.SGD(1e30))
+        return method
+
+    with pytest.raises(
+        callbacks.NonFiniteLossError, match=r"Training stopped at step \d+, where .*became nan"
+    ):
+        training.run(explosive, run_data(), settings(tmp_path, unlabeled_ratio=0))
+    assert RunFolder(tmp_path).checkpoints() == []
+
+
+def test_a_batch_that_does_not_divide_over_the_replicas_is_refused(tmp_path, monkeypatch):
+    strategy = types.SimpleNamespace(num_replicas_in_sync=4)
+    monkeypatch.setattr(training.distribute, "make_strategy", lambda name: strategy)
+    with pytest.raises(
+        ValueError, match="batch_size=6 does not divide over 4 replicas: choose a multiple of 4"
+    ):
+        training.run(build, run_data(), settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"batch_size": 0}, {"finetune_steps": -1}, {"epoch_steps": 0}]
+)
+def test_settings_out_of_range_are_refused(tmp_path, change):
+    (name, value) = next(iter(change.items()))
+    with pytest.raises(ValueError, match=f"{name}={value} is out of range"):
+        settings(tmp_path, **change)
+
+
+def test_finetuning_leaves_the_student_as_it_was(tmp_path):
+    student = build().served
+    before = student.get_weights()
+    tuned = training.finetuning(student, 0.1)
+    training.fit(tuned, run_data(), settings(tmp_path, unlabeled_ratio=0, steps=4), RunFolder(tmp_path))
+    for one, other in zip(before, student.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    moved = [np.abs(a - b).max() for a, b in zip(before, tuned.student.get_weights(), strict=True)]
+    assert min(moved) > 0

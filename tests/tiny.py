@@ -1,0 +1,73 @@
+"""Networks, batches and replays small enough that a whole training step takes milliseconds."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+IMAGE_SHAPE = (4, 4, 1)
+NUM_CLASSES = 3
+
+
+def network(
+    name: str, *, seed: int = 0, batch_norm: bool = True, dropout: float = 0.2, num_classes: int = NUM_CLASSES
+) -> keras.Model:
+    """Pictures in 0…255 → logits, smooth everywhere, with its own weights and random state for every seed."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input(IMAGE_SHAPE)
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
+    x = keras.layers.Conv2D(4, 3, use_bias=not batch_norm)(x)
+    if batch_norm:
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    x = keras.layers.Activation("tanh")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout)(x)
+    return keras.Model(inputs, keras.layers.Dense(num_classes)(keras.layers.Flatten()(x)), name=name)
+
+
+def plain_network(name: str, *, seed: int = 0) -> keras.Model:
+    """The same without BatchNorm and dropout: a function of its weights and the pictures alone."""
+    return network(name, seed=seed, batch_norm=False, dropout=0.0)
+
+
+def pictures(generator: np.random.Generator, count: int) -> np.ndarray:
+    return generator.uniform(0, 255, (count, *IMAGE_SHAPE)).astype(np.float32)
+
+
+def batch(*, seed: int = 0, labeled: int = 4, unlabeled: int = 6) -> dict:
+    """One batch as the data pipeline makes it, in NumPy."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(labeled, dtype=np.int32) % NUM_CLASSES
+    weak = pictures(generator, unlabeled)
+    strong = np.clip(weak + generator.normal(0, 40, weak.shape), 0, 255).astype(np.float32)
+    return {
+        "labeled": {"image": pictures(generator, labeled), "label": labels},
+        "unlabeled": {"weak": weak, "strong": strong, "index": np.arange(unlabeled)},
+    }
+
+
+def examples(count: int, *, seed: int = 100) -> tuple:
+    """Pictures and their labels, for evaluation."""
+    return pictures(np.random.default_rng(seed), count), np.arange(count, dtype=np.int32) % NUM_CLASSES
+
+
+def tensors(data: dict) -> dict:
+    return tf.nest.map_structure(tf.constant, data)
+
+
+def dataset(*, batches: int = 3, **sizes) -> tf.data.Dataset:
+    """A few different batches in a fixed order and of static shape."""
+    stacked = [batch(seed=seed, **sizes) for seed in range(batches)]
+    stacked = tf.nest.map_structure(lambda *arrays: np.stack(arrays), *stacked)
+    return tf.data.Dataset.from_tensor_slices(stacked)
+
+
+def values(variables) -> list:
+    """Copies of variables as NumPy arrays."""
+    return [np.array(variable) for variable in variables]
+
+
+def changes(model: keras.Model, step) -> list:
+    """What calling `step` adds to each trainable weight of the model."""
+    old = values(model.trainable_variables)
+    step()
+    return [new - before for new, before in zip(values(model.trainable_variables), old, strict=True)]
