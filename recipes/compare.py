@@ -32,7 +32,7 @@ flags.DEFINE_string("reference", None, "The cell that differences are taken to; 
 flags.DEFINE_enum("domain", "test", ["validation", "test"], "Whose accuracy the table shows.")
 flags.DEFINE_integer("jobs", 1, "Cells at a time; more suits networks too small to fill the cores.", 1)
 flags.DEFINE_string("run_dir", None, "Folder for the cells' run folders and the table.")
-flags.mark_flags_as_required(["cell", "run_dir"])
+flags.mark_flag_as_required("run_dir")
 
 
 def main(_):
@@ -59,8 +59,10 @@ def parse_cells(texts: list[str]) -> dict[str, list[str]]:
         texts: as `"name: recipe --flag=value"`.
 
     Raises:
-        absl.app.UsageError: for a cell of another form or a name used twice.
+        absl.app.UsageError: for no cell, one of another form, or a name used twice.
     """
+    if not texts:
+        raise app.UsageError("There is nothing to compare: give at least one --cell='name: recipe --flag=value'.")
     cells = {}
     for text in texts:
         name, colon, command = text.partition(":")

@@ -63,7 +63,7 @@ def dataset(*, batches: int = 3, **sizes) -> tf.data.Dataset:
 
 def values(variables) -> list:
     """Copies of variables as NumPy arrays."""
-    return [np.array(variable) for variable in variables]
+    return [variable.numpy() for variable in variables]
 
 
 def changes(model: keras.Model, step) -> list:

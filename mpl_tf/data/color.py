@@ -160,15 +160,16 @@ def sharpness(images, factor: float) -> tf.Tensor:
         uint8 [n, H, W, C].
     """
     height, width, channels = images.shape[1:]
-    # Pillow's SMOOTH: weights 1 around a 5, divided by 13. Rows of W · C levels, since it is quicker to cut long rows.
-    levels = tf.cast(tf.reshape(images, [-1, height, width * channels]), tf.int16)
+    # Rows of W · C levels, because long rows are cut faster than pixels.
+    pixels = tf.reshape(images, [-1, height, width * channels])
+    # Pillow's SMOOTH: weights 1 around a 5, divided by 13. At most 13 · 255, which int16 holds.
+    levels = tf.cast(pixels, tf.int16)
     rows = levels[:, :-2] + levels[:, 1:-1] + levels[:, 2:]
     around = rows[:, :, : -2 * channels] + rows[:, :, channels:-channels] + rows[:, :, 2 * channels :]
     total = tf.cast(around + 4 * levels[:, 1:-1, channels:-channels], tf.float32)
-    smooth = tf.reshape(tf.floor(total / 13.0 + 0.5), [-1, height - 2, width - 2, channels])
-    inside = blend(smooth, images[:, 1:-1, 1:-1], factor)
-    inside = tf.concat([images[:, 1:-1, :1], inside, images[:, 1:-1, -1:]], axis=2)
-    return tf.concat([images[:, :1], inside, images[:, -1:]], axis=1)
+    inside = blend(tf.floor(total / 13.0 + 0.5), pixels[:, 1:-1, channels:-channels], factor)
+    inside = tf.concat([pixels[:, 1:-1, :channels], inside, pixels[:, 1:-1, -channels:]], axis=2)
+    return tf.reshape(tf.concat([pixels[:, :1], inside, pixels[:, -1:]], axis=1), tf.shape(images))
 
 
 def blend(start, images, factor: float) -> tf.Tensor:
@@ -178,11 +179,11 @@ def blend(start, images, factor: float) -> tf.Tensor:
 
     Args:
         start: Any real type, broadcastable to `images`, 0 … 255.
-        images: uint8 [n, H, W, C].
+        images: uint8, any shape.
         factor: 0 gives `start`, 1 the pictures.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8, the shape of `images`.
     """
     start = tf.cast(start, tf.float32)
     levels = start + factor * (tf.cast(images, tf.float32) - start)

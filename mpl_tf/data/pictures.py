@@ -74,8 +74,8 @@ class ArrayPictures(Pictures):
                 f"There are {len(examples)} examples and {len(self.labels)} labels: pass one for each."
             )
         self._fingerprint = fingerprint
-        # One eager tensor beside the CPU's tf.data: a graph captures it by reference, where an array would be
-        # copied into every graph that reads it, and a GPU would otherwise be given the whole set.
+        # One eager tensor, because a graph captures it by reference, where an array would be copied into every graph
+        # that reads it; on the CPU, because a GPU would otherwise be given the whole set.
         with tf.device("CPU:0"):
             self._tensor = tf.constant(examples)
 
@@ -86,7 +86,8 @@ class ArrayPictures(Pictures):
 
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
         """Copies examples out of memory."""
-        return tf.gather(self._tensor, index)
+        with tf.device("CPU:0"):
+            return tf.gather(self._tensor, index)
 
     def fingerprint(self) -> str:
         """Of the examples and their labels."""

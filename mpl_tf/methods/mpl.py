@@ -196,7 +196,9 @@ class MetaPseudoLabels(Method):
         pictures = teacher_logits.shape[0] or tf.shape(teacher_logits)[0]
         shape = [pictures * distribute.replica_count(), teacher_logits.shape[1]]
         seed = tf.stack([tf.constant(self.seed, tf.int64), self.step.value])
-        uniform = tf.random.stateless_uniform(shape, seed, minval=1e-30, alg="philox")
+        # From the bits: TensorFlow and XLA draw the same ones but make different floats of them.
+        bits = tf.random.stateless_uniform(shape, seed, None, None, dtype=tf.uint32, alg="philox")
+        uniform = (tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + 0.5) / 2.0**23
         gumbel = -tf.math.log(-tf.math.log(distribute.rows_of_this_replica(uniform)))
         sampled_labels = tf.argmax(teacher_logits + gumbel, axis=-1)
         return tf.one_hot(sampled_labels, shape[1]), sampled_labels

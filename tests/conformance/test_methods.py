@@ -1,5 +1,7 @@
 """What every training method promises, whatever it trains."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,11 @@ def all_values(method):
     optimizers = [getattr(method, f"{role}_optimizer", None) for role in method.roles]
     optimizer_variables = [v for optimizer in optimizers if optimizer for v in optimizer.variables]
     return tiny.values(method.variables) + tiny.values(optimizer_variables)
+
+
+def settings_of(method):
+    """The arguments of the constructor but for the networks."""
+    return {key: value for key, value in method.get_config().items() if key not in method.roles}
 
 
 def assert_identical(one, other):
@@ -61,13 +68,15 @@ def test_evaluation_and_prediction(run):
 
 
 def test_xla_equals_eager(run):
-    compiled = run.case.compiled(jit_compile=True)
+    # Without dropout: from the same random bits TensorFlow and XLA make different masks.
+    network = functools.partial(tiny.network, dropout=0.0)
+    compiled = run.case.compiled(network, jit_compile=True)
     compiled.fit(run.case.data(), verbose=0)
-    eager = run.case.compiled(run_eagerly=True)
+    eager = run.case.compiled(network, run_eagerly=True)
     eager.fit(run.case.data(), verbose=0)
     assert compiled.jit_compile
     for one, other in zip(all_values(compiled), all_values(eager), strict=True):
-        assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert np.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_resumed_equals_uninterrupted(run):
@@ -81,7 +90,7 @@ def test_saved_equals_loaded_and_goes_on_the_same(run):
     method = keras.saving.load_model(run.model_file, safe_mode=True)
     images, labels = tiny.examples(8)
     assert type(method) is type(run.method)
-    assert method.get_config() == run.method.get_config()
+    assert settings_of(method) == settings_of(run.method)
     assert method.evaluate(images, labels, return_dict=True, verbose=0) == run.evaluated
     assert np.array_equal(method.predict(images, verbose=0), run.predicted)
     method.fit(run.case.data(), verbose=0)

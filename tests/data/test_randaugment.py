@@ -195,7 +195,7 @@ def test_a_batch_is_each_picture_distorted_by_its_own_operations(shape, num_oper
 
 
 def test_operations_are_equally_likely_and_half_of_them_applied():
-    count = 30_000
+    count = 10_000
     drawn = draw_operations(0, np.arange(count), 2)
     names = [[name for name, _ in slots] for slots in drawn]
     applied = np.array([[name is not None for name in slots] for slots in names])

@@ -130,7 +130,7 @@ def test_the_one_picture_and_the_one_label_are_found(write_tfds, rng):
 
 
 def test_of_several_labels_the_supervised_one_is_taken(write_tfds, rng):
-    more = {**features(), "coarse": tfds.features.ClassLabel(num_classes=2)}
+    more = {"coarse": tfds.features.ClassLabel(num_classes=2), **features()}
     examples = [{**example, "coarse": 0} for example in drawn(rng, 4)]
     data_dir = write_tfds({"train": examples}, more)
     assert from_tfds("tiny", data_dir=data_dir).train.labels.tolist() == [0, 1, 2, 0]

@@ -60,7 +60,7 @@ def test_pixels_in_float32_logits_out(name, image_shape):
 
 
 @every_network
-def test_layers_are_kerass_own_and_named_by_hand(name, image_shape):
+def test_layers_come_from_keras_and_are_named_by_hand(name, image_shape):
     model = network(name, image_shape)
     same_again = models.build(name, CLASSES, image_shape, dropout=0.2)
     assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
@@ -197,7 +197,7 @@ def test_every_listed_name_is_known():
     ("name", "nearest"),
     [
         ("wrn28-2", "wrn-28-2"),
-        ("CONVNET", "convnet"),
+        ("MLP", "mlp"),
         ("efficientnet-b0", "efficientnetv2-b0"),
         ("lenet5", "lenet-5"),
     ],
