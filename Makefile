@@ -32,7 +32,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	@touch $@
 
 train: $(VENV)/.installed
-	$(BIN)/python -m recipes.mpl --flagfile=recipes/presets/digits.flags --run_dir=runs/digits --export_dir=saved_models/digits
+	$(BIN)/python -m recipes.mpl --preset=digits --run_dir=runs/digits --export_dir=saved_models/digits
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -49,14 +49,11 @@ def evaluate(network: keras.Model, batches: tf.data.Dataset) -> dict:
 
 def _count(network, batches):
     """The confusion matrix, int `[K, K]`, and the sum of all cross-entropies, a float."""
-    predict = tf.function(
-        lambda images: tf.cast(network(images, training=False), tf.float32), reduce_retracing=True
-    )
-    # Both sums stay tensors to the end, so that an accelerator need not wait for Python after each batch.
     confusion, total_loss = None, 0.0
     for batch in batches:
         images, labels = refusals.evaluation_batch(batch)
-        logits = predict(images)
+        # The network keeps the function that this compiles, for the next dataset.
+        logits = tf.cast(network.predict_on_batch(images), tf.float32)
         num_classes = logits.shape[-1]
         _refuse_labels(np.asarray(labels), num_classes)
         counts = tf.math.confusion_matrix(labels, tf.argmax(logits, axis=-1), num_classes, dtype=tf.int64)

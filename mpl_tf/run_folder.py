@@ -31,16 +31,16 @@ class RunFolder:
         return RunFolder(self.path / name)
 
     def claim(self, flags: dict, *, resume: bool = True) -> None:
-        """Writes `flags.txt`, or checks that the folder already holds this very configuration.
+        """Writes `flags.txt`, a flagfile, or checks that the folder already holds this very configuration.
 
         Args:
-            flags: name → value of everything that the result depends on.
+            flags: name → value of everything that the result depends on; None is left out.
             resume: whether a folder with the same configuration may be continued.
 
         Raises:
             ValueError: when the folder holds another configuration, or may not be resumed.
         """
-        lines = [f"--{name}={'' if value is None else value}" for name, value in sorted(flags.items())]
+        lines = [f"--{name}={value}" for name, value in sorted(flags.items()) if value is not None]
         destination = self.path / "flags.txt"
         if not destination.exists():
             with files.replacing(destination) as temporary:

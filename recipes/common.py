@@ -197,7 +197,8 @@ def jit_compile() -> bool | str:
 
 def prepare() -> None:
     """Sets Keras' dtype policy for the networks that are built from here on, and quietens TensorFlow."""
-    logging.set_verbosity(logging.WARNING)
+    if FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)
     if "precision" in FLAGS:
         keras.config.set_dtype_policy(FLAGS.precision)
 

@@ -4,7 +4,7 @@ Each cell is a run of a recipe in a folder and a process of its own; finished ce
 command continues where it was stopped. The cells of one seed share the split, the initial weights, the order of
 the pictures and their augmentation, so their differences are paired.
 
-    python -m recipes.compare --preset=recipes/presets/digits.flags --seeds=0-4 --run_dir=runs/compare \
+    python -m recipes.compare --preset=digits --seeds=0-4 --run_dir=runs/compare \
         --cell='supervised: supervised' --cell='no feedback: mpl --feedback=none' \
         --cell='per example: mpl --feedback=per_example' --reference='no feedback'
 """
@@ -22,10 +22,10 @@ from absl import app, flags
 
 from mpl_tf import files, report
 from mpl_tf.run_folder import RunFolder
+from recipes import start
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("preset", None, "A flagfile that every cell reads first.")
 flags.DEFINE_multi_string("cell", [], "'name: recipe --flag=value …'; may be repeated.")
 flags.DEFINE_string("seeds", "0-4", "As 0-4, or 0,3,7.")
 flags.DEFINE_string("reference", None, "The cell that differences are taken to; the first when not given.")
@@ -37,6 +37,8 @@ flags.mark_flag_as_required("run_dir")
 
 def main(_):
     """Runs the missing cells, then writes table.md and table.png."""
+    if FLAGS.preset:
+        start.preset_path(FLAGS.preset)
     cells = parse_cells(FLAGS.cell)
     seeds = parse_seeds(FLAGS.seeds)
     reference = FLAGS.reference or next(iter(cells))
@@ -62,7 +64,9 @@ def parse_cells(texts: list[str]) -> dict[str, list[str]]:
         absl.app.UsageError: for no cell, one of another form, or a name used twice.
     """
     if not texts:
-        raise app.UsageError("There is nothing to compare: give at least one --cell='name: recipe --flag=value'.")
+        raise app.UsageError(
+            "There is nothing to compare: give at least one --cell='name: recipe --flag=value'."
+        )
     cells = {}
     for text in texts:
         name, colon, command = text.partition(":")
@@ -90,7 +94,7 @@ def run_cell(name: str, command: list[str], seed: int) -> dict:
     if (metrics := RunFolder(folder).read_metrics()) is not None:
         return metrics
     recipe, *options = command
-    preset = [f"--flagfile={FLAGS.preset}"] if FLAGS.preset else []
+    preset = [f"--preset={FLAGS.preset}"] if FLAGS.preset else []
     own = [f"--seed={seed}", f"--run_dir={folder}", "--progress=none", "--notensorboard"]
     print(f"{name}, seed {seed}", flush=True)
     threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, os.cpu_count() // FLAGS.jobs))} if FLAGS.jobs > 1 else {}

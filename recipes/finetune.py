@@ -4,10 +4,10 @@ python -m recipes.finetune --network=runs/digits/networks/student.keras --datase
 """
 
 import keras
-from absl import app, flags
+from absl import flags
 
 from mpl_tf import training
-from recipes import common
+from recipes import common, start
 
 FLAGS = flags.FLAGS
 
@@ -40,4 +40,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start.run(main)

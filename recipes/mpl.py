@@ -1,14 +1,14 @@
 """Meta Pseudo Labels, fine-tuned on the labels at the end, beside a supervised baseline on the same labels.
 
-python -m recipes.mpl --flagfile=recipes/presets/digits.flags
+python -m recipes.mpl --preset=digits
 """
 
-from absl import app, flags
+from absl import flags
 
 from mpl_tf import training
 from mpl_tf.feedback_settings import NORMALIZATIONS, FeedbackSettings
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from recipes import common
+from recipes import common, start
 
 FLAGS = flags.FLAGS
 
@@ -111,4 +111,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start.run(main)

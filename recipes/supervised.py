@@ -3,10 +3,10 @@
 python -m recipes.supervised --dataset=digits --labels=20 --model=convnet --steps=1000
 """
 
-from absl import app, flags
+from absl import flags
 
 from mpl_tf import training
-from recipes import common
+from recipes import common, start
 
 FLAGS = flags.FLAGS
 
@@ -28,4 +28,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start.run(main)

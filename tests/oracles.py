@@ -66,6 +66,10 @@ def global_norm(tensors):
     return math.sqrt(sum((np.asarray(tensor, np.float64) ** 2).sum() for tensor in tensors))
 
 
+def relative_error(value, expected):
+    return np.linalg.norm(value - expected) / np.linalg.norm(expected)
+
+
 def gradient(function, point, *, step=1e-30):
     """∂ function / ∂ point of a real, analytic scalar function, by complex steps."""
     slopes = np.zeros(point.shape)

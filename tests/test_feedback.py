@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import feedback
-from tests import oracles
+from tests import oracles, tiny
 
 LEARNING_RATES = [1e-3, 0.1, 1.0, 10.0]
 
@@ -19,16 +19,8 @@ def student():
     return oracles.TinyStudent()
 
 
-def logits_of(images):
-    def logits(weights):
-        kernel, bias, output_kernel, output_bias = weights
-        return tf.tanh(images @ kernel + bias) @ output_kernel + output_bias
-
-    return logits
-
-
 def labeled_loss_of(student):
-    logits = logits_of(student.labeled_images)
+    logits = tiny.logits_of(student.labeled_images)
 
     def labeled_loss(weights):
         rows = tf.nn.sparse_softmax_cross_entropy_with_logits(student.labels, logits(weights))
@@ -43,11 +35,7 @@ def slopes_along_new_gradient(student, targets, learning_rate, *, gradient_at="n
     direction = student.labeled_gradients(weights[gradient_at])
     tensors = [tf.constant(weight) for weight in weights[slopes_at]]
     direction = [tf.constant(slope) for slope in direction]
-    return feedback.directional_derivative(logits_of(student.unlabeled_images), tensors, direction)
-
-
-def relative_error(value, expected):
-    return np.linalg.norm(value - expected) / np.linalg.norm(expected)
+    return feedback.directional_derivative(tiny.logits_of(student.unlabeled_images), tensors, direction)
 
 
 def expectation(student, estimate):
@@ -71,7 +59,7 @@ def test_oracle_backpropagates_correctly(student):
         logits = student.logits(student.unlabeled_images, [kernel, *student.weights[1:]])
         return oracles.cross_entropies(targets, logits).mean()
 
-    assert relative_error(slopes[0], oracles.gradient(loss_of_kernel, student.weights[0])) < 1e-12
+    assert oracles.relative_error(slopes[0], oracles.gradient(loss_of_kernel, student.weights[0])) < 1e-12
 
 
 # --- the exact estimators ------------------------------------------------------------------------------
@@ -81,7 +69,7 @@ def test_oracle_backpropagates_correctly(student):
 def test_per_example_is_the_exact_meta_gradient(student, learning_rate):
     slopes = slopes_along_new_gradient(student, oracles.softmax(student.teacher_logits), learning_rate)
     value = feedback.per_example(student.teacher_logits, slopes, learning_rate=learning_rate)
-    assert relative_error(value, student.meta_gradient(learning_rate)) < 1e-10
+    assert oracles.relative_error(value, student.meta_gradient(learning_rate)) < 1e-10
 
 
 @pytest.mark.parametrize("learning_rate", LEARNING_RATES)
@@ -93,7 +81,7 @@ def test_per_example_equals_autodiff_through_a_step_written_out_here(student, le
         with tf.GradientTape() as inner:
             inner.watch(weights)
             # Not tf.nn.softmax_cross_entropy_with_logits: its second derivative forgets the targets.
-            log_probabilities = tf.nn.log_softmax(logits_of(student.unlabeled_images)(weights))
+            log_probabilities = tf.nn.log_softmax(tiny.logits_of(student.unlabeled_images)(weights))
             loss = -tf.reduce_sum(tf.nn.softmax(teacher_logits) * log_probabilities) / 3
         gradients = inner.gradient(loss, weights)
         moved = [w - learning_rate * g for w, g in zip(weights, gradients, strict=True)]
@@ -104,25 +92,25 @@ def test_per_example_equals_autodiff_through_a_step_written_out_here(student, le
     value = feedback.per_example(student.teacher_logits, slopes, learning_rate=learning_rate)
     unrolled = feedback.unrolled(
         tf.constant(student.teacher_logits),
-        logits_of(student.unlabeled_images),
+        tiny.logits_of(student.unlabeled_images),
         labeled_loss_of(student),
         weights,
         learning_rate=learning_rate,
     )
-    assert relative_error(value, through_autodiff) < 1e-10
-    assert relative_error(unrolled, through_autodiff) < 1e-10
+    assert oracles.relative_error(value, through_autodiff) < 1e-10
+    assert oracles.relative_error(unrolled, through_autodiff) < 1e-10
 
 
 @pytest.mark.parametrize("learning_rate", LEARNING_RATES)
 def test_unrolled_is_the_exact_meta_gradient(student, learning_rate):
     value = feedback.unrolled(
         tf.constant(student.teacher_logits),
-        logits_of(student.unlabeled_images),
+        tiny.logits_of(student.unlabeled_images),
         labeled_loss_of(student),
         [tf.constant(weight) for weight in student.weights],
         learning_rate=learning_rate,
     )
-    assert relative_error(value, student.meta_gradient(learning_rate)) < 1e-10
+    assert oracles.relative_error(value, student.meta_gradient(learning_rate)) < 1e-10
 
 
 @pytest.mark.parametrize(("gradient_at", "slopes_at"), [("old", "old"), ("new", "new"), ("old", "new")])
@@ -130,7 +118,7 @@ def test_only_v_at_the_new_and_slopes_at_the_old_weights_are_exact(student, grad
     targets = oracles.softmax(student.teacher_logits)
     slopes = slopes_along_new_gradient(student, targets, 1.0, gradient_at=gradient_at, slopes_at=slopes_at)
     value = feedback.per_example(student.teacher_logits, slopes, learning_rate=1.0)
-    assert relative_error(value, student.meta_gradient(1.0)) > 0.01
+    assert oracles.relative_error(value, student.meta_gradient(1.0)) > 0.01
 
 
 # --- sampled labels ------------------------------------------------------------------------------------
@@ -146,7 +134,7 @@ def test_sampled_per_example_averages_to_per_example(student):
         ),
     )
     exact = feedback.per_example(student.teacher_logits, slopes, learning_rate=0.5)
-    assert relative_error(mean, exact) < 1e-12
+    assert oracles.relative_error(mean, exact) < 1e-12
 
 
 @pytest.mark.parametrize(("reference", "order"), [("meta_gradient", 3), ("sampled_meta_gradient", 2)])
@@ -199,7 +187,7 @@ def test_scalar_with_the_loss_difference_averages_to_the_exact_gradient(student,
             student.teacher_logits, labels, labeled_improvement(student, labels, learning_rate)
         ),
     )
-    assert relative_error(mean, student.sampled_meta_gradient(learning_rate)) < 1e-10
+    assert oracles.relative_error(mean, student.sampled_meta_gradient(learning_rate)) < 1e-10
 
 
 def test_new_minus_old_teaches_to_hurt(student):
@@ -209,7 +197,7 @@ def test_new_minus_old_teaches_to_hurt(student):
             student.teacher_logits, labels, -labeled_improvement(student, labels, 0.1)
         ),
     )
-    assert relative_error(-mean, student.sampled_meta_gradient(0.1)) < 1e-10
+    assert oracles.relative_error(-mean, student.sampled_meta_gradient(0.1)) < 1e-10
 
 
 def dot_product_of(student, labels, learning_rate):
@@ -249,7 +237,7 @@ def test_scalar_is_the_gradient_of_the_summed_cross_entropy(student):
     expected = oracles.gradient(
         lambda logits: 0.7 * oracles.cross_entropies(targets, logits).sum(), student.teacher_logits
     )
-    assert relative_error(value, expected) < 1e-12
+    assert oracles.relative_error(value, expected) < 1e-12
 
 
 def test_released_code_feedback_is_identically_zero(student):
@@ -263,92 +251,3 @@ def test_released_code_feedback_is_identically_zero(student):
     assert np.abs(tape.gradient(released, teacher_logits)).max() < 1e-15
     ours = feedback.scalar(student.teacher_logits, np.array([0, 1, 2]), 3.7)
     assert np.abs(ours).max() > 0.1
-
-
-# --- the pieces ----------------------------------------------------------------------------------------
-
-
-def test_directional_derivative(student):
-    direction = student.labeled_gradients(student.weights)
-    expected = oracles.derivative_along(
-        lambda weights: student.logits(student.unlabeled_images, weights), student.weights, direction
-    )
-    value = feedback.directional_derivative(
-        logits_of(student.unlabeled_images),
-        [tf.constant(weight) for weight in student.weights],
-        [tf.constant(slope) for slope in direction],
-    )
-    assert relative_error(value, expected) < 1e-12
-
-
-def test_directional_derivative_is_zero_for_weights_without_influence():
-    weights = [tf.constant([[1.0, 2.0]]), tf.constant([3.0])]
-    direction = [tf.zeros([1, 2]), tf.ones([1])]
-    value = feedback.directional_derivative(lambda tensors: tf.tanh(tensors[0]), weights, direction)
-    assert np.array_equal(value, np.zeros((1, 2)))
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e-4])
-def test_finite_difference_is_within_a_percent(student, scale):
-    direction = [scale * slope for slope in student.labeled_gradients(student.weights)]
-    expected = oracles.derivative_along(
-        lambda weights: student.logits(student.unlabeled_images, weights), student.weights, direction
-    )
-    function = logits_of(student.unlabeled_images)
-    value = feedback.finite_difference(
-        function,
-        [tf.constant(weight) for weight in student.weights],
-        [tf.constant(slope) for slope in direction],
-        outputs=function(student.weights),
-    )
-    assert 0 < relative_error(value, expected) < 0.01
-
-
-def test_finite_difference_along_nothing_is_zero(student):
-    function = logits_of(student.unlabeled_images)
-    value = feedback.finite_difference(
-        function,
-        [tf.constant(weight) for weight in student.weights],
-        [tf.zeros_like(weight) for weight in student.weights],
-        outputs=function(student.weights),
-    )
-    assert np.array_equal(value, np.zeros((3, 3)))
-
-
-def test_softmax_jacobian_product(student):
-    worth = np.random.default_rng(1).normal(size=(3, 3))
-    expected = oracles.gradient(
-        lambda logits: (oracles.softmax(logits) * worth).sum(), student.teacher_logits
-    )
-    value = feedback.softmax_jacobian_product(student.teacher_logits, worth)
-    assert relative_error(value, expected) < 1e-12
-
-
-def test_inner_product_and_cosine():
-    left = [tf.constant([3.0, 0.0]), tf.constant([[4.0]])]
-    right = [tf.constant([1.0, 2.0]), tf.constant([[-2.0]])]
-    product = feedback.inner_product(left, right)
-    assert float(product) == pytest.approx(-5.0)
-    assert float(feedback.cosine(product, left, right)) == pytest.approx(-5.0 / (5 * 3))
-    assert float(feedback.cosine(feedback.inner_product(left, left), left, left)) == pytest.approx(1.0)
-
-
-def test_cosine_with_nothing_is_zero():
-    left, right = [tf.constant([3.0])], [tf.constant([0.0])]
-    assert float(feedback.cosine(tf.constant(0.0), left, right)) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("slopes", "root_mean_square", "settings", "expected"),
-    [
-        ([[3.0, -4.0]], 5.0, {"floor": 1e-2, "clip": None}, [[0.6, -0.8]]),
-        ([[3e-5, -4e-5]], 5e-5, {"floor": 1e-2, "clip": 1.0}, [[3e-3, -4e-3]]),
-        ([[5.0, -7.0, 0.5]], 2.0, {"floor": 1e-2, "clip": 1.5}, [[1.5, -1.5, 0.25]]),
-    ],
-    ids=["divides", "fades below the floor", "clips both ways"],
-)
-def test_normalize(slopes, root_mean_square, settings, expected):
-    value = feedback.normalize(
-        tf.constant(slopes), root_mean_square=tf.constant(root_mean_square), **settings
-    )
-    assert np.allclose(value, expected, rtol=1e-6)

@@ -3,10 +3,14 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+from absl import app, flags
+
+from recipes import compare, start
 
 ROOT = pathlib.Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "recipes" / "presets").glob("*.flags"))
@@ -51,50 +55,88 @@ def test_mpl_then_finetune(tmp_path):
 
 
 def test_supervised_reads_the_preset_of_mpl(tmp_path):
-    preset = f"--flagfile={ROOT / 'recipes' / 'presets' / 'two_moons.flags'}"
-    run("supervised", preset, "--steps=2", "--progress=none", f"--run_dir={tmp_path / 'moons'}")
+    run(
+        "supervised",
+        "--preset=two_moons",
+        "--steps=2",
+        "--steps_per_execution=1",
+        "--progress=none",
+        f"--run_dir={tmp_path / 'moons'}",
+    )
     metrics = json.loads((tmp_path / "moons" / "metrics.json").read_text())
     assert metrics["split"] == "two_moons.0@6"
     assert set(metrics["test"]) == {"student"}
 
 
-def test_compare_runs_each_cell_once_and_writes_the_table(tmp_path):
-    cells = [
-        f"--cell=plain: supervised {' '.join(SMALL)}",
-        f"--cell=mpl, silent: mpl {' '.join(SMALL)} --unlabeled_ratio=2 --feedback=none",
-    ]
-    options = [*cells, "--seeds=0-1", f"--run_dir={tmp_path}"]
-    assert run("compare", *options).stdout.count("seed") > 4
+def test_compare_runs_the_missing_cells_and_writes_the_table(tmp_path):
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        result = {"accuracy": accuracy, "standard_error": 0.01}
+        metrics = {"test": {"student": result}, "seconds": {"method": 1.0}, "pictures": 20}
+        (tmp_path / f"plain.{seed}").mkdir()
+        (tmp_path / f"plain.{seed}" / "metrics.json").write_text(json.dumps(metrics))
+    cells = ["--cell=plain: supervised", f"--cell=mpl, silent: mpl {' '.join(SMALL)} --unlabeled_ratio=2"]
+    shown = run("compare", *cells, "--seeds=0-1", "--jobs=2", f"--run_dir={tmp_path}").stdout
+    assert "plain, seed" not in shown
+    assert "mpl, silent, seed 1" in shown
     table = (tmp_path / "table.md").read_text()
-    assert "plain" in table
-    assert "mpl, silent" in table
+    assert "60.00 ± 14.14" in table
     assert "final - plain" in table
     assert (tmp_path / "mpl-silent.1" / "metrics.json").exists()
-    assert "seed 0" not in run("compare", *options).stdout
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_presets_name_only_flags_that_exist(preset):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--cell=plain", "not of the form"),
+        ("--seeds=1..3", "neither a range"),
+        ("--reference=best", "is not a cell"),
+    ],
+)
+def test_compare_refuses_what_it_cannot_read(option, message, capsys):
+    arguments = ["--cell=one: supervised", "--run_dir=unused", option]
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["compare", *arguments])
+    with pytest.raises(app.UsageError, match=message):
+        compare.main([])
+
+
+def test_presets_name_only_flags_that_exist():
     program = (
-        "import sys; from absl import flags; import recipes.mpl, recipes.supervised;"
-        "flags.FLAGS(['mpl', *sys.argv[1:]]); print(flags.FLAGS.dataset, flags.FLAGS.steps)"
+        "import sys; from absl import flags; import recipes.mpl\n"
+        "for preset in sys.argv[1:]:\n"
+        "    flags.FLAGS.unparse_flags()\n"
+        "    flags.FLAGS(['mpl', f'--flagfile={preset}'])\n"
     )
     finished = subprocess.run(
-        [sys.executable, "-c", program, f"--flagfile={preset}"],
+        [sys.executable, "-c", program, *map(str, PRESETS)],
         cwd=ROOT,
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
-    text = preset.read_text()
-    undefok = next(line for line in text.splitlines() if line.startswith("--undefok="))
-    # --undefok would also hide a misspelled flag: each name must be one that recipes.mpl knows.
-    source = (ROOT / "recipes" / "mpl.py").read_text() + (ROOT / "recipes" / "common.py").read_text()
-    for name in undefok.removeprefix("--undefok=").split(","):
-        assert f'"{name}"' in source, name
+    # --undefok, there for the other recipes, would hide a misspelled flag: each name must be one that exists.
+    defined = "".join((ROOT / "recipes" / f"{name}.py").read_text() for name in ("mpl", "common"))
+    for preset in PRESETS:
+        given = re.findall(r"^--(\w+)", preset.read_text(), re.MULTILINE)
+        optional = re.search(r"^--undefok=(.*)$", preset.read_text(), re.MULTILINE)[1].split(",")
+        for name in {*given, *optional} - {"undefok"}:
+            assert f'"{name}"' in defined, (preset.name, name)
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest():
+    with pytest.raises(
+        app.UsageError, match=r"--preset='digit' is unknown: did you mean 'digits'\? Choose one of"
+    ):
+        start.preset_path("digit")
+
+
+def test_flags_after_a_preset_override_it():
+    arguments = start.with_presets(["mpl", "--preset=digits", "--steps=5"])
+    assert arguments == ["mpl", f"--flagfile={ROOT / 'recipes' / 'presets' / 'digits.flags'}", "--steps=5"]
 
 
 def test_an_unknown_dataset_is_refused_with_the_nearest(tmp_path):
     finished = run("supervised", "--dataset=digit", f"--run_dir={tmp_path}", expect_success=False)
-    assert "digits" in finished.stderr.splitlines()[-1]
+    assert "ValueError: The dataset 'digit' is unknown, to TFDS too: nearest are digits" in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -7,7 +7,7 @@ def test_claiming_twice_with_the_same_flags_is_resuming(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.claim({"steps": 10, "labels": None})
     folder.claim({"labels": None, "steps": 10})
-    assert (tmp_path / "run" / "flags.txt").read_text() == "--labels=\n--steps=10\n"
+    assert (tmp_path / "run" / "flags.txt").read_text() == "--steps=10\n"
 
 
 def test_another_configuration_is_refused_and_named(tmp_path):

@@ -29,6 +29,16 @@ def plain_network(name: str, *, seed: int = 0) -> keras.Model:
     return network(name, seed=seed, batch_norm=False, dropout=0.0)
 
 
+def logits_of(images):
+    """TensorFlow's version of `oracles.TinyStudent.logits`: weights → logits on these inputs."""
+
+    def logits(weights):
+        kernel, bias, output_kernel, output_bias = weights
+        return tf.tanh(images @ kernel + bias) @ output_kernel + output_bias
+
+    return logits
+
+
 def pictures(generator: np.random.Generator, count: int) -> np.ndarray:
     return generator.uniform(0, 255, (count, *IMAGE_SHAPE)).astype(np.float32)
 

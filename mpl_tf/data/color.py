@@ -175,7 +175,7 @@ def sharpness(images, factor: float) -> tf.Tensor:
 def blend(start, images, factor: float) -> tf.Tensor:
     """Goes from `start` through the pictures and beyond, as Pillow does: in float32, cut off at 0 and 255, truncated.
 
-    The released code does not cut off, so that there levels over 255 come out dark.
+    The released code does not cut off before it converts to uint8, so that there levels over 255 wrap.
 
     Args:
         start: Any real type, broadcastable to `images`, 0 … 255.

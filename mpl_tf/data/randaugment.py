@@ -19,6 +19,7 @@ scale (level = M / 10) and the paper uses 16 and 17:
 Where the released code's arithmetic goes wrong (`color.blend`, `color.contrast`), this one follows Pillow.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -78,6 +79,7 @@ class RandAugment:
         Returns:
             uint8 [n, H, W, C].
         """
+        images = tf.convert_to_tensor(images)
         draws = 1 + _DRAWS_PER_SLOT * self.num_operations
         uniforms = stateless.uniform(seed, position, draws, stream=RANDAUGMENT_STREAM)
         probability = 0.2 + 0.6 * uniforms[:, 0]
@@ -181,14 +183,25 @@ def _keras_cv_policy(num_operations: int, magnitude: float) -> LayerPolicy:
     """Ten operations per picture and slot, without Invert, Posterize, Rotate and Cutout."""
     import keras_cv  # Here, because importing it takes seconds that no other policy should cost.
 
-    strength = magnitude / MAX_MAGNITUDE
-    return LayerPolicy(keras_cv.layers.RandAugment((0, 255), num_operations, strength, dtype="float32"))
+    with _float32_layers():
+        return LayerPolicy(keras_cv.layers.RandAugment((0, 255), num_operations, magnitude / MAX_MAGNITUDE))
 
 
 def _keras_policy(num_operations: int, magnitude: float) -> LayerPolicy:
     """Eleven operations; one set for the whole batch, without Invert and Cutout."""
-    strength = magnitude / MAX_MAGNITUDE
-    return LayerPolicy(keras.layers.RandAugment((0, 255), num_operations, strength, dtype="float32"))
+    with _float32_layers():
+        return LayerPolicy(keras.layers.RandAugment((0, 255), num_operations, magnitude / MAX_MAGNITUDE))
+
+
+@contextlib.contextmanager
+def _float32_layers():
+    """Layers made inside compute in float32: mixed precision would round levels, and keras_cv's fail with it."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 _POLICIES = {"paper": RandAugment, "keras_cv": _keras_cv_policy, "keras": _keras_policy}

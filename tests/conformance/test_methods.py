@@ -16,7 +16,7 @@ def all_values(method):
     """Everything that a run must carry over: weights, averages, statistics, random states, optimizers."""
     optimizers = [getattr(method, f"{role}_optimizer", None) for role in method.roles]
     optimizer_variables = [v for optimizer in optimizers if optimizer for v in optimizer.variables]
-    return tiny.values(method.variables) + tiny.values(optimizer_variables)
+    return tiny.values(method.weights + method.random_states() + optimizer_variables)
 
 
 def settings_of(method):

@@ -1,5 +1,6 @@
 import math
 
+import keras
 import numpy as np
 import pytest
 import scipy.stats
@@ -262,6 +263,19 @@ def test_keras_layers_run_in_a_pipeline_behind_the_same_call(policy):
     distorted = list(dataset.as_numpy_iterator())
     assert all(batch.shape == (4, 16, 16, 1) and batch.dtype == np.uint8 for batch in distorted)
     assert any(np.any(batch != images[:4]) for batch in distorted)
+
+
+@pytest.mark.parametrize("policy", ["keras_cv", "keras"])
+def test_keras_layers_stay_in_float32_under_mixed_precision(policy):
+    images = pictures(16, 16, 3)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        distorted = make_policy(policy, 1, 16)(images, seed=0, position=np.arange(6))
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert distorted.shape == images.shape
+    assert distorted.dtype == tf.uint8
 
 
 @pytest.mark.parametrize("policy", ["paper", "keras_cv", "keras"])

@@ -1,0 +1,72 @@
+"""Starting a recipe: presets by name, and refusals as one sentence instead of a traceback."""
+
+import difflib
+import pathlib
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+PRESETS = pathlib.Path(__file__).parent / "presets"
+
+flags.DEFINE_string(
+    "preset", None, "Reads the flags of recipes/presets/<name>.flags first; a path is fine too."
+)
+
+
+def preset_path(name: str) -> pathlib.Path:
+    """The flagfile of a preset.
+
+    Args:
+        name: of a preset, or the path of a flagfile.
+
+    Raises:
+        absl.app.UsageError: for a name that is neither, with the nearest ones.
+    """
+    for path in (PRESETS / f"{name}.flags", pathlib.Path(name)):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in PRESETS.glob("*.flags"))
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise app.UsageError(
+        f"--preset={name!r} is unknown: {hint}Choose one of {', '.join(known)}, or a flagfile."
+    )
+
+
+def with_presets(arguments: list[str]) -> list[str]:
+    """Replaces each `--preset=name` by the `--flagfile` that it stands for.
+
+    Flags after it override the preset's, as with any flagfile.
+
+    Args:
+        arguments: the command line.
+    """
+    return [
+        f"--flagfile={preset_path(argument.partition('=')[2])}"
+        if argument.startswith(("--preset=", "-preset="))
+        else argument
+        for argument in arguments
+    ]
+
+
+def run(main: Callable) -> None:
+    """Parses the command line and runs `main`; a refused input ends with its sentence and exit status 2.
+
+    Args:
+        main: takes the arguments that are left.
+    """
+
+    def guarded(arguments):
+        try:
+            main(arguments)
+        except (ValueError, FileNotFoundError, ArithmeticError) as error:
+            if flags.FLAGS.verbosity > 0:
+                raise
+            sys.exit(f"\n{type(error).__name__}: {error}\n(--verbosity=1 shows where.)")
+
+    try:
+        arguments = with_presets(sys.argv)
+    except app.UsageError as error:
+        sys.exit(str(error))
+    app.run(guarded, argv=arguments)

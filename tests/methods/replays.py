@@ -1,0 +1,98 @@
+"""Single training steps of `MetaPseudoLabels`, and replays of them that do not use its code.
+
+The change that the feedback makes to the teacher is isolated by a second method from the same weights with
+`feedback="none"`: with plain SGD and the raw normalization, their difference is -η_T ∂L_l(θ_S')/∂θ_T.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mpl_tf.feedback_settings import FeedbackSettings
+from mpl_tf.methods.mpl import MetaPseudoLabels
+from tests import oracles, tiny
+
+TEACHER_RATE, STUDENT_RATE = 0.7, 0.9
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+def compiled(feedback="none", *, plain=True, student=None, **settings):
+    """A method with plain SGD and, unless set otherwise, no losses but the labeled one and the feedback."""
+    network = tiny.plain_network if plain else tiny.network
+    method = MetaPseudoLabels(
+        teacher=network("teacher"),
+        student=network("student", seed=1),
+        feedback=feedback,
+        **{"uda_weight": 0.0, "ema_decay": None, **settings},
+    )
+    method.compile(
+        keras.optimizers.SGD(TEACHER_RATE),
+        student or keras.optimizers.SGD(STUDENT_RATE),
+        run_eagerly=True,
+    )
+    return method
+
+
+def raw(estimator, **settings):
+    """The literal gradient: no normalization, no bound, the sum that REINFORCE asks for."""
+    settings = {"normalization": "raw", "weight": 1.0, "clip": None, "cross_entropy": "sum", **settings}
+    return FeedbackSettings(estimator, **settings)
+
+
+def teacher_changes(method, batch, *, labels=None):
+    """How one step moves the teacher; `labels` replace the draw for the student."""
+    if labels is not None:
+        method._label = lambda logits: (tf.one_hot(labels, logits.shape[1]), tf.constant(labels))
+    return tiny.changes(method.teacher, lambda: method.train_step(batch))
+
+
+@functools.cache
+def changes_without_feedback(unlabeled=6, **settings):
+    """How one step on the standard batch moves a teacher that gets no feedback."""
+    return teacher_changes(compiled("none", **settings), tiny.tensors(tiny.batch(unlabeled=unlabeled)))
+
+
+def difference(changes, others):
+    return [change - other for change, other in zip(changes, others, strict=True)]
+
+
+def feedback_changes(feedback, batch, *, labels=None, **settings):
+    """What the feedback alone adds to the teacher's weights."""
+    with_feedback = teacher_changes(compiled(feedback, **settings), batch, labels=labels)
+    return difference(with_feedback, changes_without_feedback(**settings))
+
+
+def mean_cross_entropy(targets, logits):
+    return -tf.reduce_mean(tf.reduce_sum(targets * tf.math.log(tf.nn.softmax(logits)), axis=-1))
+
+
+def meta_gradients(method, batch):
+    """∂L_l(θ_S')/∂θ_T by autodiff through both networks, from a method that has not stepped yet."""
+    teacher_weights = [tf.constant(v) for v in method.teacher.trainable_variables]
+    student_weights = [tf.constant(v) for v in method.student.trainable_variables]
+    images, labels = batch["labeled"]["image"], tf.one_hot(batch["labeled"]["label"], 3)
+    rate = float(method.student_optimizer.learning_rate)
+    views = [images, batch["unlabeled"]["weak"], batch["unlabeled"]["strong"]]
+
+    def logits(network, weights, pictures):
+        state = [tf.constant(v) for v in network.non_trainable_variables]
+        return network.stateless_call(weights, state, pictures, training=True)[0]
+
+    with tf.GradientTape() as teacher_tape:
+        teacher_tape.watch(teacher_weights)
+        targets = tf.nn.softmax(logits(method.teacher, teacher_weights, tf.concat(views, axis=0))[-6:])
+        with tf.GradientTape() as student_tape:
+            student_tape.watch(student_weights)
+            loss = mean_cross_entropy(targets, logits(method.student, student_weights, views[2]))
+        slopes = student_tape.gradient(loss, student_weights)
+        moved = [w - rate * slope for w, slope in zip(student_weights, slopes, strict=True)]
+        new_loss = mean_cross_entropy(labels, logits(method.student, moved, images))
+    return teacher_tape.gradient(new_loss, teacher_weights)
+
+
+def relative_error(values, expected):
+    """‖values - expected‖ / ‖expected‖ over two lists of arrays."""
+    errors = difference(map(np.array, values), map(np.array, expected))
+    return oracles.global_norm(errors) / oracles.global_norm(expected)

@@ -1,0 +1,130 @@
+"""What the feedback does to the teacher in a real step, against autodiff and enumeration over labelings."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import oracles, tiny
+from tests.methods.replays import (
+    LABELS,
+    STUDENT_RATE,
+    TEACHER_RATE,
+    changes_without_feedback,
+    compiled,
+    feedback_changes,
+    mean_cross_entropy,
+    meta_gradients,
+    raw,
+    relative_error,
+    teacher_changes,
+)
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "BatchNorm and dropout"])
+@pytest.mark.parametrize("estimator", ["per_example", "unrolled"])
+def test_the_teacher_descends_the_loss_of_the_new_student(estimator, plain, batch):
+    expected = [-TEACHER_RATE * slope for slope in meta_gradients(compiled(plain=plain), batch)]
+    moved = feedback_changes(raw(estimator), batch, plain=plain)
+    assert all(np.abs(change).max() > 1e-6 for change in expected)
+    assert relative_error(moved, expected) < 1e-4
+
+
+def test_the_finite_difference_is_close_to_the_forward_mode(batch):
+    exact = feedback_changes(raw("per_example"), batch)
+    approximate = feedback_changes(raw("per_example", finite_difference=True), batch)
+    assert 0 < relative_error(approximate, exact) < 0.05
+
+
+@pytest.fixture(scope="module")
+def small_batch():
+    return tiny.tensors(tiny.batch(unlabeled=2))
+
+
+def expected_changes(estimator, small_batch, rate):
+    """The feedback's mean over every labeling of two pictures, by the teacher's probabilities."""
+    method = compiled(raw(estimator), student=keras.optimizers.SGD(rate))
+    networks = (method.teacher, method.student)
+    old = [network.get_weights() for network in networks]
+    teacher_logits = np.array(method.teacher(small_batch["unlabeled"]["strong"]), np.float64)
+    # The probabilities sum to 1, so that what moves the teacher without feedback comes off once.
+    total = [-change for change in changes_without_feedback(unlabeled=2)]
+    for labels in oracles.labelings(2, 3):
+        moved = teacher_changes(method, small_batch, labels=labels)
+        weight = oracles.probability(labels, teacher_logits)
+        total = [mean + weight * change for mean, change in zip(total, moved, strict=True)]
+        for network, weights in zip(networks, old, strict=True):
+            network.set_weights(weights)
+    return total
+
+
+def enumerated_meta_gradients(small_batch, rate):
+    """∂E_y[L_l(θ_S'(y))]/∂θ_T over every labeling, by autodiff through the labelings' probabilities."""
+    method = compiled()
+    student, strong = method.student, small_batch["unlabeled"]["strong"]
+    labels = tf.one_hot(small_batch["labeled"]["label"], 3)
+    old = tiny.values(student.trainable_variables)
+    with tf.GradientTape() as teacher_tape:
+        probabilities = tf.nn.softmax(method.teacher(strong))
+        expected_loss = 0.0
+        for labeling in oracles.labelings(2, 3):
+            with teacher_tape.stop_recording(), tf.GradientTape() as tape:
+                loss = mean_cross_entropy(tf.one_hot(labeling, 3), student(strong))
+            slopes = tape.gradient(loss, student.trainable_variables)
+            for variable, weight, slope in zip(student.trainable_variables, old, slopes, strict=True):
+                variable.assign(weight - rate * slope)
+            new_loss = float(mean_cross_entropy(labels, student(small_batch["labeled"]["image"])))
+            for variable, weight in zip(student.trainable_variables, old, strict=True):
+                variable.assign(weight)
+            expected_loss += new_loss * probabilities[0, labeling[0]] * probabilities[1, labeling[1]]
+    return teacher_tape.gradient(expected_loss, method.teacher.trainable_variables)
+
+
+def test_the_loss_difference_teaches_the_exact_gradient_on_average(small_batch):
+    expected = [-TEACHER_RATE * slope for slope in enumerated_meta_gradients(small_batch, STUDENT_RATE)]
+    moved = expected_changes("loss_difference", small_batch, STUDENT_RATE)
+    assert relative_error(moved, expected) < 1e-3
+
+
+def test_the_dot_product_teaches_the_gradient_to_first_order(small_batch):
+    errors = {}
+    for rate in (0.04, 0.02):
+        expected = [-TEACHER_RATE * slope for slope in enumerated_meta_gradients(small_batch, rate)]
+        errors[rate] = relative_error(expected_changes("dot_product", small_batch, rate), expected)
+    # The gradient is of order η and the error of order η², so the relative error halves with η.
+    assert errors[0.02] == pytest.approx(errors[0.04] / 2, rel=0.2)
+
+
+@pytest.mark.parametrize("estimator", ["dot_product", "loss_difference"])
+def test_the_mean_cross_entropy_is_the_sum_divided_by_the_pictures(estimator, batch):
+    of_sum = feedback_changes(raw(estimator), batch, labels=LABELS)
+    of_mean = feedback_changes(raw(estimator, cross_entropy="mean"), batch, labels=LABELS)
+    assert relative_error([6 * change for change in of_mean], of_sum) < 1e-3
+
+
+def test_a_weaker_feedback_moves_the_teacher_less(batch):
+    full = feedback_changes(raw("per_example"), batch)
+    weak = feedback_changes(raw("per_example", weight=0.25), batch)
+    assert relative_error([4 * change for change in weak], full) < 1e-3
+
+
+def test_the_feedback_touches_neither_moving_statistics_nor_random_states(batch):
+    with_feedback, without = compiled(raw("per_example"), plain=False), compiled("none", plain=False)
+    for method in (with_feedback, without):
+        old = tiny.values(method.student.non_trainable_variables)
+        method.train_step(batch)
+        new = tiny.values(method.student.non_trainable_variables)
+        assert not any(map(np.array_equal, old, new))
+    pairs = zip(
+        with_feedback.student.non_trainable_variables,
+        without.student.non_trainable_variables,
+        strict=True,
+    )
+    assert all(np.array_equal(np.array(one), np.array(other)) for one, other in pairs)
+
+
+def test_old_and_new_labeled_losses_share_their_dropout_masks(batch):
+    # A student that hardly moves: without a common mask the losses would differ by dropout noise.
+    settings = {"plain": False, "student": keras.optimizers.SGD(1e-7)}
+    method = compiled(raw("loss_difference"), **settings)
+    assert abs(float(method.train_step(batch)["feedback"])) < 1e-5
