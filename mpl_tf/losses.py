@@ -94,7 +94,7 @@ def confidence_mask(logits: tf.Tensor, threshold: float) -> tf.Tensor:
 def consistency(
     logits_on_weak: tf.Tensor, logits_on_strong: tf.Tensor, *, temperature: float, mask: tf.Tensor
 ) -> tf.Tensor:
-    """UDA's consistency loss: the strong view is to be predicted as the sharpened weak view is.
+    """UDA's consistency loss, KL(sharpened weak ‖ strong): the strong view is to be predicted as the weak one is.
 
     The target carries no gradient. A mean over the result divides by *all* examples, not by the kept
     ones, as UDA and the released Meta Pseudo Labels code do: few confident examples weigh little.
@@ -108,5 +108,5 @@ def consistency(
     Returns:
         float `[B]`, in nats, zero where masked (Xie et al. 2019, arXiv 1904.12848, equation 1).
     """
-    targets = tf.stop_gradient(sharpen(logits_on_weak, temperature))
-    return soft_cross_entropy(targets, logits_on_strong) * tf.stop_gradient(mask)
+    target_logits = tf.stop_gradient(logits_on_weak / temperature)
+    return kl_divergence(target_logits, logits_on_strong) * tf.stop_gradient(mask)

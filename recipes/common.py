@@ -69,6 +69,14 @@ def define_training_flags():
     )
 
 
+def define_unlabeled_flags():
+    """How many unlabeled pictures, and what is asked of their two views."""
+    flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled pictures per labeled one.", lower_bound=1)
+    flags.DEFINE_float("uda_weight", 8.0, "Factor on the consistency loss.", 0.0)
+    flags.DEFINE_float("uda_temperature", 0.7, "Sharpening of the consistency target.", 1e-3)
+    flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which a picture is masked.", 0.0, 1.0)
+
+
 def define_finetune_flags():
     """The fine-tuning of the finished student on the labeled pictures."""
     flags.DEFINE_integer("finetune_steps", 0, "Updates after the method; 0 leaves them out.", lower_bound=0)

@@ -15,18 +15,15 @@ FLAGS = flags.FLAGS
 common.define_data_flags()
 common.define_training_flags()
 common.define_finetune_flags()
+common.define_unlabeled_flags()
 common.define_run_flags()
 
 flags.DEFINE_string("teacher_model", None, "The teacher's network; the student's when not given.")
-flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled pictures per labeled one.", lower_bound=1)
 flags.DEFINE_float("teacher_learning_rate", None, "Peak; the student's when not given.", 0.0)
 flags.DEFINE_integer("student_wait_steps", 0, "Steps before the student begins to learn.", lower_bound=0)
 flags.DEFINE_enum(
     "student_labels", None, ["soft", "sampled"], "The teacher's distribution, or a draw from it."
 )
-flags.DEFINE_float("uda_weight", 8.0, "Factor on the teacher's consistency loss.", 0.0)
-flags.DEFINE_float("uda_temperature", 0.7, "Sharpening of the consistency target.", 1e-3)
-flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which a picture is masked.", 0.0, 1.0)
 flags.DEFINE_integer("uda_ramp_steps", 5000, "Linear ramp of the consistency's weight.", lower_bound=0)
 flags.DEFINE_enum("feedback", "per_example", list(NORMALIZATIONS), "Estimator of the student's feedback.")
 flags.DEFINE_float("feedback_weight", 0.1, "Factor on the feedback's gradient.", 0.0)

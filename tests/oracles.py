@@ -40,7 +40,7 @@ def entropies(logits):
 def consistencies(logits_on_weak, logits_on_strong, *, temperature, threshold):
     """One term of UDA's equation 1 per example, masked where the untempered maximum is below the threshold."""
     kept = softmax(logits_on_weak).max(axis=-1) >= threshold
-    return kept * cross_entropies(softmax(logits_on_weak / temperature), logits_on_strong)
+    return kept * kl_divergences(logits_on_weak / temperature, logits_on_strong)
 
 
 def wait_warmup_cosine(step, *, peak, steps, warmup, wait):

@@ -10,6 +10,7 @@ from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.methods.uda import UDA
 from tests import tiny
 
 
@@ -41,6 +42,17 @@ def supervised(network):
     return Supervised(student=network("student"), weight_decay=1e-3, gradient_clip_norm=5.0, ema_decay=0.9)
 
 
+def uda(network):
+    return UDA(
+        student=network("student"),
+        threshold=0.4,
+        entropy_weight=0.1,
+        annealing="linear",
+        annealing_steps=20,
+        ema_decay=0.9,
+    )
+
+
 def meta_pseudo_labels(feedback):
     def make(network):
         return MetaPseudoLabels(
@@ -63,6 +75,7 @@ BOTH = ("teacher", "student")
 
 CASES = {
     "supervised": Case(supervised, learns=("student",)),
+    "uda": Case(uda, learns=("student",)),
     "mpl none": Case(meta_pseudo_labels("none"), learns=BOTH),
     "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH),
     "mpl loss_difference": Case(meta_pseudo_labels("loss_difference"), learns=BOTH),

@@ -18,6 +18,17 @@ from tests.methods.replays import (
 )
 
 
+@pytest.fixture
+def batch(batch):
+    """The strong views are those of other pictures, so that mixing up the views is seen."""
+    unlabeled = {**batch["unlabeled"], "strong": batch["unlabeled"]["strong"][::-1]}
+    return {**batch, "unlabeled": unlabeled}
+
+
+def confidences(batch, view):
+    return oracles.softmax(compiled().teacher(batch["unlabeled"][view]).numpy()).max(axis=-1)
+
+
 def replayed_consistency(batch, *, temperature, threshold):
     """Its gradient in the teacher's weights, from targets and masks that are NumPy constants."""
     teacher = compiled().teacher
@@ -27,14 +38,17 @@ def replayed_consistency(batch, *, temperature, threshold):
     with tf.GradientTape() as tape:
         log_probabilities = tf.math.log(tf.nn.softmax(teacher(batch["unlabeled"]["strong"])))
         loss = -tf.reduce_sum(targets.astype(np.float32) * log_probabilities) / 6
-    return tape.gradient(loss, teacher.trainable_variables), kept, float(loss)
+    strong = np.array(teacher(batch["unlabeled"]["strong"]), np.float64)
+    value = oracles.consistencies(weak, strong, temperature=temperature, threshold=threshold).mean()
+    return tape.gradient(loss, teacher.trainable_variables), kept, value
 
 
 @pytest.fixture
 def threshold(batch):
-    """Keeps half of the six pictures."""
-    weak = np.array(compiled().teacher(batch["unlabeled"]["weak"]), np.float64)
-    return float(np.median(oracles.softmax(weak).max(axis=-1)))
+    """Keeps half of the six pictures, and others than on the strong views."""
+    threshold = float(np.median(confidences(batch, "weak")))
+    assert np.any((confidences(batch, "weak") >= threshold) != (confidences(batch, "strong") >= threshold))
+    return threshold
 
 
 @pytest.mark.parametrize(("step", "ramp"), [(0, 0.0), (3, 0.3), (10, 1.0), (99, 1.0)])

@@ -1,0 +1,168 @@
+"""Unsupervised Data Augmentation (Xie, Dai, Hovy, Luong, Le; NeurIPS 2020; arXiv 1904.12848).
+
+    L(θ) = E CE(y_l, S(x_l; θ)) + λ E KL(S(x_u; θ̃) ‖ S(x̂_u; θ))                               (equation 1)
+
+x̂_u is the strong view of x_u, and θ̃ a copy of θ that no gradient reaches. The prediction on the weak view is
+sharpened with a temperature, unlabeled pictures on which the unsharpened one is not confident are masked
+(section 3.2), and labeled pictures that the network already has right drop out of the loss until late
+(training signal annealing, section 3.2).
+
+| paper | here |
+|---|---|
+| S(x_l), S(x_u), S(x̂_u) | `logits_on_labeled`, `logits_on_weak`, `logits_on_strong`, from one pass |
+| η_t of training signal annealing | `schedules.annealing_threshold` |
+| β, τ | `threshold`, `temperature` |
+"""
+
+import keras
+import tensorflow as tf
+
+from mpl_tf import checks, distribute, losses, schedules
+from mpl_tf.methods import refusals
+from mpl_tf.methods.base import Method
+
+
+@keras.saving.register_keras_serializable("mpl_tf")
+class UDA(Method):
+    """Trains one network to predict the strong view of a picture as it does the weak one.
+
+    Args:
+        student: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
+        consistency_weight: λ.
+        temperature: sharpening of the target, above 0.
+        threshold: confidence below which an unlabeled picture is masked, in 0…1. The mean still runs over all.
+        entropy_weight: factor on the entropy of the predictions on the weak view.
+        annealing: `"none"`, `"linear"`, `"exponential"` or `"logarithmic"`: how fast labeled pictures that are
+            predicted well come back into the loss.
+        annealing_steps: the step at which all are back. Needed unless `annealing="none"`.
+        label_smoothing: of the loss on labeled pictures, in 0…1.
+        weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
+        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        ema_decay: decay of the averaged student that is then served; None serves the student itself.
+        name: name of the model.
+
+    Raises:
+        ValueError: for a value out of range or a network that does not return logits.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: keras.Model,
+        consistency_weight: float = 1.0,
+        temperature: float = 0.4,
+        threshold: float = 0.8,
+        entropy_weight: float = 0.0,
+        annealing: str = "none",
+        annealing_steps: int = 0,
+        label_smoothing: float = 0.0,
+        weight_decay: float = 0.0,
+        gradient_clip_norm: float | None = None,
+        ema_decay: float | None = 0.999,
+        name: str | None = None,
+    ):
+        metrics = (
+            "loss", "labeled_loss", "consistency_loss", "mask_rate", "annealed_rate", "entropy",
+            "student_gradient_norm",
+        )  # fmt: skip
+        super().__init__({"student": student}, train_metrics=metrics, ema_decay=ema_decay, name=name)
+        self.consistency_weight = consistency_weight
+        self.temperature = temperature
+        self.threshold = threshold
+        self.entropy_weight = entropy_weight
+        self.annealing = annealing
+        self.annealing_steps = annealing_steps
+        self.label_smoothing = label_smoothing
+        self.weight_decay = weight_decay
+        self.gradient_clip_norm = gradient_clip_norm
+        self._check_settings()
+
+    def _check_settings(self):
+        checks.within("consistency_weight", self.consistency_weight, low=0.0)
+        checks.within("temperature", self.temperature, low=1e-3)
+        checks.within("threshold", self.threshold, low=0.0, high=1.0)
+        checks.within("entropy_weight", self.entropy_weight, low=0.0)
+        checks.one_of("annealing", self.annealing, ("none", *schedules.ANNEALING))
+        checks.within("annealing_steps", self.annealing_steps, low=0 if self.annealing == "none" else 1)
+        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
+        checks.within("weight_decay", self.weight_decay, low=0.0)
+        checks.within("gradient_clip_norm", self.gradient_clip_norm, low=0.0, optional=True)
+
+    def compile(self, student_optimizer="sgd", **options):
+        """Sets the optimizer.
+
+        Args:
+            student_optimizer: a Keras optimizer, or its name.
+            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+        """
+        self.compile_roles({"student": student_optimizer}, **options)
+
+    def train_step(self, data):
+        """One step on `data["labeled"]` and `data["unlabeled"]`."""
+        refusals.training_batch(data, self.student, unlabeled=True)
+        labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
+        weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
+        sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]
+
+        with tf.GradientTape() as tape:
+            # S(x_l), S(x_u), S(x̂_u): one pass over all three, in one BatchNorm population.
+            logits = self.student(tf.concat([labeled, weak, strong], axis=0), training=True)
+            logits = tf.split(tf.cast(logits, tf.float32), sizes)
+            logits_on_labeled, logits_on_weak, logits_on_strong = logits
+
+            # CE(y_l, S(x_l)) over the pictures that training signal annealing leaves in.
+            kept = self._kept_by_annealing(labels, logits_on_labeled)
+            labeled_losses = losses.cross_entropy(
+                labels, logits_on_labeled, label_smoothing=self.label_smoothing
+            )
+            # The released code divides by the number that is kept, over all replicas.
+            kept_share = distribute.replica_mean(tf.reduce_mean(kept))
+            labeled_loss = tf.math.divide_no_nan(tf.reduce_mean(kept * labeled_losses), kept_share)
+
+            # KL(S(x_u; θ̃) ‖ S(x̂_u)), masked where S(x_u) is not confident; the mean divides by all pictures.
+            mask = losses.confidence_mask(logits_on_weak, self.threshold)
+            consistency = losses.consistency(
+                logits_on_weak, logits_on_strong, temperature=self.temperature, mask=mask
+            )
+            consistency_loss = tf.reduce_mean(consistency)
+
+            # Entropy minimization on the weak view, an option of the released code.
+            entropy = tf.reduce_mean(losses.entropy(logits_on_weak))
+
+            loss = labeled_loss + self.consistency_weight * consistency_loss + self.entropy_weight * entropy
+
+        # θ ← θ - η ∇L
+        gradients = distribute.replica_mean(tape.gradient(loss, self.student.trainable_variables))
+        norm = self.descend(
+            "student", gradients, weight_decay=self.weight_decay, clip_norm=self.gradient_clip_norm
+        )
+        self.finish_step()
+
+        return self.track(
+            loss=loss,
+            labeled_loss=labeled_loss,
+            consistency_loss=consistency_loss,
+            mask_rate=tf.reduce_mean(mask),
+            annealed_rate=1.0 - tf.reduce_mean(kept),
+            entropy=entropy,
+            student_gradient_norm=norm,
+        )
+
+    def _kept_by_annealing(self, labels, logits):
+        """1 for the labeled pictures `[B]` whose correct class is not yet more likely than η_t, 0 elsewhere."""
+        if self.annealing == "none":
+            return tf.ones_like(labels, tf.float32)
+        num_classes = logits.shape[-1]
+        correct = tf.reduce_sum(tf.one_hot(labels, num_classes) * tf.nn.softmax(logits), axis=-1)
+        threshold = schedules.annealing_threshold(
+            self.step.value, self.annealing_steps, num_classes=num_classes, kind=self.annealing
+        )
+        return tf.stop_gradient(tf.cast(correct <= threshold, tf.float32))
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        names = (
+            "consistency_weight", "temperature", "threshold", "entropy_weight", "annealing",
+            "annealing_steps", "label_smoothing", "weight_decay", "gradient_clip_norm",
+        )  # fmt: skip
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
