@@ -2,11 +2,15 @@
 
 from mpl_tf import data, evaluation, export, feedback, losses, models, report, schedules, training
 from mpl_tf.feedback_settings import FeedbackSettings
+from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.methods.uda import UDA
 from mpl_tf.version import __version__
 
 __all__ = [
+    "UDA",
+    "Distillation",
     "FeedbackSettings",
     "MetaPseudoLabels",
     "Supervised",

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 
 import keras
 
@@ -74,3 +75,28 @@ class Record(keras.callbacks.Callback):
         row.update({name: f"{float(value):.6g}" for name, value in (logs or {}).items()})
         self.folder.write_history([*self.folder.read_history(until_step=step - 1), row])
         self.folder.save_checkpoint(self.model)
+
+
+class WarnOnSilentMask(keras.callbacks.Callback):
+    """Warns, once, when hardly any unlabeled picture has counted for some epochs on end.
+
+    Args:
+        share: mask rate below which the consistency loss counts as silent.
+        patience: epochs on end.
+    """
+
+    def __init__(self, share: float = 0.01, patience: int = 3):
+        super().__init__()
+        self.share, self.patience, self.silent = share, patience, 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Counts the epochs."""
+        rate = float((logs or {}).get("mask_rate", 1.0))
+        self.silent = self.silent + 1 if rate < self.share else 0
+        if self.silent == self.patience:
+            warnings.warn(
+                f"For {self.patience} epochs only {rate:.1%} of the unlabeled pictures were predicted confidently "
+                "enough to count, so the consistency loss does nothing: lower the threshold, or train longer on "
+                "the labels first.",
+                stacklevel=2,
+            )

@@ -64,6 +64,21 @@ def entropy(logits: tf.Tensor) -> tf.Tensor:
     return soft_cross_entropy(tf.nn.softmax(logits), logits)
 
 
+def distillation(teacher_logits: tf.Tensor, logits: tf.Tensor, *, temperature: float) -> tf.Tensor:
+    """T² KL(softmax(teacher_logits / T) ‖ softmax(logits / T)), whose gradient has the size it has at T = 1.
+
+    Args:
+        teacher_logits: float `[B, K]`; no gradient reaches them.
+        logits: float `[B, K]`, the student's.
+        temperature: T, above 0.
+
+    Returns:
+        float `[B]`, in nats times T² (Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2).
+    """
+    targets = tf.stop_gradient(teacher_logits / temperature)
+    return temperature**2 * kl_divergence(targets, logits / temperature)
+
+
 def sharpen(logits: tf.Tensor, temperature: float) -> tf.Tensor:
     """The distribution softmax(logits / temperature): lower temperatures make it more certain.
 

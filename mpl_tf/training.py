@@ -169,7 +169,7 @@ def fit(method: Method, data: RunData, settings: RunSettings, folder: RunFolder)
     """
     folder.restore_checkpoint(method)
     folder.write_history(folder.read_history(until_step=int(method.step)))
-    hooks = [callbacks.StopOnNonFinite(folder), callbacks.Record(folder)]
+    hooks = [callbacks.StopOnNonFinite(folder), callbacks.WarnOnSilentMask(), callbacks.Record(folder)]
     if settings.tensorboard:
         hooks.append(keras.callbacks.TensorBoard(folder.path / "tensorboard", write_graph=False))
     validation = data.validation()

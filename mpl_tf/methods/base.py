@@ -100,8 +100,9 @@ class Method(keras.Model):
         )
 
     def get_compile_config(self):
-        """One serialized optimizer per role."""
-        optimizers = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in self.roles}
+        """One serialized optimizer for each role that learns."""
+        roles = [role for role in self.roles if hasattr(self, f"{role}_optimizer")]
+        optimizers = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in roles}
         return {key: keras.saving.serialize_keras_object(value) for key, value in optimizers.items()}
 
     def compile_from_config(self, config):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.methods.uda import UDA
@@ -53,6 +54,10 @@ def uda(network):
     )
 
 
+def distillation(network):
+    return Distillation(teacher=network("teacher"), student=network("student", seed=1), ema_decay=0.9)
+
+
 def meta_pseudo_labels(feedback):
     def make(network):
         return MetaPseudoLabels(
@@ -76,6 +81,7 @@ BOTH = ("teacher", "student")
 CASES = {
     "supervised": Case(supervised, learns=("student",)),
     "uda": Case(uda, learns=("student",)),
+    "distillation": Case(distillation, learns=("student",)),
     "mpl none": Case(meta_pseudo_labels("none"), learns=BOTH),
     "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH),
     "mpl loss_difference": Case(meta_pseudo_labels("loss_difference"), learns=BOTH),

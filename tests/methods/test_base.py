@@ -178,10 +178,13 @@ def test_without_an_average_the_student_is_served():
     assert method.served is method.student
 
 
-def test_the_average_is_not_trainable():
-    method = compiled(ema_decay=0.9)
-    trainable = {id(variable) for variable in method.trainable_variables}
-    assert trainable == {id(variable) for variable in method.student.trainable_variables}
+def test_the_average_can_be_trained_further_as_the_student_can():
+    student = tiny.network("student")
+    student.layers[2].trainable = False
+    method = compiled(network=student, ema_decay=0.9)
+    trainable = [[v.trainable for v in network.weights] for network in (student, method.student_average)]
+    assert trainable[0] == trainable[1]
+    assert 0 < sum(trainable[0]) < len(trainable[0])
 
 
 # --- metrics and evaluation --------------------------------------------------------------------------------

@@ -96,6 +96,16 @@ def test_optimizer_options_that_go_wrong(role, option, message):
         method.compile(**{f"{role}_optimizer": keras.optimizers.SGD(0.1, **option)})
 
 
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_an_optimizer_for_a_frozen_network(role):
+    method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
+    getattr(method, role).trainable = False
+    with pytest.raises(
+        ValueError, match=f"The {role} has no trainable weights, so its optimizer has nothing"
+    ):
+        method.compile()
+
+
 # --- batches -----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,141 @@
+"""Knowledge distillation (Hinton, Vinyals, Dean 2015; arXiv 1503.02531).
+
+    L(θ_S) = w_l CE(y_l, S(x_l)) + w_d T² KL(softmax(T(x_u) / T) ‖ softmax(S(x̂_u) / T))        (section 2)
+
+The teacher is frozen and runs in inference mode. With `same_view=False` it sees the weak view x_u of a picture and
+the student the strong view x̂_u; with `same_view=True` both see the strong view, which is the "function matching" of
+Beyer et al. 2022 (arXiv 2106.05237): the student copies the teacher as a function, on whatever picture.
+
+| paper | here |
+|---|---|
+| z_i / T, v_i / T | `student_logits_on_unlabeled`, `teacher_logits_on_unlabeled`, divided in `losses.distillation` |
+| the two weights | `distillation_weight`, `labeled_weight`; 0 for the latter needs no labels |
+"""
+
+import keras
+import tensorflow as tf
+
+from mpl_tf import checks, distribute, losses
+from mpl_tf.methods import refusals
+from mpl_tf.methods.base import Method
+
+
+@keras.saving.register_keras_serializable("mpl_tf")
+class Distillation(Method):
+    """Trains a student to predict what a finished teacher predicts.
+
+    Args:
+        teacher: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`. It does not change.
+        student: another one, with the same input shape and number of classes.
+        temperature: T, above 0. Higher temperatures show more of how the teacher ranks the wrong classes.
+        distillation_weight: factor on the distillation loss.
+        labeled_weight: factor on the cross-entropy with the labels; 0 leaves them out.
+        same_view: whether the teacher sees the strong view that the student sees, or the weak one.
+        label_smoothing: of the cross-entropy with the labels, in 0…1.
+        weight_decay: λ of the L2 penalty ½ λ ‖w‖² on the student's kernels.
+        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        ema_decay: decay of the averaged student that is then served; None serves the student itself.
+        name: name of the model.
+
+    Raises:
+        ValueError: for a value out of range, or networks that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: keras.Model,
+        student: keras.Model,
+        temperature: float = 4.0,
+        distillation_weight: float = 1.0,
+        labeled_weight: float = 1.0,
+        same_view: bool = False,
+        label_smoothing: float = 0.0,
+        weight_decay: float = 0.0,
+        gradient_clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        name: str | None = None,
+    ):
+        metrics = ("loss", "labeled_loss", "distillation_loss", "agreement", "student_gradient_norm")
+        networks = {"teacher": teacher, "student": student}
+        super().__init__(networks, train_metrics=metrics, ema_decay=ema_decay, name=name)
+        self.temperature = temperature
+        self.distillation_weight = distillation_weight
+        self.labeled_weight = labeled_weight
+        self.same_view = same_view
+        self.label_smoothing = label_smoothing
+        self.weight_decay = weight_decay
+        self.gradient_clip_norm = gradient_clip_norm
+        self._check_settings()
+
+    def _check_settings(self):
+        checks.within("temperature", self.temperature, low=1e-3)
+        checks.within("distillation_weight", self.distillation_weight, low=0.0)
+        checks.within("labeled_weight", self.labeled_weight, low=0.0)
+        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
+        checks.within("weight_decay", self.weight_decay, low=0.0)
+        checks.within("gradient_clip_norm", self.gradient_clip_norm, low=0.0, optional=True)
+
+    def compile(self, student_optimizer="sgd", **options):
+        """Sets the optimizer.
+
+        Args:
+            student_optimizer: a Keras optimizer, or its name.
+            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+        """
+        self.compile_roles({"student": student_optimizer}, **options)
+
+    def train_step(self, data):
+        """One step on `data["unlabeled"]` and, where they have a weight, the labels of `data["labeled"]`."""
+        refusals.training_batch(data, self.student, unlabeled=True)
+        labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
+        weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
+        sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, strong)]
+
+        # v_i: the teacher's logits, in inference mode.
+        teacher_logits_on_unlabeled = self.teacher(strong if self.same_view else weak, training=False)
+        teacher_logits_on_unlabeled = tf.cast(teacher_logits_on_unlabeled, tf.float32)
+
+        with tf.GradientTape() as tape:
+            # z_i: one pass over both domains, in one BatchNorm population.
+            logits = self.student(tf.concat([labeled, strong], axis=0), training=True)
+            logits = tf.split(tf.cast(logits, tf.float32), sizes)
+            student_logits_on_labeled, student_logits_on_unlabeled = logits
+
+            # T² KL(softmax(v / T) ‖ softmax(z / T))
+            distillation_losses = losses.distillation(
+                teacher_logits_on_unlabeled, student_logits_on_unlabeled, temperature=self.temperature
+            )
+            distillation_loss = tf.reduce_mean(distillation_losses)
+
+            # CE(y_l, S(x_l)), at temperature 1
+            labeled_losses = losses.cross_entropy(
+                labels, student_logits_on_labeled, label_smoothing=self.label_smoothing
+            )
+            labeled_loss = tf.reduce_mean(labeled_losses)
+            loss = self.distillation_weight * distillation_loss + self.labeled_weight * labeled_loss
+
+        # θ_S ← θ_S - η ∇L
+        gradients = distribute.replica_mean(tape.gradient(loss, self.student.trainable_variables))
+        norm = self.descend(
+            "student", gradients, weight_decay=self.weight_decay, clip_norm=self.gradient_clip_norm
+        )
+        self.finish_step()
+
+        student_classes = tf.argmax(student_logits_on_unlabeled, axis=-1)
+        same_class = tf.equal(student_classes, tf.argmax(teacher_logits_on_unlabeled, axis=-1))
+        return self.track(
+            loss=loss,
+            labeled_loss=labeled_loss,
+            distillation_loss=distillation_loss,
+            agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
+            student_gradient_norm=norm,
+        )
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        names = (
+            "temperature", "distillation_weight", "labeled_weight", "same_view", "label_smoothing",
+            "weight_decay", "gradient_clip_norm",
+        )  # fmt: skip
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,0 +1,58 @@
+"""Knowledge distillation from a finished teacher.
+
+python -m recipes.distillation --preset=digits --teacher=runs/digits/networks/teacher.keras --model=mlp
+"""
+
+import keras
+from absl import flags
+
+from mpl_tf import training
+from mpl_tf.methods.distillation import Distillation
+from recipes import common, start
+
+FLAGS = flags.FLAGS
+
+common.define_data_flags()
+common.define_training_flags()
+common.define_unlabeled_flags()
+common.define_finetune_flags()
+common.define_run_flags()
+
+flags.DEFINE_string("teacher", None, "The teacher's .keras file, as runs leave it in networks/.")
+flags.DEFINE_float("temperature", 4.0, "T of the distillation loss.", 1e-3)
+flags.DEFINE_float("distillation_weight", 1.0, "Factor on the distillation loss.", 0.0)
+flags.DEFINE_float("labeled_weight", 1.0, "Factor on the cross-entropy with the labels; 0 needs none.", 0.0)
+flags.DEFINE_bool("same_view", False, "Show the teacher the student's strong view (function matching).")
+flags.mark_flag_as_required("teacher")
+
+
+def build(data: training.RunData) -> Distillation:
+    """The compiled method."""
+    method = Distillation(
+        teacher=keras.saving.load_model(FLAGS.teacher, compile=False),
+        student=common.network(FLAGS.model, data, seed=FLAGS.seed),
+        temperature=FLAGS.temperature,
+        distillation_weight=FLAGS.distillation_weight,
+        labeled_weight=FLAGS.labeled_weight,
+        same_view=FLAGS.same_view,
+        label_smoothing=FLAGS.label_smoothing,
+        weight_decay=FLAGS.weight_decay,
+        gradient_clip_norm=FLAGS.gradient_clip_norm,
+        ema_decay=FLAGS.ema_decay or None,
+    )
+    method.compile(common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **common.compile_options())
+    return method
+
+
+def main(_):
+    """Trains, evaluates, exports."""
+    folder = common.run_dir()
+    common.claim(folder)
+    common.prepare()
+    data = common.load_data(folder)
+    settings = common.run_settings(folder, unlabeled_ratio=FLAGS.unlabeled_ratio)
+    common.show(training.run(lambda: build(data), data, settings), folder)
+
+
+if __name__ == "__main__":
+    start.run(main)
