@@ -54,6 +54,19 @@ def test_mpl_then_finetune(tmp_path):
     assert (tmp_path / "tuned" / "metrics.json").exists()
 
 
+def test_uda_then_distillation(tmp_path):
+    small = [*SMALL, "--unlabeled_ratio=2"]
+    annealing = ["--annealing=linear", "--entropy_weight=0.1"]
+    run("uda", "--preset=digits", "--warmup_steps=0", *small, *annealing, f"--run_dir={tmp_path / 'uda'}")
+    uda = json.loads((tmp_path / "uda" / "metrics.json").read_text())
+    assert set(uda["test"]) == {"student", "finetuned"}
+    teacher = tmp_path / "uda" / "networks" / "student.keras"
+    run("distillation", f"--teacher={teacher}", *small, f"--run_dir={tmp_path / 'distilled'}")
+    distilled = json.loads((tmp_path / "distilled" / "metrics.json").read_text())
+    # The teacher is the network that was handed in, unchanged.
+    assert distilled["test"]["teacher"]["accuracy"] == uda["test"]["student"]["accuracy"]
+
+
 def test_supervised_reads_the_preset_of_mpl(tmp_path):
     run(
         "supervised",
