@@ -8,15 +8,15 @@ from absl import flags
 
 from mpl_tf import training
 from mpl_tf.methods.distillation import Distillation
-from recipes import common, start
+from recipes import common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
-common.define_data_flags()
-common.define_training_flags()
-common.define_unlabeled_flags()
-common.define_finetune_flags()
-common.define_run_flags()
+shared_flags.define_data_flags()
+shared_flags.define_training_flags()
+shared_flags.define_unlabeled_flags()
+shared_flags.define_finetune_flags()
+shared_flags.define_run_flags()
 
 flags.DEFINE_string("teacher", None, "The teacher's .keras file, as runs leave it in networks/.")
 flags.DEFINE_float("temperature", 4.0, "T of the distillation loss.", 1e-3)
@@ -35,10 +35,7 @@ def build(data: training.RunData) -> Distillation:
         distillation_weight=FLAGS.distillation_weight,
         labeled_weight=FLAGS.labeled_weight,
         same_view=FLAGS.same_view,
-        label_smoothing=FLAGS.label_smoothing,
-        weight_decay=FLAGS.weight_decay,
-        gradient_clip_norm=FLAGS.gradient_clip_norm,
-        ema_decay=FLAGS.ema_decay or None,
+        **common.regularization(),
     )
     method.compile(common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **common.compile_options())
     return method
@@ -46,12 +43,7 @@ def build(data: training.RunData) -> Distillation:
 
 def main(_):
     """Trains, evaluates, exports."""
-    folder = common.run_dir()
-    common.claim(folder)
-    common.prepare()
-    data = common.load_data(folder)
-    settings = common.run_settings(folder, unlabeled_ratio=FLAGS.unlabeled_ratio)
-    common.show(training.run(lambda: build(data), data, settings), folder)
+    common.train(build)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import keras
 from absl import flags
 
 from mpl_tf import training
-from recipes import common, start
+from recipes import common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
-common.define_data_flags()
-common.define_run_flags()
+shared_flags.define_data_flags()
+shared_flags.define_run_flags()
 
 flags.DEFINE_string("network", None, "The .keras file to start from, as runs leave it in networks/.")
 flags.DEFINE_integer("steps", 1000, "Updates.", lower_bound=1)
@@ -26,17 +26,12 @@ flags.mark_flag_as_required("network")
 
 def main(_):
     """Trains, evaluates, exports."""
-    folder = common.run_dir()
-    common.claim(folder)
-    common.prepare()
-    data = common.load_data(folder)
-    start = keras.saving.load_model(FLAGS.network, compile=False)
 
-    def build():
-        return training.finetuning(start, FLAGS.learning_rate, common.jit_compile())
+    def build(_):
+        start_network = keras.saving.load_model(FLAGS.network, compile=False)
+        return training.finetuning(start_network, FLAGS.learning_rate, common.jit_compile())
 
-    metrics = training.run(build, data, common.run_settings(folder))
-    common.show(metrics, folder)
+    common.train(build)
 
 
 if __name__ == "__main__":

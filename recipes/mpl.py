@@ -8,15 +8,15 @@ from absl import flags
 from mpl_tf import training
 from mpl_tf.feedback_settings import NORMALIZATIONS, FeedbackSettings
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from recipes import common, start
+from recipes import common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
-common.define_data_flags()
-common.define_training_flags()
-common.define_finetune_flags()
-common.define_unlabeled_flags()
-common.define_run_flags()
+shared_flags.define_data_flags()
+shared_flags.define_training_flags()
+shared_flags.define_finetune_flags()
+shared_flags.define_unlabeled_flags()
+shared_flags.define_run_flags()
 
 flags.DEFINE_string("teacher_model", None, "The teacher's network; the student's when not given.")
 flags.DEFINE_float("teacher_learning_rate", None, "Peak; the student's when not given.", 0.0)
@@ -64,14 +64,11 @@ def build(data: training.RunData) -> MetaPseudoLabels:
         student=common.network(FLAGS.model, data, seed=FLAGS.seed),
         feedback=feedback_settings(),
         student_labels=FLAGS.student_labels,
-        label_smoothing=FLAGS.label_smoothing,
         uda_weight=FLAGS.uda_weight,
         uda_temperature=FLAGS.uda_temperature,
         uda_threshold=FLAGS.uda_threshold,
         uda_ramp_steps=FLAGS.uda_ramp_steps,
-        weight_decay=FLAGS.weight_decay,
-        gradient_clip_norm=FLAGS.gradient_clip_norm,
-        ema_decay=FLAGS.ema_decay or None,
+        **common.regularization(),
         seed=FLAGS.seed,
     )
     peak = FLAGS.learning_rate if FLAGS.teacher_learning_rate is None else FLAGS.teacher_learning_rate
@@ -87,24 +84,9 @@ def build(data: training.RunData) -> MetaPseudoLabels:
 
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
-    folder = common.run_dir()
-    common.claim(folder)
-    common.prepare()
-    data = common.load_data(folder)
     # As many updates of the baseline as the student makes of itself.
     student_steps = FLAGS.steps - FLAGS.student_wait_steps
-    settings = common.run_settings(
-        folder,
-        unlabeled_ratio=FLAGS.unlabeled_ratio,
-        baseline_steps=student_steps if FLAGS.baseline else 0,
-    )
-    metrics = training.run(
-        lambda: build(data),
-        data,
-        settings,
-        build_baseline=lambda: common.build_supervised(data, steps=student_steps),
-    )
-    common.show(metrics, folder)
+    common.train(build, baseline_steps=student_steps if FLAGS.baseline else 0)
 
 
 if __name__ == "__main__":

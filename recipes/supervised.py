@@ -5,26 +5,19 @@ python -m recipes.supervised --dataset=digits --labels=20 --model=convnet --step
 
 from absl import flags
 
-from mpl_tf import training
-from recipes import common, start
+from recipes import common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
-common.define_data_flags()
-common.define_training_flags()
-common.define_finetune_flags()
-common.define_run_flags()
+shared_flags.define_data_flags()
+shared_flags.define_training_flags()
+shared_flags.define_finetune_flags()
+shared_flags.define_run_flags()
 
 
 def main(_):
     """Trains, evaluates, exports."""
-    folder = common.run_dir()
-    common.claim(folder)
-    common.prepare()
-    data = common.load_data(folder)
-    settings = common.run_settings(folder)
-    metrics = training.run(lambda: common.build_supervised(data, steps=FLAGS.steps), data, settings)
-    common.show(metrics, folder)
+    common.train(lambda data: common.build_supervised(data, steps=FLAGS.steps))
 
 
 if __name__ == "__main__":

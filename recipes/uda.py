@@ -7,15 +7,15 @@ from absl import flags
 
 from mpl_tf import schedules, training
 from mpl_tf.methods.uda import UDA
-from recipes import common, start
+from recipes import common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
-common.define_data_flags()
-common.define_training_flags()
-common.define_unlabeled_flags()
-common.define_finetune_flags()
-common.define_run_flags()
+shared_flags.define_data_flags()
+shared_flags.define_training_flags()
+shared_flags.define_unlabeled_flags()
+shared_flags.define_finetune_flags()
+shared_flags.define_run_flags()
 
 flags.DEFINE_float("entropy_weight", 0.0, "Factor on the entropy of predictions on the weak view.", 0.0)
 flags.DEFINE_enum(
@@ -34,10 +34,7 @@ def build(data: training.RunData) -> UDA:
         entropy_weight=FLAGS.entropy_weight,
         annealing=FLAGS.annealing,
         annealing_steps=FLAGS.annealing_steps or FLAGS.steps,
-        label_smoothing=FLAGS.label_smoothing,
-        weight_decay=FLAGS.weight_decay,
-        gradient_clip_norm=FLAGS.gradient_clip_norm,
-        ema_decay=FLAGS.ema_decay or None,
+        **common.regularization(),
     )
     method.compile(common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **common.compile_options())
     return method
@@ -45,12 +42,7 @@ def build(data: training.RunData) -> UDA:
 
 def main(_):
     """Trains, evaluates, exports."""
-    folder = common.run_dir()
-    common.claim(folder)
-    common.prepare()
-    data = common.load_data(folder)
-    settings = common.run_settings(folder, unlabeled_ratio=FLAGS.unlabeled_ratio)
-    common.show(training.run(lambda: build(data), data, settings), folder)
+    common.train(build)
 
 
 if __name__ == "__main__":

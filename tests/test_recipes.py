@@ -129,7 +129,7 @@ def test_presets_name_only_flags_that_exist():
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
     # --undefok, there for the other recipes, would hide a misspelled flag: each name must be one that exists.
-    defined = "".join((ROOT / "recipes" / f"{name}.py").read_text() for name in ("mpl", "common"))
+    defined = "".join((ROOT / "recipes" / f"{name}.py").read_text() for name in ("mpl", "shared_flags"))
     for preset in PRESETS:
         given = re.findall(r"^--(\w+)", preset.read_text(), re.MULTILINE)
         optional = re.search(r"^--undefok=(.*)$", preset.read_text(), re.MULTILINE)[1].split(",")

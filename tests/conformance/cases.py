@@ -64,9 +64,16 @@ def meta_pseudo_labels(feedback):
             teacher=network("teacher"),
             student=network("student", seed=1),
             feedback=feedback,
+            # No defaults: a setting that is lost in saving changes how the run goes on.
+            label_smoothing=0.1,
+            uda_weight=4.0,
+            uda_temperature=0.5,
             uda_threshold=0.4,
             uda_ramp_steps=4,
+            weight_decay=1e-3,
+            gradient_clip_norm=5.0,
             ema_decay=0.9,
+            seed=3,
         )
 
     return make

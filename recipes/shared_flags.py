@@ -1,0 +1,77 @@
+"""The flags that several recipes share, in groups."""
+
+from absl import flags
+
+from mpl_tf import models
+
+
+def define_data_flags():
+    """Which pictures, which of them are labeled, and how they are augmented."""
+    flags.DEFINE_string(
+        "dataset", "digits", "digits, two_moons, folders, or the name of a TensorFlow Datasets image set."
+    )
+    flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; its own default when not given.")
+    flags.DEFINE_string("labeled_dir", None, "For --dataset=folders: a folder of pictures per class.")
+    flags.DEFINE_string("unlabeled_dir", None, "For --dataset=folders: pictures, flat or nested.")
+    flags.DEFINE_string("test_dir", None, "For --dataset=folders: test pictures, a folder per class.")
+    flags.DEFINE_integer("image_size", None, "Height and width that pictures are resized to.", lower_bound=4)
+    flags.DEFINE_bool("skip_unreadable", False, "Skip and count pictures that cannot be read, not stop.")
+    flags.DEFINE_integer("labels", None, "Labeled pictures; all when not given.", lower_bound=1)
+    flags.DEFINE_float("validation", 0.1, "Share of the training pictures held out.", 0.0, 0.9)
+    flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled pictures are unlabeled ones too.")
+    flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
+    flags.DEFINE_enum(
+        "randaugment", "paper", ["paper", "keras_cv", "keras"],
+        "Whose RandAugment makes the strong view. Those of the libraries keep a random state of their own: "
+        "such runs resume, but not bit for bit.",
+    )  # fmt: skip
+    flags.DEFINE_integer("randaugment_operations", 2, "N, operations per picture.", lower_bound=0)
+    flags.DEFINE_float("randaugment_magnitude", 16.0, "M, their magnitude.", 0.0, 30.0)
+    flags.DEFINE_float("noise", 0.2, "Standard deviation of the strong view of points.", 0.0)
+
+
+def define_training_flags():
+    """The student, its optimizer, and how long it trains."""
+    flags.DEFINE_string("model", "wrn-28-2", "The student: " + ", ".join(models.names()) + ".")
+    flags.DEFINE_float("dropout", 0.0, "Dropout before the last layer of every network.", 0.0, 0.95)
+    flags.DEFINE_integer("steps", 10_000, "Updates of the method.", lower_bound=1)
+    flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
+    flags.DEFINE_integer("batch_size", 64, "B, labeled pictures per update over all replicas.", 1)
+    flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
+    flags.DEFINE_enum("schedule", "cosine", ["cosine", "constant"], "What follows the warm-up.")
+    flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
+    flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
+    flags.DEFINE_float("weight_decay", 0.0, "L2 penalty on kernels.", 0.0)
+    flags.DEFINE_float("gradient_clip_norm", None, "Largest global norm of a gradient.", 0.0)
+    flags.DEFINE_float("label_smoothing", 0.0, "Of the losses on labeled pictures.", 0.0, 1.0)
+    flags.DEFINE_float("ema_decay", 0.995, "Of the averaged student that is served; 0 keeps none.", 0.0, 1.0)
+    flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the networks' arithmetic.")
+    flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
+    flags.DEFINE_enum("strategy", "default", ["default", "mirrored"], "One device, or all of this machine.")
+    flags.DEFINE_integer(
+        "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
+    )
+
+
+def define_unlabeled_flags():
+    """How many unlabeled pictures, and what is asked of their two views."""
+    flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled pictures per labeled one.", lower_bound=1)
+    flags.DEFINE_float("uda_weight", 8.0, "Factor on the consistency loss.", 0.0)
+    flags.DEFINE_float("uda_temperature", 0.7, "Sharpening of the consistency target.", 1e-3)
+    flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which a picture is masked.", 0.0, 1.0)
+
+
+def define_finetune_flags():
+    """The fine-tuning of the finished student on the labeled pictures."""
+    flags.DEFINE_integer("finetune_steps", 0, "Updates after the method; 0 leaves them out.", lower_bound=0)
+    flags.DEFINE_integer("finetune_batch_size", 64, "Labeled pictures per such update.", lower_bound=1)
+    flags.DEFINE_float("finetune_learning_rate", 1e-3, "Of the plain SGD that makes them.", 0.0)
+
+
+def define_run_flags():
+    """Where the run goes."""
+    flags.DEFINE_string("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
+    flags.DEFINE_string("export_dir", None, "Exports the student as <export_dir>/<version>/.")
+    flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
+    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], "What is printed while training.")
+    flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")
