@@ -1,6 +1,7 @@
 """Refusals of single values, each a sentence that names the value, what was expected and what to do."""
 
 import difflib
+import math
 import numbers
 from collections.abc import Iterable
 
@@ -23,7 +24,7 @@ def within(name: str, value, *, low: float, high: float | None = None, optional:
     bounds = f"between {low:g} and {high:g}" if high is not None else f"of at least {low:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError(f"{name}={value!r} is not a number: pass one {bounds}.")
-    if not (value >= low and (high is None or value <= high)):
+    if not (math.isfinite(value) and value >= low and (high is None or value <= high)):
         raise ValueError(f"{name}={value} is out of range: pass a value {bounds}.")
 
 

@@ -65,7 +65,7 @@ class FeedbackSettings:
             )
         checks.one_of("cross_entropy", self.cross_entropy, ("mean", "sum"))
         checks.within("weight", self.weight, low=0.0)
-        checks.within("floor", self.floor, low=0.0)
+        checks.within("floor", self.floor, low=1e-12)
         checks.within("clip", self.clip, low=0.0, optional=True)
         checks.within("baseline_decay", self.baseline_decay, low=0.0, high=1.0)
         checks.within("warmup_steps", self.warmup_steps, low=0)

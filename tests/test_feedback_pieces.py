@@ -13,12 +13,18 @@ def student():
     return oracles.TinyStudent()
 
 
-def test_directional_derivative(student):
+BOTH_MODES = pytest.mark.parametrize(
+    "derivative", [feedback.directional_derivative, feedback.directional_derivative_by_reverse]
+)
+
+
+@BOTH_MODES
+def test_directional_derivative(student, derivative):
     direction = student.labeled_gradients(student.weights)
     expected = oracles.derivative_along(
         lambda weights: student.logits(student.unlabeled_images, weights), student.weights, direction
     )
-    value = feedback.directional_derivative(
+    value = derivative(
         tiny.logits_of(student.unlabeled_images),
         [tf.constant(weight) for weight in student.weights],
         [tf.constant(slope) for slope in direction],
@@ -26,10 +32,11 @@ def test_directional_derivative(student):
     assert oracles.relative_error(value, expected) < 1e-12
 
 
-def test_directional_derivative_is_zero_for_weights_without_influence():
+@BOTH_MODES
+def test_directional_derivative_is_zero_for_weights_without_influence(derivative):
     weights = [tf.constant([[1.0, 2.0]]), tf.constant([3.0])]
     direction = [tf.zeros([1, 2]), tf.ones([1])]
-    value = feedback.directional_derivative(lambda tensors: tf.tanh(tensors[0]), weights, direction)
+    value = derivative(lambda tensors: tf.tanh(tensors[0]), weights, direction)
     assert np.array_equal(value, np.zeros((1, 2)))
 
 

@@ -9,7 +9,13 @@ NUM_CLASSES = 3
 
 
 def network(
-    name: str, *, seed: int = 0, batch_norm: bool = True, dropout: float = 0.2, num_classes: int = NUM_CLASSES
+    name: str,
+    *,
+    seed: int = 0,
+    batch_norm: bool = True,
+    synchronized: bool = False,
+    dropout: float = 0.2,
+    num_classes: int = NUM_CLASSES,
 ) -> keras.Model:
     """Pictures in 0…255 → logits, smooth everywhere, with its own weights and random state for every seed."""
     keras.utils.set_random_seed(seed)
@@ -17,7 +23,7 @@ def network(
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     x = keras.layers.Conv2D(4, 3, use_bias=not batch_norm)(x)
     if batch_norm:
-        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, synchronized=synchronized)(x)
     x = keras.layers.Activation("tanh")(x)
     if dropout:
         x = keras.layers.Dropout(dropout)(x)
@@ -27,6 +33,11 @@ def network(
 def plain_network(name: str, *, seed: int = 0) -> keras.Model:
     """The same without BatchNorm and dropout: a function of its weights and the pictures alone."""
     return network(name, seed=seed, batch_norm=False, dropout=0.0)
+
+
+def synchronized_network(name: str, *, seed: int = 0) -> keras.Model:
+    """With BatchNorm over all replicas and without dropout: the same on one replica and on several."""
+    return network(name, seed=seed, synchronized=True, dropout=0.0)
 
 
 def logits_of(images):

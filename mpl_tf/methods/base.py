@@ -141,8 +141,13 @@ class Method(keras.Model):
         getattr(self, f"{role}_optimizer").apply(gradients, variables)
         return norm
 
-    def finish_step(self):
-        """Averages BatchNorm statistics over replicas, updates the averaged student, counts the step."""
+    def finish_step(self, *, after):
+        """Averages BatchNorm statistics over replicas, updates the averaged student, counts the step.
+
+        Args:
+            after: a tensor that was computed from the batch. TensorFlow runs what does not depend on the batch even
+                when the dataset turns out to have ended, and that step is not to be counted.
+        """
         for role in self.roles:
             distribute.average_moving_statistics(getattr(self, role).non_trainable_weights)
         if self.student_average is not None:
@@ -150,7 +155,8 @@ class Method(keras.Model):
             for average, value in zip(self.student_average.weights, self.student.weights, strict=True):
                 mixed = tf.cast(value, tf.float32) * (1.0 - decay) + tf.cast(average, tf.float32) * decay
                 average.assign(tf.cast(mixed, average.dtype))
-        self.step.assign_add(1)
+        with tf.control_dependencies([after]):
+            self.step.assign_add(1)
 
     def track(self, **values):
         """Adds one step's scalars to the metrics and returns the running means, as `train_step` must.

@@ -120,7 +120,7 @@ class Distillation(Method):
         norm = self.descend(
             "student", gradients, weight_decay=self.weight_decay, clip_norm=self.gradient_clip_norm
         )
-        self.finish_step()
+        self.finish_step(after=norm)
 
         student_classes = tf.argmax(student_logits_on_unlabeled, axis=-1)
         same_class = tf.equal(student_classes, tf.argmax(teacher_logits_on_unlabeled, axis=-1))

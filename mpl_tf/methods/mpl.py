@@ -172,7 +172,7 @@ class MetaPseudoLabels(Method):
         # θ_T' = θ_T - η_T (g_T + g_T,supervised + g_T,UDA)
         teacher_gradients = teacher_tape.gradient(teacher_loss, self.teacher.trainable_variables)
         teacher_norm = self._descend("teacher", distribute.replica_mean(teacher_gradients))
-        self.finish_step()
+        self.finish_step(after=teacher_norm)
 
         same_class = tf.equal(
             tf.argmax(student_logits, axis=-1), tf.argmax(teacher_logits_on_strong, axis=-1)

@@ -41,7 +41,12 @@ def networks(networks: dict) -> None:
 
 
 def optimizer(role: str, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Refuses optimizer options that are wrong for two networks under a strategy."""
+    """Refuses optimizers and options that are wrong for two networks under a strategy."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            f"The {role}'s optimizer scales its loss, for mixed_float16, which the methods do not do yet: pass "
+            f"{optimizer.inner_optimizer.name!r} itself, with the precision float32 or mixed_bfloat16."
+        )
     if optimizer.use_ema:
         raise ValueError(
             f"The {role}'s optimizer has use_ema=True, which Keras writes into the wrong network of a method "

@@ -89,6 +89,10 @@ def on_teacher_logits(
             slopes = feedback.finite_difference(
                 unlabeled_logits, before.weights, labeled_gradients, outputs=student_logits
             )
+        elif distribute.replica_count() > 1:
+            slopes = feedback.directional_derivative_by_reverse(
+                unlabeled_logits, before.weights, labeled_gradients
+            )
         else:
             slopes = feedback.directional_derivative(unlabeled_logits, before.weights, labeled_gradients)
         gradient, size = _per_example(settings, teacher_logits, slopes, before.learning_rate)

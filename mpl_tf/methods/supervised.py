@@ -71,7 +71,7 @@ class Supervised(Method):
         norm = self.descend(
             "student", gradients, weight_decay=self.weight_decay, clip_norm=self.gradient_clip_norm
         )
-        self.finish_step()
+        self.finish_step(after=norm)
 
         hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
         accuracy = tf.reduce_mean(tf.cast(hits, tf.float32))

@@ -136,7 +136,7 @@ class UDA(Method):
         norm = self.descend(
             "student", gradients, weight_decay=self.weight_decay, clip_norm=self.gradient_clip_norm
         )
-        self.finish_step()
+        self.finish_step(after=norm)
 
         return self.track(
             loss=loss,

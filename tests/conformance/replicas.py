@@ -35,12 +35,20 @@ def compare(case, strategy) -> dict:
         # Eagerly, to save the tracing: only the state that it leaves is looked at.
         normalized = case.compiled(tiny.network, run_eagerly=True)
         normalized.fit(case.data(batches=1), verbose=0)
+    one_synchronized = case.compiled(tiny.synchronized_network, run_eagerly=True)
+    one_synchronized.fit(case.data(batches=1), verbose=0)
+    with strategy.scope():
+        two_synchronized = case.compiled(tiny.synchronized_network)
+        two_synchronized.fit(case.data(batches=1), verbose=0)
     copies = [tiny.values(strategy.experimental_local_results(v.value)) for v in normalized.weights]
     return {
         "replicas": strategy.num_replicas_in_sync,
         "moved": largest_difference(start, tiny.values(one.trainable_variables)),
         "weights apart": largest_difference(tiny.values(one.weights), tiny.values(two.weights)),
         "logs apart": largest_difference(evaluated(one), logs_of_two),
+        "synchronized apart": largest_difference(
+            tiny.values(one_synchronized.weights), tiny.values(two_synchronized.weights)
+        ),
         "replicas apart": max(largest_difference(copy[:1], copy[1:]) for copy in copies),
     }
 

@@ -104,6 +104,8 @@ def test_two_replicas_equal_one(on_two_replicas, name):
     assert measured["moved"] > 0.01
     assert measured["weights apart"] < 1e-5
     assert measured["logs apart"] < 1e-5
+    # BatchNorm over both replicas, through which the feedback has to be differentiated too.
+    assert measured["synchronized apart"] < 1e-5
 
 
 @pytest.mark.parametrize("name", ON_SEVERAL_REPLICAS)

@@ -262,3 +262,11 @@ def test_states_start_at_zero():
     assert float(state) == 0.0
     assert not state.trainable
     assert method.built
+
+
+def test_a_dataset_of_unknown_length_is_counted_to_its_end_and_no_further():
+    method = Supervised(student=tiny.plain_network("student"))
+    method.compile(keras.optimizers.SGD(0.1))
+    three_of_unknown_number = tiny.dataset(batches=3).filter(lambda batch: True)
+    method.fit(three_of_unknown_number, verbose=0)
+    assert int(method.step) == 3

@@ -187,3 +187,10 @@ def test_a_strategy_of_another_name():
     message = "The strategy 'horovod' is not one of 'default' and 'mirrored'. Choose one of these"
     with pytest.raises(ValueError, match=message):
         distribute.make_strategy("horovod")
+
+
+def test_a_loss_scaling_optimizer_is_refused():
+    method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
+    scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match=r"The student's optimizer scales its loss, for mixed_float16"):
+        method.compile(student_optimizer=scaling)
