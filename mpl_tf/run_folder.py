@@ -5,13 +5,20 @@
 Every file is written beside its place and renamed, so a killed run leaves whole files only.
 """
 
+import contextlib
 import csv
 import json
 import pathlib
+from collections.abc import Iterator
 
 import keras
 
 from mpl_tf import files
+
+try:
+    import fcntl
+except ImportError:  # Windows has no advisory file locks of this kind.
+    fcntl = None
 
 CHECKPOINTS_KEPT = 2
 
@@ -59,6 +66,25 @@ class RunFolder:
                 f"The run folder {str(self.path)!r} holds another configuration ({', '.join(difference)}): "
                 "choose another run_dir, or pass the flags in its flags.txt to continue it."
             )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process out of the folder while the block runs; the lock dies with the process.
+
+        Raises:
+            ValueError: when another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                if fcntl is not None:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"Another process is training in the run folder {str(self.path)!r}: wait until it has ended, "
+                    "or choose another run_dir."
+                ) from None
+            yield
 
     # --- checkpoints -----------------------------------------------------------------------------------
 

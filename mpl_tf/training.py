@@ -126,9 +126,11 @@ def run(
         ValueError: for settings that do not fit the data or the strategy.
     """
     folder = RunFolder(settings.run_dir)
-    metrics = folder.read_metrics()
-    if metrics is not None:
-        return metrics
+    with folder.locked():
+        return folder.read_metrics() or _run(folder, build, data, settings, build_baseline)
+
+
+def _run(folder, build, data, settings, build_baseline):
     strategy = distribute.make_strategy(settings.strategy)
     _check_divides(settings.batch_size, strategy.num_replicas_in_sync)
     networks, seconds = {}, {}

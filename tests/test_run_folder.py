@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from mpl_tf.run_folder import RunFolder
@@ -40,3 +43,23 @@ def test_metrics_come_back_and_are_none_before(tmp_path):
     folder.write_metrics({"test": {"student": {"accuracy": 0.5}}})
     assert folder.read_metrics() == {"test": {"student": {"accuracy": 0.5}}}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json"]
+
+
+def test_a_second_process_is_kept_out_until_the_first_has_ended(tmp_path):
+    program = (
+        "import sys; from mpl_tf.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).locked(): print('in', flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "in\n"
+        message = "Another process is training in the run folder"
+        with pytest.raises(ValueError, match=message), RunFolder(tmp_path).locked():
+            pass
+    finally:
+        first.kill()
+        first.wait()
+    # Killed, it leaves nothing that would have to be cleaned up.
+    with RunFolder(tmp_path).locked():
+        assert (tmp_path / ".lock").exists()
