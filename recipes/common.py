@@ -6,7 +6,8 @@ import shlex
 import sys
 
 import keras
-from absl import flags, logging
+import tensorflow as tf
+from absl import flags
 
 from mpl_tf import data as data_module
 from mpl_tf import models, report, schedules, training
@@ -161,8 +162,9 @@ def jit_compile() -> bool | str:
 
 def prepare() -> None:
     """Sets Keras' dtype policy for the networks that are built from here on, and quietens TensorFlow."""
-    if FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.WARNING)
+    if FLAGS.verbosity < -1:
+        # It takes the first trace of each of a run's networks for a retracing of one function, and warns.
+        tf.get_logger().setLevel("ERROR")
     if "precision" in FLAGS:
         keras.config.set_dtype_policy(FLAGS.precision)
 

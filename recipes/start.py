@@ -66,7 +66,9 @@ def run(main: Callable) -> None:
             sys.exit(f"\n{type(error).__name__}: {error}\n(--verbosity=1 shows where.)")
 
     try:
-        arguments = with_presets(sys.argv)
+        # absl would turn TensorFlow's own notes on; a --verbosity of the user's comes later and wins.
+        program, *arguments = with_presets(sys.argv)
+        arguments = [program, "--verbosity=-2", *arguments]
     except app.UsageError as error:
         sys.exit(str(error))
     app.run(guarded, argv=arguments)
