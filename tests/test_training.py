@@ -100,8 +100,7 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("feedback", ["per_example", "dot_product"])
-@pytest.mark.parametrize("after_epoch", [0, 2])
+@pytest.mark.parametrize(("feedback", "after_epoch"), [("per_example", 0), ("dot_product", 2)])
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path, monkeypatch, feedback, after_epoch
 ):
