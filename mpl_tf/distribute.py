@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -77,12 +78,14 @@ def worker_count(strategy: tf.distribute.Strategy) -> int:
     return sum(cluster.num_tasks(job) for job in cluster.jobs if job in ("chief", "worker")) or 1
 
 
-def one_process_only(what: str, strategy: tf.distribute.Strategy) -> None:
-    """Refuses what has not been made for several processes."""
-    if worker_count(strategy) > 1:
-        raise ValueError(
-            f"{what} runs in one process, not in {worker_count(strategy)}: pass strategy='default' or 'mirrored'."
-        )
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+    """The number of this process among those that train together, from 0 on; a chief comes before the workers."""
+    if worker_count(strategy) == 1:
+        return 0
+    resolver = strategy.cluster_resolver
+    cluster = resolver.cluster_spec()
+    chiefs = cluster.num_tasks("chief") if "chief" in cluster.jobs else 0
+    return resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
 
 
 def predict(network: keras.Model, images) -> np.ndarray:
@@ -124,11 +127,17 @@ def use_xla(jit_compile: bool | str) -> bool:
     return bool(jit_compile)
 
 
-# What a collective operation raises when one of its processes is gone.
+# What a collective operation raises when one of its processes is gone. Only the first tells of nothing else; the
+# others count where the message speaks of a connection, since an operator's own failures are called so too.
 LOST = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
     tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError,
 )  # fmt: skip
+_OF_A_CONNECTION = re.compile(
+    "connection reset|connection refused|failed to connect|socket closed|broken pipe|stream removed|goaway|heartbeat|"
+    "incarnation|has restarted|unhealthy|preempted",
+    re.IGNORECASE,
+)
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 
@@ -185,12 +194,7 @@ def _check_cluster(config):
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes and prints: the chief, or the first worker."""
-    if worker_count(strategy) == 1:
-        return True
-    resolver = strategy.cluster_resolver
-    return resolver.task_type == "chief" or (
-        "chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0
-    )
+    return worker_index(strategy) == 0
 
 
 class WorkerLostError(RuntimeError):
@@ -207,12 +211,18 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except LOST as error:
-        if worker_count(strategy) == 1:
+        if worker_count(strategy) == 1 or not _tells_of_a_lost_worker(error):
             raise
         raise WorkerLostError(
             f"Another worker has ended or cannot be reached any more ({type(error).__name__}). This one stops too: "
             "start the same command again on all of them; they go on from the last checkpoint."
         ) from error
+
+
+def _tells_of_a_lost_worker(error):
+    # Between its lines stand those of the program, whose paths may hold any word.
+    lines = [line for line in error.message.splitlines() if not line.lstrip().startswith("File ")]
+    return isinstance(error, tf.errors.UnavailableError) or bool(_OF_A_CONNECTION.search("\n".join(lines)))
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mpl_tf import callbacks, distribute, models, preemption
 from mpl_tf.data import pipeline
-from mpl_tf.finishing import finish
+from mpl_tf.finishing import finish, finished
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.run_folder import RunFolder
@@ -23,6 +23,7 @@ __all__ = [
     "finetune",
     "finetuning",
     "finish",
+    "finished",
     "fit",
     "make_strategy",
     "run",
@@ -60,7 +61,7 @@ def run(
     folder = RunFolder(settings.run_dir, writes=distribute.is_chief(strategy))
     with folder.locked(), distribute.lost_workers_named(strategy):
         builders = build, build_baseline, build_teacher
-        return folder.read_metrics() or _run(folder, strategy, data, settings, *builders)
+        return finished(folder, data, settings) or _run(folder, strategy, data, settings, *builders)
 
 
 def _run(folder, strategy, data, settings, build, build_baseline, build_teacher):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -157,6 +158,77 @@ def test_xla_on_several_replicas_is_refused(monkeypatch):
     ):
         distribute.use_xla(True)
     assert distribute.use_xla("auto") is False
+
+
+# --- what an error means -----------------------------------------------------------------------------------
+
+PROGRAM = (
+    'Detected at node "Conv2D" (most recent call last):\n  File "/home/preempted/heartbeat.py", line 1\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (tf.errors.UnavailableError, "Collective ops is aborted by: recvmsg"),
+        (tf.errors.InternalError, "Collective ops is aborted by: RecvBuf: Connection reset by peer"),
+        (tf.errors.AbortedError, "RecvBuf expects a different device incarnation: 3"),
+        (
+            tf.errors.DeadlineExceededError,
+            "task 1 heartbeat timeout. This indicates that the remote task has failed",
+        ),
+        (
+            tf.errors.FailedPreconditionError,
+            f"{PROGRAM}Device current incarnation doesn't match with the group",
+        ),
+    ],
+)
+def test_a_lost_worker_is_named(monkeypatch, error, message):
+    monkeypatch.setattr(distribute, "worker_count", lambda strategy: 2)
+    named = pytest.raises(
+        distribute.WorkerLostError, match=rf"Another worker has ended .*\({error.__name__}\)"
+    )
+    with named, distribute.lost_workers_named(None):
+        raise error(None, None, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (tf.errors.InternalError, f"{PROGRAM}Failed to run the convolution: CUDNN_STATUS_EXECUTION_FAILED"),
+        (tf.errors.InternalError, "cudaMallocAsync failed to allocate 4294967296 bytes: out of memory"),
+        (tf.errors.InternalError, "Collective Op has group_size 8 but that group has size 4"),
+        (tf.errors.FailedPreconditionError, "Could not find variable conv/kernel"),
+        (tf.errors.CancelledError, "Iterator resource was destroyed"),
+        (tf.errors.ResourceExhaustedError, "OOM when allocating tensor with shape[4096,4096]"),
+    ],
+)
+def test_this_workers_own_failure_keeps_its_name(monkeypatch, error, message):
+    monkeypatch.setattr(distribute, "worker_count", lambda strategy: 2)
+    with pytest.raises(error), distribute.lost_workers_named(None):
+        raise error(None, None, message)
+
+
+# --- who writes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jobs", "task", "index"),
+    [
+        (("worker", "worker"), ("worker", 1), 1),
+        (("chief", "worker", "worker"), ("chief", 0), 0),
+        (("chief", "worker", "worker"), ("worker", 1), 2),
+    ],
+)
+def test_workers_are_counted_from_the_chief(monkeypatch, jobs, task, index):
+    cluster = tf.train.ClusterSpec({job: [f"{job}:{i}" for i in range(jobs.count(job))] for job in set(jobs)})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        cluster, task_type=task[0], task_id=task[1]
+    )
+    strategy = types.SimpleNamespace(cluster_resolver=resolver)
+    monkeypatch.setattr(distribute, "worker_count", lambda strategy: len(jobs))
+    assert distribute.worker_index(strategy) == index
+    assert distribute.is_chief(strategy) == (index == 0)
 
 
 def test_one_process_writes_and_the_others_read(tmp_path):
