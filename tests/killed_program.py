@@ -20,7 +20,6 @@ from tests import test_training
 # What a run does, and the function that does it.
 EVENTS = {
     "step": (MetaPseudoLabels, "train_step"),
-    "supervised step": (Supervised, "train_step"),
     "evaluation": (evaluation, "evaluate"),
     "rename": (os, "replace"),
     "page": (report, "page"),
