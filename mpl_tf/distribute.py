@@ -1,16 +1,15 @@
 """What several replicas need to agree on. Outside a strategy every function here is the identity."""
 
-import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks
+from mpl_tf import checks, workers
 
 
 def replica_count() -> int:
@@ -69,22 +68,6 @@ def average_moving_statistics(variables: Sequence) -> None:
             variable.assign(mean)
 
 
-def worker_count(strategy: tf.distribute.Strategy) -> int:
-    """How many processes train together."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return 1
-    cluster = strategy.cluster_resolver.cluster_spec()
-    return sum(cluster.num_tasks(job) for job in cluster.jobs if job in ("chief", "worker")) or 1
-
-
-def one_process_only(what: str, strategy: tf.distribute.Strategy) -> None:
-    """Refuses what has not been made for several processes."""
-    if worker_count(strategy) > 1:
-        raise ValueError(
-            f"{what} runs in one process, not in {worker_count(strategy)}: pass strategy='default' or 'mirrored'."
-        )
-
-
 def predict(network: keras.Model, images) -> np.ndarray:
     """A network's outputs in inference mode on one batch, each row once.
 
@@ -123,12 +106,6 @@ def use_xla(jit_compile: bool | str) -> bool:
         )
     return bool(jit_compile)
 
-
-# What a collective operation raises when one of its processes is gone.
-LOST = (
-    tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
-    tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError,
-)  # fmt: skip
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 
@@ -183,49 +160,6 @@ def _check_cluster(config):
         ) from None
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes and prints: the chief, or the first worker."""
-    if worker_count(strategy) == 1:
-        return True
-    resolver = strategy.cluster_resolver
-    return resolver.task_type == "chief" or (
-        "chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0
-    )
-
-
-class WorkerLostError(RuntimeError):
-    """Another process that trains together with this one has ended."""
-
-
-@contextlib.contextmanager
-def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Says in a sentence what TensorFlow's errors of the block mean where several processes train together.
-
-    Raises:
-        WorkerLostError: in their place.
-    """
-    try:
-        yield
-    except LOST as error:
-        if worker_count(strategy) == 1:
-            raise
-        raise WorkerLostError(
-            f"Another worker has ended or cannot be reached any more ({type(error).__name__}). This one stops too: "
-            "start the same command again on all of them; they go on from the last checkpoint."
-        ) from error
-
-
-def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns when every process has called it: one that ended earlier would take the others with it."""
-    if worker_count(strategy) > 1:
-        # As a function, because TensorFlow warns about eager collective operations.
-        @tf.function(autograph=False)
-        def meet():
-            return strategy.reduce("SUM", strategy.run(tf.constant, args=(1.0,)), axis=None)
-
-        meet()
-
-
 def local_copy(network: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:
     """A network that one device can run on its own; `network` itself where there is only one.
 
@@ -238,42 +172,6 @@ def local_copy(network: keras.Model, strategy: tf.distribute.Strategy) -> keras.
     return copy
 
 
-def dealt_batches(strategy: tf.distribute.Strategy, make_batches: Callable):
-    """Training batches of which every process makes its own rows only.
-
-    tf.data's own sharding would deal out whole batches, and the global batch would be another one.
-
-    Args:
-        strategy: that the method is trained under.
-        make_batches: takes `share=(index, count)` and returns the dataset of that part of each global batch.
-
-    Returns:
-        What `keras.Model.fit` takes.
-    """
-    if worker_count(strategy) == 1:
-        return make_batches(share=(0, 1))
-
-    def make(context):
-        batches = make_batches(share=(context.input_pipeline_id, context.num_input_pipelines))
-        local = context.num_replicas_in_sync // context.num_input_pipelines
-
-        def deal(rows):
-            return tf.reshape(rows, [local, rows.shape[0] // local, *rows.shape[1:]])
-
-        if local == 1:
-            return batches
-        return batches.map(lambda batch: tf.nest.map_structure(deal, batch)).unbatch()
-
-    return strategy.distribute_datasets_from_function(make)
-
-
-def whole_dataset(strategy: tf.distribute.Strategy, batches: tf.data.Dataset | None):
-    """A dataset that every process goes through on its own, so that the mean over processes is that of one."""
-    if batches is None or worker_count(strategy) == 1:
-        return batches
-    return strategy.distribute_datasets_from_function(lambda context: batches)
-
-
 def as_logs(trackers: Sequence) -> dict:
     """What a step returns: metric name → running mean.
 
@@ -281,6 +179,9 @@ def as_logs(trackers: Sequence) -> dict:
     (keras-team/keras issue 20585).
     """
     logs = {tracker.name: tracker.result() for tracker in trackers}
-    if worker_count(tf.distribute.get_strategy()) > 1 and not tf.distribute.in_cross_replica_context():
+    if (
+        workers.worker_count(tf.distribute.get_strategy()) > 1
+        and not tf.distribute.in_cross_replica_context()
+    ):
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
     return logs

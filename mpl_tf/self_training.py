@@ -18,7 +18,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from mpl_tf import checks, distribute, labeling, report, training
+from mpl_tf import checks, distribute, labeling, report, training, workers
 from mpl_tf.data import label_store, selection
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
@@ -83,7 +83,7 @@ def run(
     Raises:
         ValueError: for settings that do not fit the data or the strategy, or labels of which none is confident.
     """
-    distribute.one_process_only("Noisy Student's labeling between rounds", training.make_strategy(settings))
+    workers.one_process_only("Noisy Student's labeling between rounds", training.make_strategy(settings))
     folder = RunFolder(settings.run_dir)
     with folder.locked():
         return folder.read_metrics() or _run(folder, build_teacher, build_student, data, settings, rounds)
