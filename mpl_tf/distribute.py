@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -87,24 +87,68 @@ def predict(network: keras.Model, images) -> np.ndarray:
 
 
 def use_xla(jit_compile: bool | str) -> bool:
-    """Whether to compile with XLA.
+    """Whether to compile with XLA what each replica runs.
 
     Args:
-        jit_compile: True, False or `"auto"`: on for one accelerator, off on CPUs, where XLA made the step about
-            twice as slow, and off on several replicas.
+        jit_compile: True, False or `"auto"`: on where every replica is a GPU, and off on CPUs, where XLA made the
+            step about twice as slow. On a TPU nothing runs uncompiled, whatever this says.
 
     Raises:
-        ValueError: for True on several replicas, whose sums XLA cannot make inside a compiled step.
+        ValueError: for True on several CPUs, between which compiled code cannot sum.
     """
-    replicas = replica_count()
+    strategy, replicas = tf.distribute.get_strategy(), replica_count()
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return False
+    if replicas == 1:
+        accelerated = bool(tf.config.list_logical_devices("GPU"))
+    else:
+        accelerated = all("GPU" in device for device in strategy.extended.worker_devices)
     if jit_compile == "auto":
-        return bool(tf.config.list_logical_devices("GPU")) and replicas == 1
-    if jit_compile and replicas > 1:
+        return accelerated
+    if jit_compile and replicas > 1 and not accelerated:
         raise ValueError(
-            f"jit_compile=True on {replicas} replicas: XLA compiles a step for one device and cannot sum over "
-            "several inside it. Pass 'auto' or False, or train on one device."
+            f"jit_compile=True on {replicas} replicas that are not all GPUs: XLA has no sums between CPUs inside a "
+            "compiled step. Pass 'auto' or False, or train on one device."
         )
     return bool(jit_compile)
+
+
+def train_function(
+    step: Callable, strategy: tf.distribute.Strategy, *, steps: int, jit_compile: bool
+) -> Callable:
+    """Several training steps on every replica, as one function of a distributed iterator.
+
+    Keras' own compiles `strategy.run` as a whole, which XLA cannot do for several devices, and fails to build more
+    than one step per call on several CPUs.
+
+    Args:
+        step: takes a replica's batch and returns its metrics, name → scalar.
+        strategy: with several replicas.
+        steps: per call.
+        jit_compile: whether each replica's step is compiled with XLA.
+
+    Returns:
+        What `keras.Model.train_function` has to be: it returns the metrics after the last step, averaged over the
+        replicas, and raises StopIteration where the data end.
+    """
+    step = tf.autograph.experimental.do_not_convert(step)
+    if jit_compile:
+        step = tf.function(step, jit_compile=True, reduce_retracing=True)
+
+    @tf.function(reduce_retracing=True)
+    def several_steps(iterator):
+        for _ in tf.range(steps - 1):
+            strategy.run(step, args=(next(iterator),))
+        logs = strategy.run(step, args=(next(iterator),))
+        return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+
+    def until_the_end(iterator):
+        try:
+            return several_steps(iterator)
+        except tf.errors.OutOfRangeError:
+            raise StopIteration from None
+
+    return until_the_end
 
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
