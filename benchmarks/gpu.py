@@ -4,7 +4,7 @@ Each line is a process of its own: a method under a precision, compiled or not, 
 under MirroredStrategy. It gives the seconds of a step, pictures per second, the share of the arithmetic that a large
 matrix product of that precision reaches on the same card, and how far the losses of ten steps are from those in
 float32 without XLA on one GPU. The operations of a step are counted from the networks' convolutions and dense layers
-and from the passes of benchmarks/step.py. Without a GPU it measures nothing, and says so; --allow_cpu measures anyway.
+and from the passes of benchmarks/step.py. Without a GPU it measures nothing, and says so; --allow_cpu measures.
 Options: --model, --size, --labeled, --ratio, --steps, --allow_cpu.
 """
 
