@@ -3,6 +3,7 @@
 from mpl_tf import (
     callbacks,
     data,
+    distribute,
     evaluation,
     export,
     feedback,
@@ -13,6 +14,7 @@ from mpl_tf import (
     schedules,
     self_training,
     training,
+    workers,
 )
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.dafl import DataFreeLearning
@@ -38,6 +40,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "data",
+    "distribute",
     "evaluation",
     "export",
     "feedback",
@@ -48,4 +51,5 @@ __all__ = [
     "schedules",
     "self_training",
     "training",
+    "workers",
 ]

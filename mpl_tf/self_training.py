@@ -18,7 +18,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from mpl_tf import checks, distribute, files, labeling, report, training
+from mpl_tf import checks, distribute, files, labeling, report, training, workers
 from mpl_tf.data import label_store, selection
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
@@ -86,11 +86,11 @@ def run(
 
     Raises:
         ValueError: for settings that do not fit the data or the strategy, or labels of which none is confident.
-        distribute.WorkerLostError: when another process that trains along has ended.
+        workers.WorkerLostError: when another process that trains along has ended.
     """
     strategy = training.make_strategy(settings)
-    folder = RunFolder(settings.run_dir, writes=distribute.is_chief(strategy))
-    with folder.locked(), distribute.lost_workers_named(strategy):
+    folder = RunFolder(settings.run_dir, writes=workers.is_chief(strategy))
+    with folder.locked(), workers.lost_workers_named(strategy):
         builders = build_teacher, build_student
         return training.finished(folder, data, settings) or _run(
             folder, strategy, *builders, data, settings, rounds
@@ -131,7 +131,7 @@ def _run(folder, strategy, build_teacher, build_student, data, settings, rounds)
     networks = {role: distribute.local_copy(network, strategy) for role, network in networks.items()}
     if folder.writes:
         training.finish(folder, data, settings, networks, **facts)
-    distribute.wait_for_all(strategy)
+    workers.wait_for_all(strategy)
     return folder.read_metrics()
 
 
@@ -145,10 +145,10 @@ def _fit(method, data, settings, stage):
 
 def _label(network, name, number, data, settings, rounds, stage, strategy):
     """Step 2: the store of this round, complete."""
-    workers = distribute.worker_count(strategy)
+    processes = workers.worker_count(strategy)
     # Several processes cannot run one network on different pictures: each takes a copy to a device of its own.
-    scope = strategy.scope() if workers == 1 else contextlib.nullcontext()
-    network = network if workers == 1 else distribute.local_copy(network, strategy)
+    scope = strategy.scope() if processes == 1 else contextlib.nullcontext()
+    network = network if processes == 1 else distribute.local_copy(network, strategy)
     store = label_store.LabelStore.create(
         stage.path / "labels",
         index=data.split.unlabeled,
@@ -163,15 +163,15 @@ def _label(network, name, number, data, settings, rounds, stage, strategy):
             data.source.train,
             store,
             batch_size=rounds.label_batch_size,
-            workers=workers,
-            worker=distribute.worker_index(strategy),
+            workers=processes,
+            worker=workers.worker_index(strategy),
             training=rounds.teacher_noise,
             view=rounds.teacher_view,
             seed=settings.seed + number,
             jit_compile=settings.jit_compile,
             verbose="auto" if stage.writes else 0,
         )
-    distribute.wait_for_all(strategy)
+    workers.wait_for_all(strategy)
     if stage.writes:
         files.remove_unfinished(store.path)
     return store

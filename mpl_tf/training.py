@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from mpl_tf import callbacks, distribute, models, preemption
+from mpl_tf import callbacks, distribute, models, preemption, workers
 from mpl_tf.data import pipeline
 from mpl_tf.finishing import finish, finished
 from mpl_tf.methods.base import Method
@@ -55,11 +55,11 @@ def run(
 
     Raises:
         ValueError: for settings that do not fit the data or the strategy.
-        distribute.WorkerLostError: when another process that trains along has ended.
+        workers.WorkerLostError: when another process that trains along has ended.
     """
     strategy = make_strategy(settings)
-    folder = RunFolder(settings.run_dir, writes=distribute.is_chief(strategy))
-    with folder.locked(), distribute.lost_workers_named(strategy):
+    folder = RunFolder(settings.run_dir, writes=workers.is_chief(strategy))
+    with folder.locked(), workers.lost_workers_named(strategy):
         builders = build, build_baseline, build_teacher
         return finished(folder, data, settings) or _run(folder, strategy, data, settings, *builders)
 
@@ -102,7 +102,7 @@ def _run(folder, strategy, data, settings, build, build_baseline, build_teacher)
     networks = {role: distribute.local_copy(network, strategy) for role, network in networks.items()}
     if folder.writes:
         finish(folder, data, settings, networks, **facts)
-    distribute.wait_for_all(strategy)
+    workers.wait_for_all(strategy)
     return folder.read_metrics()
 
 
@@ -138,7 +138,7 @@ def fit(method: Method, data: RunData, settings: RunSettings, folder: RunFolder)
     hooks += [*_hooks_on_unlabeled(data, settings, folder), callbacks.Record(folder)]
     if settings.tensorboard and folder.writes:
         hooks.append(keras.callbacks.TensorBoard(folder.path / "tensorboard", write_graph=False))
-    validation = distribute.whole_dataset(method.distribute_strategy, data.validation())
+    validation = workers.whole_dataset(method.distribute_strategy, data.validation())
     with preemption.StopOnSigterm(method, folder) as stop:
         while (step := int(method.step.numpy())) < settings.steps:
             _fit_epochs(method, data, settings, validation, [*hooks, stop], step)
@@ -163,7 +163,7 @@ def _fit_epochs(method, data, settings, validation, hooks, step):
     else:
         make_batches = functools.partial(pipeline.numbered_batches, settings.batch_size, start=step)
     method.fit(
-        distribute.dealt_batches(method.distribute_strategy, make_batches),
+        workers.dealt_batches(method.distribute_strategy, make_batches),
         initial_epoch=epoch,
         epochs=whole if steps == settings.epoch_steps else epoch + 1,
         steps_per_epoch=steps,

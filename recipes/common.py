@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import distribute, models, report, schedules, training
+from mpl_tf import distribute, models, report, schedules, training, workers
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.supervised import Supervised
 
@@ -105,7 +105,7 @@ def course(run, *, show_more=None) -> None:
         show_more: takes that and prints what the recipe has to say besides the table.
     """
     # Several processes have to find each other before TensorFlow computes anything.
-    chief = distribute.is_chief(distribute.make_strategy(FLAGS.strategy))
+    chief = workers.is_chief(distribute.make_strategy(FLAGS.strategy))
     folder = run_dir()
     claim(folder, writes=chief)
     prepare()

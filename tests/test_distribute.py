@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf import distribute
+from mpl_tf import distribute, workers
 from mpl_tf.data import pipeline
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.run_folder import RunFolder
@@ -211,13 +211,30 @@ def test_a_tpu_that_is_not_there_is_refused(monkeypatch):
         distribute.make_strategy("tpu")
 
 
-def test_xla_on_several_replicas_is_refused(monkeypatch):
-    monkeypatch.setattr(distribute, "replica_count", lambda: 2)
+class ReplicasOn:
+    """As much of a strategy as the choice of XLA looks at."""
+
+    def __init__(self, *devices):
+        self.num_replicas_in_sync, self.extended = len(devices), self
+        self.worker_devices = devices
+
+
+@pytest.mark.parametrize(
+    ("devices", "automatic"),
+    [(("/gpu:0", "/gpu:1"), True), (("/cpu:0", "/cpu:1"), False), (("/gpu:0", "/cpu:0"), False)],
+)
+def test_xla_on_several_replicas_is_for_accelerators(monkeypatch, devices, automatic):
+    strategy = ReplicasOn(*(device.upper() for device in devices))
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    assert distribute.use_xla("auto") is automatic
+    assert distribute.use_xla(False) is False
+    if automatic:
+        assert distribute.use_xla(True) is True
+        return
     with pytest.raises(
-        ValueError, match="jit_compile=True on 2 replicas: XLA compiles a step for one device"
+        ValueError, match="jit_compile=True on 2 replicas that are not all GPUs: XLA has no sums"
     ):
         distribute.use_xla(True)
-    assert distribute.use_xla("auto") is False
 
 
 # --- what an error means -----------------------------------------------------------------------------------
@@ -244,11 +261,9 @@ PROGRAM = (
     ],
 )
 def test_a_lost_worker_is_named(monkeypatch, error, message):
-    monkeypatch.setattr(distribute, "worker_count", lambda strategy: 2)
-    named = pytest.raises(
-        distribute.WorkerLostError, match=rf"Another worker has ended .*\({error.__name__}\)"
-    )
-    with named, distribute.lost_workers_named(None):
+    monkeypatch.setattr(workers, "worker_count", lambda strategy: 2)
+    named = pytest.raises(workers.WorkerLostError, match=rf"Another worker has ended .*\({error.__name__}\)")
+    with named, workers.lost_workers_named(None):
         raise error(None, None, message)
 
 
@@ -264,8 +279,8 @@ def test_a_lost_worker_is_named(monkeypatch, error, message):
     ],
 )
 def test_this_workers_own_failure_keeps_its_name(monkeypatch, error, message):
-    monkeypatch.setattr(distribute, "worker_count", lambda strategy: 2)
-    with pytest.raises(error), distribute.lost_workers_named(None):
+    monkeypatch.setattr(workers, "worker_count", lambda strategy: 2)
+    with pytest.raises(error), workers.lost_workers_named(None):
         raise error(None, None, message)
 
 
@@ -286,9 +301,9 @@ def test_workers_are_counted_from_the_chief(monkeypatch, jobs, task, index):
         cluster, task_type=task[0], task_id=task[1]
     )
     strategy = types.SimpleNamespace(cluster_resolver=resolver)
-    monkeypatch.setattr(distribute, "worker_count", lambda strategy: len(jobs))
-    assert distribute.worker_index(strategy) == index
-    assert distribute.is_chief(strategy) == (index == 0)
+    monkeypatch.setattr(workers, "worker_count", lambda strategy: len(jobs))
+    assert workers.worker_index(strategy) == index
+    assert workers.is_chief(strategy) == (index == 0)
 
 
 def test_one_process_writes_and_the_others_read(tmp_path):

@@ -12,7 +12,7 @@ import pathlib
 import signal
 import sys
 
-from mpl_tf import distribute
+from mpl_tf import distribute, workers
 
 # Before anything is computed: collective operations are set up when TensorFlow starts.
 if __name__ == "__main__":
@@ -90,7 +90,7 @@ def main(folder: str, name: str, moment: str = "never"):
             settings("noisy", steps=6, epoch_steps=3),
             rounds,
         )
-    except distribute.WorkerLostError as error:
+    except workers.WorkerLostError as error:
         print(f"WorkerLostError: {error}", flush=True)
         os._exit(1)
 
