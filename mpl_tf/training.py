@@ -135,7 +135,7 @@ def fit(method: Method, data: RunData, settings: RunSettings, folder: RunFolder)
     hooks = [callbacks.StopOnNonFinite(folder), callbacks.WarnOnSilentMask(), callbacks.WarnOnCollapse()]
     if "generator" in method.roles:
         hooks.append(callbacks.DrawGenerated(folder, data.source.class_names))
-    hooks += [*_hooks_on_unlabeled(data, settings, folder), callbacks.Record(folder)]
+    hooks += [*_hooks_on_unlabeled(method, data, settings, folder), callbacks.Record(folder)]
     if settings.tensorboard and folder.writes:
         hooks.append(keras.callbacks.TensorBoard(folder.path / "tensorboard", write_graph=False))
     validation = workers.whole_dataset(method.distribute_strategy, data.validation())
@@ -174,10 +174,12 @@ def _fit_epochs(method, data, settings, validation, hooks, step):
     )
 
 
-def _hooks_on_unlabeled(data, settings, folder):
+def _hooks_on_unlabeled(method, data, settings, folder):
     if not settings.unlabeled_ratio:
         return
-    yield callbacks.EndEpoch(data.unlabeled())
+    strategy = method.distribute_strategy
+    share = workers.worker_index(strategy), workers.worker_count(strategy)
+    yield callbacks.EndEpoch(data.unlabeled(share=share))
     if settings.confirmation_pictures:
         measured = data.unlabeled_sample(settings.confirmation_pictures)
         if len(measured):

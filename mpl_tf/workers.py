@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
 # What a collective operation raises when one of its processes is gone. Only the first tells of nothing else; the
@@ -79,6 +80,35 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
             return strategy.reduce("SUM", strategy.run(tf.constant, args=(1.0,)), axis=None)
 
         meet()
+
+
+def put_together(strategy: tf.distribute.Strategy, rows: np.ndarray, known: np.ndarray) -> tuple:
+    """A table of which every process has filled in some rows, the same on all of them.
+
+    Args:
+        strategy: that they train under.
+        rows: float32 `[n, …]`, zeros where this process knows nothing.
+        known: bool `[n]`, which rows it knows.
+
+    Returns:
+        The table, with the mean where several know a row, and which rows any of them knows.
+    """
+    if worker_count(strategy) == 1:
+        return rows, known
+    replicas_here = strategy.num_replicas_in_sync // worker_count(strategy)
+
+    @tf.function(autograph=False)
+    def total(values):
+        def of_this_process(values):
+            # Its first replica speaks for it.
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return tf.where(replica % replicas_here == 0, values, tf.zeros_like(values))
+
+        return strategy.reduce("SUM", strategy.run(of_this_process, args=(values,)), axis=None)
+
+    counts = total(tf.constant(known, tf.float32)).numpy()
+    shape = [-1] + [1] * (rows.ndim - 1)
+    return total(tf.constant(rows)).numpy() / np.maximum(counts, 1.0).reshape(shape), counts > 0
 
 
 def dealt_batches(strategy: tf.distribute.Strategy, make_batches: Callable):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -100,6 +101,17 @@ def assert_same_networks(one, two, *, bound=1e-5):
             np.testing.assert_allclose(left, right, atol=bound, err_msg=str(file))
 
 
+def stored_labels(checkpoint):
+    """The only array of a row per picture and a column per class."""
+    found = []
+    with h5py.File(checkpoint) as file:
+        file.visititems(
+            lambda name, item: found.append(item) if getattr(item, "shape", None) == (100, 3) else None
+        )
+        (table,) = [item[()] for item in found]
+    return table
+
+
 def test_two_workers_of_which_one_is_killed_end_as_one_process_does(ends):
     one, two, _ = ends
     assert_same_networks(one / "run", two / "run")
@@ -118,6 +130,15 @@ def test_batch_norm_of_two_workers_sees_the_global_batch(ends):
     one, two, _ = ends
     # Moving statistics too.
     assert_same_networks(one / "normalized", two / "normalized")
+
+
+def test_stored_labels_of_two_workers_are_put_together(ends):
+    one, two, _ = ends
+    assert_same_networks(one / "stored", two / "stored")
+    # The table of labels is a weight of the method, and in its checkpoint.
+    tables = [stored_labels(RunFolder(folder / "stored").checkpoints()[-1]) for folder in (one, two)]
+    assert tables[0].any(axis=1).sum() == len(test_training.run_data().split.unlabeled)
+    np.testing.assert_allclose(*tables, atol=1e-5)
 
 
 def test_two_workers_label_their_own_share_of_the_pictures(ends):

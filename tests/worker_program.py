@@ -3,8 +3,8 @@
 python -m tests.worker_program <folder> <strategy> [<step> | <file of labels>]
 
 Meta Pseudo Labels with every stage in `<folder>/run`; the same with synchronized BatchNorm in `<folder>/normalized`;
-Noisy Student in `<folder>/noisy`. The last argument names the step of the first run after which, or the file of the
-last run's second round before which, the process kills itself.
+Pseudo Labels in `<folder>/stored`; Noisy Student in `<folder>/noisy`. The last argument names the step of the first
+run after which, or the file of the last run's second round before which, the process kills itself.
 """
 
 import os
@@ -24,6 +24,7 @@ from mpl_tf import callbacks, self_training, training
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
+from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.methods.supervised import Supervised
 from tests import test_training, tiny
 
@@ -81,6 +82,10 @@ def main(folder: str, name: str, moment: str = "never"):
 
         short = settings("normalized", steps=6, epoch_steps=3, finetune_steps=0)
         training.run(lambda: meta_pseudo_labels(tiny.synchronized_network), data, short)
+
+        short = settings("stored", steps=6, epoch_steps=3, finetune_steps=0)
+        stored = {"labels": "stored", "num_pictures": 100, "threshold": 0.0, "ramp_start": 0, "ramp_end": 3}
+        training.run(lambda: learner(PseudoLabels, **stored, hard=False), data, short)
 
         rounds = self_training.Rounds(rounds=2, teacher_steps=8, label_shard_size=20)
         self_training.run(
