@@ -1,8 +1,9 @@
-"""Small runs with every stage, that end themselves at a moment or are ended from outside.
+"""Small runs that end themselves at a moment or are ended from outside.
 
-Each leaves `<folder>/run`, `<folder>/exported`, and what it prints in `<folder>/output.txt`.
+Each leaves `<folder>/run`, what it prints in `<folder>/output.txt`, and where it exports, `<folder>/exported`.
 """
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -48,13 +49,15 @@ def meta_pseudo_labels(settings):
 
 
 def noisy_student(settings):
-    """A teacher, two rounds of four files of labels each, the fine-tuning."""
+    """A teacher and two rounds of four files of labels each."""
     rounds = self_training.Rounds(rounds=2, teacher_steps=8, threshold=0.3, label_shard_size=20)
     self_training.run(
         lambda: compiled(Supervised(student=test_training.network(1))),
         lambda number, teacher: compiled(NoisyStudent(student=test_training.network(10 + number))),
         test_training.run_data(),
-        settings,
+        dataclasses.replace(
+            settings, finetune_steps=0, export_dir=None, report=False, confirmation_pictures=0
+        ),
         rounds,
     )
 

@@ -75,7 +75,7 @@ def assert_second_is_lost(folder, moment):
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory):
-    """Folders of the same runs, in one process and in two of which one was killed twice, and what these printed."""
+    """Folders of the same runs, in one process and in two of which one was killed, and what these printed."""
     folder = tmp_path_factory.mktemp("workers")
     ((status, _, errors),) = finish([start("tests.worker_program", folder / "one", "default")])
     assert status == 0, errors
@@ -85,11 +85,9 @@ def ends(tmp_path_factory):
     checkpoints = RunFolder(two / "run").checkpoints()
     assert [path.name for path in checkpoints] == ["step_000000004.weights.h5"]
 
-    written = assert_second_is_lost(two, "round_2/shard_3")
-
     finished = two_workers("tests.worker_program", two, "multi_worker")
     assert [status for status, *_ in finished] == [0, 0], finished
-    return folder / "one", two, [written, *(output for _, output, _ in finished)]
+    return folder / "one", two, [output for _, output, _ in finished]
 
 
 def assert_same_networks(one, two, *, bound=1e-5):
@@ -137,33 +135,40 @@ def test_stored_labels_of_two_workers_are_put_together(ends):
     assert_same_networks(one / "stored", two / "stored")
     # The table of labels is a weight of the method, and in its checkpoint.
     tables = [stored_labels(RunFolder(folder / "stored").checkpoints()[-1]) for folder in (one, two)]
-    assert tables[0].any(axis=1).sum() == len(test_training.run_data().split.unlabeled)
+    assert tables[0].any(axis=1).all()
     np.testing.assert_allclose(*tables, atol=1e-5)
 
 
 def test_two_workers_label_their_own_share_of_the_pictures(ends):
     one, two, outputs = ends
     assert_same_networks(one / "noisy", two / "noisy")
-    for round_ in ("round_1", "round_2"):
-        labels = [LabelStore.open(folder / "noisy" / round_ / "labels") for folder in (one, two)]
-        np.testing.assert_allclose(*(store.probabilities() for store in labels), atol=1e-5)
-        assert labels[0].num_shards == 4
+    labels = [LabelStore.open(folder / "noisy" / "round_1" / "labels") for folder in (one, two)]
+    np.testing.assert_allclose(*(store.probabilities() for store in labels), atol=1e-5)
     written = [re.findall("(.*) is written", output) for output in outputs]
-    assert written[0] == [f"round_{number}/shard_{shard}" for number in (1, 2) for shard in (0, 2)]
-    # What had been written when the second was killed is not made again.
-    assert written[1:] == [[], ["round_2/shard_3"]]
+    assert written == [["round_1/shard_0", "round_1/shard_2"], ["round_1/shard_1", "round_1/shard_3"]]
     facts = [RunFolder(folder / "noisy").read_metrics()["rounds"] for folder in (one, two)]
     assert facts[0] == facts[1]
 
 
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_labels(ends, tmp_path):
+    output = assert_second_is_lost(tmp_path, "round_1/shard_3")
+    assert re.findall("(.*) is written", output) == ["round_1/shard_0", "round_1/shard_2"]
+    finished = two_workers("tests.worker_program", tmp_path, "multi_worker")
+    assert [status for status, *_ in finished] == [0, 0], finished
+    # What had been written when the second was killed is not made again.
+    assert [re.findall("(.*) is written", output) for _, output, _ in finished] == [[], ["round_1/shard_3"]]
+    assert_same_networks(ends[0] / "noisy", tmp_path / "noisy")
+
+
 def test_a_whole_recipe_in_two_workers_of_which_one_prints(tmp_path):
     (first, output, errors), (second, silence, _) = two_workers(
-        "recipes.mpl", "--preset=digits", "--strategy=multi_worker", "--steps=4", "--epoch_steps=2",
-        "--warmup_steps=0", "--finetune_steps=2", "--progress=line",
+        "recipes.mpl", "--strategy=multi_worker", "--model=mlp", "--labels=20", "--batch_size=10", "--steps=4",
+        "--epoch_steps=2", "--unlabeled_ratio=2", "--progress=line", "--noreport",
         f"--run_dir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'exported'}",
     )  # fmt: skip
     assert (first, second) == (0, 0), errors
-    for text in ("supervised on the same labels", "student, fine-tuned", "exported student:", "report:"):
+    for text in ("Epoch 2/2", "val_accuracy", "test accuracy %", "exported student:"):
         assert text in output
     assert silence == ""
     run = RunFolder(tmp_path / "run")
@@ -172,8 +177,8 @@ def test_a_whole_recipe_in_two_workers_of_which_one_prints(tmp_path):
         "step_000000002.weights.h5",
         "step_000000004.weights.h5",
     ]
-    assert {"teacher", "student", "finetuned", "supervised"} == set(run.read_metrics()["test"])
-    assert (tmp_path / "run" / "report.html").stat().st_size > 0
+    assert {"teacher", "student"} == set(run.read_metrics()["test"])
+    assert any((tmp_path / "run" / "tensorboard").rglob("events*"))
     assert [path.name for path in (tmp_path / "exported").iterdir()] == ["1"]
 
 

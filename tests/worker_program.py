@@ -4,9 +4,10 @@ python -m tests.worker_program <folder> <strategy> [<step> | <file of labels>]
 
 Meta Pseudo Labels with every stage in `<folder>/run`; the same with synchronized BatchNorm in `<folder>/normalized`;
 Pseudo Labels in `<folder>/stored`; Noisy Student in `<folder>/noisy`. The last argument names the step of the first
-run after which, or the file of the last run's second round before which, the process kills itself.
+run after which, or the file of the last run's labels before which, the process kills itself.
 """
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -19,6 +20,7 @@ if __name__ == "__main__":
     strategy = distribute.make_strategy(sys.argv[2])
 
 import keras
+import numpy as np
 
 from mpl_tf import callbacks, self_training, training
 from mpl_tf.data.label_store import LabelStore
@@ -73,27 +75,37 @@ def main(folder: str, name: str, moment: str = "never"):
     data = test_training.run_data()
 
     def settings(run, **changes):
-        options = {"run_dir": str(path / run), "strategy": name, "confirmation_pictures": 20, "verbose": 2}
-        return test_training.settings(path, **options, baseline_steps=0, **changes)
+        options = {"run_dir": str(path / run), "strategy": name, "baseline_steps": 0, "verbose": 2}
+        return test_training.settings(path, **({**options, "confirmation_pictures": 0} | changes))
+
+    def fit(name, build, data, settings):
+        folder = training.RunFolder(path / name, writes=workers.is_chief(strategy))
+        with strategy.scope():
+            method = build()
+        training.fit(method, data, settings, folder)
+        for role in method.roles:
+            folder.save_network(role, getattr(method, role))
 
     try:
-        whole = settings("run", export_dir=str(path / "exported"))
+        whole = settings("run", export_dir=str(path / "exported"), confirmation_pictures=20)
         training.run(lambda: meta_pseudo_labels(tiny.plain_network), data, whole)
 
-        short = settings("normalized", steps=6, epoch_steps=3, finetune_steps=0)
-        training.run(lambda: meta_pseudo_labels(tiny.synchronized_network), data, short)
+        # Of the others, what is of their own; nothing is held out.
+        unlabeled = np.union1d(data.split.unlabeled, data.split.validation)
+        split = dataclasses.replace(data.split, unlabeled=unlabeled, validation=unlabeled[:0])
+        data = dataclasses.replace(data, split=split)
+        short = {"steps": 6, "epoch_steps": 3, "finetune_steps": 0}
+        fit("normalized", lambda: meta_pseudo_labels(tiny.synchronized_network), data, settings("", **short))
 
-        short = settings("stored", steps=6, epoch_steps=3, finetune_steps=0)
         stored = {"labels": "stored", "num_pictures": 100, "threshold": 0.0, "ramp_start": 0, "ramp_end": 3}
-        training.run(lambda: learner(PseudoLabels, **stored, hard=False), data, short)
+        fit("stored", lambda: learner(PseudoLabels, **stored, hard=False), data, settings("", **short))
 
-        rounds = self_training.Rounds(rounds=2, teacher_steps=8, label_shard_size=20)
         self_training.run(
             lambda: learner(Supervised),
             lambda number, teacher: learner(NoisyStudent, ema_decay=0.9),
             data,
-            settings("noisy", steps=6, epoch_steps=3),
-            rounds,
+            settings("noisy", **short),
+            self_training.Rounds(rounds=1, teacher_steps=6, label_shard_size=25),
         )
     except workers.WorkerLostError as error:
         print(f"WorkerLostError: {error}", flush=True)
