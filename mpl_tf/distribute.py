@@ -140,7 +140,8 @@ def train_function(
         for _ in tf.range(steps - 1):
             strategy.run(step, args=(next(iterator),))
         logs = strategy.run(step, args=(next(iterator),))
-        return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+        means = {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+        return {name: tf.reshape(mean, []) for name, mean in means.items()}
 
     def until_the_end(iterator):
         try:
