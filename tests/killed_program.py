@@ -50,14 +50,13 @@ def meta_pseudo_labels(settings):
 
 def noisy_student(settings):
     """A teacher and two rounds of four files of labels each."""
-    rounds = self_training.Rounds(rounds=2, teacher_steps=8, threshold=0.3, label_shard_size=20)
+    rounds = self_training.Rounds(rounds=2, teacher_steps=6, threshold=0.3, label_shard_size=20)
+    short = {"steps": 6, "epoch_steps": 3, "finetune_steps": 0, "export_dir": None, "report": False}
     self_training.run(
         lambda: compiled(Supervised(student=test_training.network(1))),
         lambda number, teacher: compiled(NoisyStudent(student=test_training.network(10 + number))),
         test_training.run_data(),
-        dataclasses.replace(
-            settings, finetune_steps=0, export_dir=None, report=False, confirmation_pictures=0
-        ),
+        dataclasses.replace(settings, **short, confirmation_pictures=0),
         rounds,
     )
 
