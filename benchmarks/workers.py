@@ -1,12 +1,14 @@
 """Meta Pseudo Labels in two processes, of which one is killed in the middle, beside one process.
 
-1. One process runs `recipes.mpl`.
+1. One process runs `recipes.mpl`; then the same on half of the cores, where sums are rounded differently. How far the
+   two end apart is what rounding alone does to such a run.
 2. Two workers over TF_CONFIG on this machine run the same. In the middle of the epoch after --kill_after steps the
    second is killed with SIGKILL, the first stops, and both are started again.
 3. Two processes that know nothing of each other run at once, each on half of the batch.
 
-Printed are the course of 1 and 2, the difference of their weights, and the share of a worker's step in which it talks
-with the other or waits for it: what 2 takes longer than 3. Each process of 2 and 3 keeps to its half of the cores.
+Printed are the course of 1 and 2, the differences of their weights, and the share of a worker's step in which it
+talks with the other or waits for it: what 2 takes longer than 3. Each process of 2 and 3 keeps to its half of the
+cores.
 Options: --steps, --epoch_steps, --batch_size, --kill_after, --folder; all others are those of recipes.mpl.
 """
 
@@ -57,6 +59,7 @@ def run(folder: pathlib.Path, options, recipe: list[str]) -> None:
     recipe = [*recipe, *STEPS_ONLY, f"--epoch_steps={options.epoch_steps}"]
     whole = [*recipe, f"--steps={options.steps}", f"--batch_size={options.batch_size}"]
     ended(start([*whole, f"--run_dir={folder / 'one'}"]))
+    ended(start([*whole, f"--run_dir={folder / 'half'}"], half=0))
     resumed = killed_and_restarted(folder, [*whole, f"--run_dir={folder / 'two'}"], options.kill_after)
 
     half = [*recipe, f"--steps={4 * options.epoch_steps}", f"--batch_size={options.batch_size // 2}"]
@@ -151,29 +154,31 @@ def seconds_per_step(run: pathlib.Path, *, after: int = 0) -> float:
 
 
 def show_course(folder: pathlib.Path) -> None:
-    """Losses and agreement of both runs, epoch by epoch."""
-    print("  step   student's loss: one, two       teacher's on labels: one, two")
-    for one, two in zip(history(folder / "one"), history(folder / "two"), strict=True):
-        losses = [float(row[name]) for name in ("loss", "teacher_labeled_loss") for row in (one, two)]
-        print(
-            f"{one['step']:>6}   {losses[0]:12.6f} {losses[1]:12.6f}    {losses[2]:16.6f} {losses[3]:12.6f}"
-        )
+    """The losses of the runs, epoch by epoch."""
+    print("         student's loss                            teacher's loss on labels")
+    print("  step   one process  half the cores  two          one process  half the cores  two")
+    for rows in zip(*(history(folder / name) for name in ("one", "half", "two")), strict=True):
+        student, teacher = ([float(row[name]) for row in rows] for name in ("loss", "teacher_labeled_loss"))
+        columns = [f"{one:<11.5f}  {half:<14.5f}  {two:<11.5f}" for one, half, two in (student, teacher)]
+        print(f"{rows[0]['step']:>6}   {columns[0]}  {columns[1]}")
 
 
 def show_difference(folder: pathlib.Path) -> None:
-    """The largest difference of a weight, of every network, and the test accuracies."""
-    metrics = [json.loads((folder / name / "metrics.json").read_text()) for name in ("one", "two")]
+    """The largest difference of a weight from the one process, of every network, and the test accuracies."""
     print()
     for file in sorted((folder / "one" / "networks").glob("*.keras")):
-        paths = [folder / name / "networks" / file.name for name in ("one", "two")]
-        one, two = (keras.saving.load_model(path, compile=False).get_weights() for path in paths)
-        difference = max(np.abs(a - b).max() for a, b in zip(one, two, strict=True))
-        largest = max(np.abs(a).max() for a in one)
-        accuracies = [100 * each["test"][file.stem]["accuracy"] for each in metrics]
+        ends = {}
+        for name in ("one", "half", "two"):
+            network = keras.saving.load_model(folder / name / "networks" / file.name, compile=False)
+            metrics = json.loads((folder / name / "metrics.json").read_text())
+            ends[name] = network.get_weights(), 100 * metrics["test"][file.stem]["accuracy"]
+        one, accuracy = ends.pop("one")
         print(
-            f"{file.stem}: weights differ by {difference:.1e} at most, the largest is {largest:.2f}; "
-            f"test accuracy {accuracies[0]:.2f} % and {accuracies[1]:.2f} %"
+            f"{file.stem}: largest weight {max(np.abs(w).max() for w in one):.2f}, test accuracy {accuracy:.2f} %"
         )
+        for name, (weights, accuracy) in ends.items():
+            difference = max(np.abs(a - b).max() for a, b in zip(one, weights, strict=True))
+            print(f"  {name + ':':6} largest difference {difference:.1e}, test accuracy {accuracy:.2f} %")
 
 
 if __name__ == "__main__":
