@@ -129,6 +129,7 @@ def fit(method: Method, data: RunData, settings: RunSettings, folder: RunFolder)
                 f"{name}={getattr(settings, name)} is not a multiple of "
                 f"steps_per_execution={method.steps_per_execution}: choose one that is."
             )
+    method.augmentation = data.augmentation(settings.seed) if method.takes_pictures else None
     folder.restore_checkpoint(method)
     folder.write_history(folder.read_history(until_step=int(method.step.numpy())))
     hooks = [callbacks.StopOnNonFinite(folder), callbacks.WarnOnSilentMask(), callbacks.WarnOnCollapse()]

@@ -58,6 +58,7 @@ def views(source: data_module.Source) -> tuple:
         magnitude=FLAGS.randaugment_magnitude,
         policy=FLAGS.randaugment,
         noise=FLAGS.noise,
+        static_shapes=FLAGS.augment_on == "device",
     )
 
 
@@ -67,7 +68,8 @@ def load_data(run_dir: str) -> training.RunData:
     split_file = pathlib.Path(run_dir) / "split.json"
     split = data_module.load_or_draw_split(split_file, source, **split_options())
     weak, strong = views(source)
-    return training.RunData(source=source, split=split, weak=weak, strong=strong)
+    in_step = FLAGS.augment_on == "device"
+    return training.RunData(source=source, split=split, weak=weak, strong=strong, augment_in_step=in_step)
 
 
 def train(

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -174,6 +175,20 @@ def test_xla_on_several_replicas_is_for_accelerators(monkeypatch, devices, autom
         ValueError, match="jit_compile=True on 2 replicas that are not all GPUs: XLA has no sums"
     ):
         distribute.use_xla(True)
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+def test_a_replica_whose_number_only_the_device_knows_gets_its_rows(monkeypatch, replica):
+    rows = tf.reshape(tf.range(12), [6, 2])
+
+    @tf.function(jit_compile=True)
+    def cut(number):
+        context = types.SimpleNamespace(replica_id_in_sync_group=number)
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
+        return distribute.rows_of_this_replica(rows)
+
+    monkeypatch.setattr(distribute, "replica_count", lambda: 2)
+    assert np.array_equal(cut(tf.constant(replica)), rows[3 * replica : 3 * replica + 3])
 
 
 def test_one_process_writes_and_the_others_read(tmp_path):
