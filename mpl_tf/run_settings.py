@@ -118,9 +118,10 @@ class RunData:
             return None
         return BatchViews(self.weak, self.strong, self.labeled_view, seed)
 
-    def unlabeled(self) -> tf.data.Dataset:
-        """Each unlabeled picture once and not augmented."""
-        return pipeline.picture_batches(self.source.train, self.split.unlabeled)
+    def unlabeled(self, *, share: tuple = (0, 1)) -> tf.data.Dataset:
+        """Each unlabeled picture once and not augmented, or a share of them."""
+        index, count = share
+        return pipeline.picture_batches(self.source.train, self.split.unlabeled[index::count])
 
     def unlabeled_sample(self, count: int) -> np.ndarray:
         """Places of up to `count` unlabeled pictures that no label tells of.

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mpl_tf import callbacks, distribute, models, preemption, workers
 from mpl_tf.data import pipeline
-from mpl_tf.finishing import finish
+from mpl_tf.finishing import finish, finished
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.run_folder import RunFolder
@@ -23,6 +23,7 @@ __all__ = [
     "finetune",
     "finetuning",
     "finish",
+    "finished",
     "fit",
     "make_strategy",
     "run",
@@ -60,7 +61,7 @@ def run(
     folder = RunFolder(settings.run_dir, writes=workers.is_chief(strategy))
     with folder.locked(), workers.lost_workers_named(strategy):
         builders = build, build_baseline, build_teacher
-        return folder.read_metrics() or _run(folder, strategy, data, settings, *builders)
+        return finished(folder, data, settings) or _run(folder, strategy, data, settings, *builders)
 
 
 def _run(folder, strategy, data, settings, build, build_baseline, build_teacher):
@@ -135,7 +136,7 @@ def fit(method: Method, data: RunData, settings: RunSettings, folder: RunFolder)
     hooks = [callbacks.StopOnNonFinite(folder), callbacks.WarnOnSilentMask(), callbacks.WarnOnCollapse()]
     if "generator" in method.roles:
         hooks.append(callbacks.DrawGenerated(folder, data.source.class_names))
-    hooks += [*_hooks_on_unlabeled(data, settings, folder), callbacks.Record(folder)]
+    hooks += [*_hooks_on_unlabeled(method, data, settings, folder), callbacks.Record(folder)]
     if settings.tensorboard and folder.writes:
         hooks.append(keras.callbacks.TensorBoard(folder.path / "tensorboard", write_graph=False))
     validation = workers.whole_dataset(method.distribute_strategy, data.validation())
@@ -174,10 +175,12 @@ def _fit_epochs(method, data, settings, validation, hooks, step):
     )
 
 
-def _hooks_on_unlabeled(data, settings, folder):
+def _hooks_on_unlabeled(method, data, settings, folder):
     if not settings.unlabeled_ratio:
         return
-    yield callbacks.EndEpoch(data.unlabeled())
+    strategy = method.distribute_strategy
+    share = workers.worker_index(strategy), workers.worker_count(strategy)
+    yield callbacks.EndEpoch(data.unlabeled(share=share))
     if settings.confirmation_pictures:
         measured = data.unlabeled_sample(settings.confirmation_pictures)
         if len(measured):

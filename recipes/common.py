@@ -99,14 +99,12 @@ def train(
     course(run)
 
 
-def course(run) -> dict:
+def course(run, *, show_more=None) -> None:
     """The course of every recipe: claim the run folder, load the data, run, show the table.
 
     Args:
         run: takes the run's data and settings and returns what metrics.json holds.
-
-    Returns:
-        That.
+        show_more: takes that and prints what the recipe has to say besides the table.
     """
     # Several processes have to find each other before TensorFlow computes anything.
     chief = workers.is_chief(distribute.make_strategy(FLAGS.strategy))
@@ -116,7 +114,8 @@ def course(run) -> dict:
     metrics = run(load_data(folder), run_settings(folder))
     if chief:
         show(metrics, folder)
-    return metrics
+        if show_more is not None:
+            show_more(metrics)
 
 
 def run_dir() -> str:

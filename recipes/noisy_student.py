@@ -142,7 +142,7 @@ def show_rounds(metrics: dict) -> None:
 
 def main(_):
     """Trains all rounds, evaluates, exports."""
-    show_rounds(common.course(run))
+    common.course(run, show_more=show_rounds)
 
 
 if __name__ == "__main__":
