@@ -83,14 +83,15 @@ def run(
     Raises:
         ValueError: for settings that do not fit the data or the strategy, or labels of which none is confident.
     """
-    distribute.one_process_only("Noisy Student's labeling between rounds", training.make_strategy(settings))
+    strategy = training.make_strategy(settings)
+    distribute.one_process_only("Noisy Student's labeling between rounds", strategy)
     folder = RunFolder(settings.run_dir)
     with folder.locked():
-        return folder.read_metrics() or _run(folder, build_teacher, build_student, data, settings, rounds)
+        builders = build_teacher, build_student
+        return folder.read_metrics() or _run(folder, strategy, *builders, data, settings, rounds)
 
 
-def _run(folder, build_teacher, build_student, data, settings, rounds):
-    strategy = training.make_strategy(settings)
+def _run(folder, strategy, build_teacher, build_student, data, settings, rounds):
     networks, seconds, history = {}, {}, []
 
     with strategy.scope():
@@ -157,7 +158,8 @@ def _label(network, name, number, data, settings, rounds, stage):
 def _select(store, data, rounds, stage):
     """Step 3's pictures: the run's data with the chosen ones as its unlabeled part, and what was chosen."""
     choice = {"threshold": rounds.threshold, "per_class": rounds.per_class, "balance": rounds.balance}
-    rows = selection.select_rows(store.confidence(), store.classes(), store.num_classes, **choice)
+    confidence, classes = store.confidence(), store.classes()
+    rows = selection.select_rows(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]
     report.label_store_picture(
         store,
@@ -170,21 +172,20 @@ def _select(store, data, rounds, stage):
     facts = {
         "labeled_by": store.teacher["network"],
         "pictures": len(store.index),
-        "confident": int((store.confidence() >= rounds.threshold).sum()),
+        "confident": int((confidence >= rounds.threshold).sum()),
         "different_pictures": len(np.unique(chosen)),
         "drawn_from": len(chosen),
-        "wrong_share": _wrong_share(store, data, rows),
+        "wrong_share": _wrong_share(classes[rows], data.source.train.labels[chosen]),
     }
     split = dataclasses.replace(data.split, unlabeled=chosen)
     targets = store.targets(len(data.source.train))
     return dataclasses.replace(data, split=split, targets=targets), facts
 
 
-def _wrong_share(store, data, rows):
+def _wrong_share(classes, truth):
     """Of the chosen labels whose truth is known, the share that is wrong: to look at, never to choose by."""
-    truth = np.asarray(data.source.train.labels)[store.index[rows]]
     known = truth >= 0
-    return float((store.classes()[rows] != truth)[known].mean()) if known.any() else None
+    return float((classes != truth)[known].mean()) if known.any() else None
 
 
 def weights_digest(network: keras.Model) -> str:
