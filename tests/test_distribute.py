@@ -88,8 +88,8 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_does(tmp_path):
         for name in set(one) - {"seconds"}:
             assert float(one[name] or 0) == pytest.approx(float(two[name] or 0), abs=1e-4), name
     metrics = [RunFolder(tmp_path / name / "run").read_metrics() for name in ("one", "two")]
-    assert metrics[0]["test"]["student"]["loss"] == pytest.approx(
-        metrics[1]["test"]["student"]["loss"], abs=1e-5
+    assert metrics[0]["test"]["student"]["nll"] == pytest.approx(
+        metrics[1]["test"]["student"]["nll"], abs=1e-5
     )
     assert (tmp_path / "two" / "exported" / "1" / "saved_model.pb").exists()
     assert not (tmp_path / "two" / "exported" / "2").exists()

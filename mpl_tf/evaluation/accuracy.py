@@ -56,8 +56,7 @@ def evaluate(network: keras.Model, batches: tf.data.Dataset, *, classes: Sequenc
         `accuracy`: the share of correct predictions, in 0…1.
         `standard_error`: that of the accuracy p on n pictures drawn independently, √(p (1 − p) / n).
         `top5_accuracy`: the share of labels among the five most likely classes, where K is above 5.
-        `loss`: mean cross-entropy, in nats.
-        `nll`: the same under its name in the literature on calibration, negative log-likelihood.
+        `nll`: negative log-likelihood, the mean cross-entropy in nats.
         `brier`: mean Σ_k (p_k − [k = label])², in 0…2.
         `ece`: expected calibration error, see `expected_calibration_error`.
         `count`: n.
@@ -131,13 +130,12 @@ def summarize(result: Outcomes, num_classes: int) -> dict:
     """
     pairs = np.bincount(result.label * num_classes + result.prediction, minlength=num_classes**2)
     confusion = pairs.reshape(num_classes, num_classes)
-    count, accuracy, loss = len(result.label), float(result.correct.mean()), float(result.loss.mean())
+    count, accuracy = len(result.label), float(result.correct.mean())
     return {
         "accuracy": accuracy,
         "standard_error": math.sqrt(accuracy * (1.0 - accuracy) / count),
         **({"top5_accuracy": float(result.in_top.mean())} if num_classes > TOP else {}),
-        "loss": loss,
-        "nll": loss,
+        "nll": float(result.loss.mean()),
         "brier": float(result.brier.mean()),
         "ece": calibration.expected_calibration_error(result.confidence, result.correct),
         "count": count,
