@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from mpl_tf import checks, data, evaluation, files
+from mpl_tf import data, evaluation, files
 from mpl_tf.run_folder import RunFolder
 from recipes import common, evaluation_tables, finished, shared_flags, start
 
@@ -89,31 +89,22 @@ def load_networks() -> dict[str, keras.Model]:
         FileNotFoundError: for a file that is missing.
         ValueError: for a role that the run does not have.
     """
+    given = FLAGS.baseline is not None
+    files = {baseline_role(): pathlib.Path(FLAGS.baseline)} if given and is_file(FLAGS.baseline) else {}
     if FLAGS.network:
-        if FLAGS.baseline and not is_file(FLAGS.baseline):
+        if given and not files:
             raise ValueError(
                 f"--baseline={FLAGS.baseline} is a role, and --network has none: --baseline needs a .keras file."
             )
-        paths = {pathlib.Path(FLAGS.network).stem: pathlib.Path(FLAGS.network)}
-    else:
-        roles = classifiers(RunFolder(FLAGS.run_dir).read_metrics())
-        wanted = list(FLAGS.roles or roles)
-        if FLAGS.baseline and not is_file(FLAGS.baseline):
-            wanted = list(dict.fromkeys([*wanted, FLAGS.baseline]))
-        for role in wanted:
-            checks.one_of("role", role, roles)
-        paths = {role: pathlib.Path(FLAGS.run_dir) / "networks" / f"{role}.keras" for role in wanted}
-    if FLAGS.baseline and baseline_role() not in paths:
-        paths[baseline_role()] = pathlib.Path(FLAGS.baseline)
-    for path in paths.values():
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: give a .keras file, or a role of a run.")
-    return {role: keras.saving.load_model(path, compile=False) for role, path in paths.items()}
-
-
-def classifiers(metrics: dict) -> list[str]:
-    """The roles of a run that were evaluated at its end; a generator, say, is no classifier."""
-    return list(next(metrics[domain] for domain in ("test", "validation") if domain in metrics))
+        network = pathlib.Path(FLAGS.network)
+        return finished.load({network.stem: network, **files})
+    folder = RunFolder(FLAGS.run_dir)
+    roles = list(FLAGS.roles or finished.classifiers(folder))
+    if given and not files and FLAGS.baseline not in roles:
+        roles.append(FLAGS.baseline)
+    # The file first: it is the one whose name may be wrong.
+    baseline = finished.load(files)
+    return finished.networks(folder, roles) | baseline
 
 
 def is_file(baseline: str) -> bool:

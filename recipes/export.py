@@ -39,7 +39,8 @@ def main(_):
     folder = training.RunFolder(FLAGS.run_dir)
     finished.adopt_flags(folder)
     run = common.load_data(FLAGS.run_dir)
-    role, network = load_network(folder)
+    role = FLAGS.role or export.default_role(finished.classifiers(folder))
+    network = finished.networks(folder, [role])[role]
     metrics = folder.read_metrics()
     described = {
         "name": pathlib.Path(FLAGS.export_dir).name,
@@ -58,15 +59,6 @@ def main(_):
         print(f"\n{run.split.name}, {len(run.split.validation):,} validation pictures, {role}\n")
         print(report.table([measurement.row() for measurement in measured]))
     print(f"\nexported {role}: {version}\nmodel card: {version / 'card.md'}")
-
-
-def load_network(folder: training.RunFolder) -> tuple[str, keras.Model]:
-    """The role that is exported and its network."""
-    paths = {path.stem: path for path in sorted((folder.path / "networks").glob("*.keras"))}
-    role = FLAGS.role or export.default_role(paths)
-    if role not in paths:
-        raise ValueError(f"The run has no network {role!r}: choose --role among {', '.join(paths)}.")
-    return role, keras.saving.load_model(paths[role], compile=False)
 
 
 def write_litert(network: keras.Model, folder: pathlib.Path, run: training.RunData) -> list:

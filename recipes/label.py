@@ -15,7 +15,7 @@ from absl import flags
 from mpl_tf import checks, data, distribute, labeling, report
 from mpl_tf.data import LabelStore
 from mpl_tf.models import rebuilding
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -79,7 +79,7 @@ def main(_):
             training=FLAGS.teacher_noise,
             view=view,
             seed=FLAGS.seed,
-            jit_compile=common.jit_compile(),
+            jit_compile=builders.jit_compile(),
             verbose=common.verbose(),
         )
     missing = store.missing()

@@ -71,7 +71,7 @@ def test_a_run_is_evaluated_on_its_own_pictures_and_keeps_its_metrics(folder, tm
     expected = evaluation.evaluate(network, data.evaluation_batches(source.test))
     assert set(student["clean"]) == set(expected)
     assert student["clean"]["confusion"] == expected["confusion"]
-    assert student["clean"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert student["clean"]["nll"] == pytest.approx(expected["nll"], rel=1e-5)
     split = data.draw_split(source, num_labeled=20, seed=3)
     held_out = data.evaluation_batches(source.train, split.validation)
     temperature = evaluation.fit_temperature(*evaluation.predict(network, held_out))

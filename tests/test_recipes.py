@@ -334,5 +334,5 @@ def test_supervised_then_export(tmp_path):
     assert answer["classes"].shape == (1, 3)
 
     refused = run("export", *options, "--role=finetuned", "--litert=int8", expect_success=False).stderr
-    assert "The run has no network 'finetuned': choose --role among student" in refused
+    assert "role='finetuned' is unknown: Choose one of 'student'" in refused
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1"]
