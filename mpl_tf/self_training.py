@@ -151,6 +151,7 @@ def _label(network, name, number, data, settings, rounds, stage):
         view=rounds.teacher_view,
         seed=settings.seed + number,
         jit_compile=settings.jit_compile,
+        verbose=settings.verbose,
     )
     return store
 

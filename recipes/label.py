@@ -20,6 +20,7 @@ from recipes import builders, common, shared_flags, start
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
+shared_flags.define_progress_flag("labeling")
 
 flags.DEFINE_string("network", None, "The .keras file that labels, as runs leave it in networks/.")
 flags.DEFINE_string("store", None, "Folder of the labels.")
@@ -40,7 +41,6 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
 flags.DEFINE_enum("strategy", "default", ["default", "mirrored"], "One device, or all of this machine.")
-flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], "What is printed while labeling.")
 flags.DEFINE_float(
     "threshold", 0.3, "Confidence from which the table and the picture count as kept.", 0.0, 1.0
 )

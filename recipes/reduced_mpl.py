@@ -64,7 +64,8 @@ def label(data: training.RunData, folder: pathlib.Path) -> data_module.LabelStor
         teacher={"file": FLAGS.teacher},
         fingerprint=data.source.train.fingerprint(),
     )
-    labeling.label(teacher, data.source.train, store, jit_compile=builders.jit_compile())
+    options = {"jit_compile": builders.jit_compile(), "verbose": common.verbose()}
+    labeling.label(teacher, data.source.train, store, **options)
     return store
 
 

@@ -88,6 +88,10 @@ def test_a_run_is_evaluated_on_its_own_pictures_and_keeps_its_metrics(folder, tm
     assert student["corruptions"]["mce"] == mce
     assert student["natural_adversarial"]["classes"] == ["3", "7"]
     for text in (
+        "accuracy and calibration: 1,008 of 1,008 pictures, ",
+        "corruptions: 375 of 375 pictures, ",
+        "perturbations: 50 of 50 pictures, ",
+        "FGSM: 10 of 10 pictures, ",
         "360 test pictures",
         "ECE % after",
         "mCE %, supervised = 100",
