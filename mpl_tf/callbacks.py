@@ -3,6 +3,7 @@
 import math
 import time
 import warnings
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -71,6 +72,27 @@ class EndEpoch(keras.callbacks.Callback):
         self.model.end_epoch(self.unlabeled)
 
 
+class PseudoLabeled(NamedTuple):
+    """What a method labels some unlabeled pictures with.
+
+    Attributes:
+        index: int64 `[n]`, their places among the training pictures.
+        label: int `[n]`, their classes, -1 where unknown; for judging the labels only.
+        prediction: int64 `[n]`, the most likely class.
+        confidence: float32 `[n]`, its probability; 0 for a picture that has no label yet.
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Bool `[n]`, whether a label is another than the class, as far as both are known."""
+        return (self.label >= 0) & (self.confidence > 0.0) & (self.prediction != self.label)
+
+
 class ConfirmationBias(keras.callbacks.Callback):
     """Adds to each epoch's logs how many of the labels that a method is confident of are wrong.
 
@@ -82,9 +104,11 @@ class ConfirmationBias(keras.callbacks.Callback):
     With a folder, the shares of the predicted classes go into `pseudo_label_classes.csv`: a row per epoch with the
     `step`, the number of `pictures` that have a label, and a column 0…K-1 per class.
 
+    After each epoch, `measured` is the `PseudoLabeled` pictures of that epoch, for callbacks that stand after it.
+
     Args:
-        batches: unlabeled pictures, not augmented, `{"image", "label", "index"}`, with the label -1 where the class
-            is unknown to us too. The classes are used for nothing else.
+        batches: unlabeled pictures, at least one, not augmented, `{"image", "label", "index"}`, with the label -1
+            where the class is unknown to us too. The classes are used for nothing else.
         threshold: in 0…1.
         folder: where the classes are recorded; None records none.
     """
@@ -92,6 +116,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     def __init__(self, batches: tf.data.Dataset, threshold: float = 0.95, folder: RunFolder | None = None):
         super().__init__()
         self.batches, self.threshold, self.folder = batches, threshold, folder
+        self.measured = None
 
     def set_model(self, model):
         """Compiles the method's labeling, for the epochs of one `fit`."""
@@ -100,24 +125,27 @@ class ConfirmationBias(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Labels the pictures as the method would, and counts."""
-        count = confident = known = wrong = predicted = 0
+        found, num_classes = self._label_all()
+        # A row of zeros is a picture without a label.
+        chosen = (found.confidence >= self.threshold) & (found.confidence > 0.0)
+        judged = chosen & (found.label >= 0)
+        if logs is not None:
+            logs["confident_share"] = float(chosen.mean())
+            if judged.any():
+                logs["confirmation_bias"] = float(found.wrong[judged].mean())
+        if self.folder is not None:
+            labeled = found.prediction[found.confidence > 0.0]
+            self._record(epoch, np.bincount(labeled, minlength=num_classes))
+        self.measured = found
+
+    def _label_all(self):
+        """What the method says of each picture, and the number of classes."""
+        parts = []
         for batch in self.batches:
-            probabilities = np.asarray(self.label(batch["image"], batch["index"]))
-            confidences, classes = probabilities.max(axis=-1), probabilities.argmax(axis=-1)
-            # A row of zeros is a picture without a label.
-            chosen = (confidences >= self.threshold) & (confidences > 0.0)
-            judged = chosen & (np.asarray(batch["label"]) >= 0)
-            count += len(chosen)
-            confident += int(chosen.sum())
-            known += int(judged.sum())
-            wrong += int((classes != np.asarray(batch["label"]))[judged].sum())
-            predicted += np.bincount(classes[confidences > 0.0], minlength=probabilities.shape[-1])
-        if logs is not None and count:
-            logs["confident_share"] = confident / count
-            if known:
-                logs["confirmation_bias"] = wrong / known
-        if self.folder is not None and count:
-            self._record(epoch, predicted)
+            found = np.asarray(self.label(batch["image"], batch["index"]))
+            known = (np.asarray(batch[key]) for key in ("index", "label"))
+            parts.append((*known, found.argmax(axis=-1), found.max(axis=-1)))
+        return PseudoLabeled(*map(np.concatenate, zip(*parts, strict=True))), found.shape[-1]
 
     def _record(self, epoch, predicted):
         """Appends to the rows before this step; a killed epoch's row, which is made again, is left out."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from mpl_tf import callbacks, distribute, generator_callbacks, models, preemption
+from mpl_tf import callbacks, distribute, generator_callbacks, models, preemption, tensorboard
 from mpl_tf.data import pipeline
 from mpl_tf.finishing import finish
 from mpl_tf.methods.base import Method
@@ -175,15 +175,16 @@ def _hooks(method, data, settings, folder):
     if "generator" in method.roles:
         yield generator_callbacks.WarnOnCollapse()
         yield generator_callbacks.DrawGenerated(folder, data.source.class_names)
+    bias = None
     if settings.unlabeled_ratio:
         yield callbacks.EndEpoch(data.unlabeled())
         measured = data.unlabeled_sample(settings.confirmation_pictures)
         if len(measured):
             batches = pipeline.evaluation_batches(data.source.train, measured)
-            yield callbacks.ConfirmationBias(batches, folder=folder)
-    yield callbacks.Record(folder)
+            yield (bias := callbacks.ConfirmationBias(batches, folder=folder))
     if settings.tensorboard and folder.writes:
-        yield keras.callbacks.TensorBoard(folder.path / "tensorboard", write_graph=False)
+        yield tensorboard.WriteSummaries(folder, data, unlabeled=settings.unlabeled_ratio > 0, bias=bias)
+    yield callbacks.Record(folder)
 
 
 def finetuning(

@@ -17,6 +17,7 @@ from mpl_tf import distribute
 from mpl_tf.data import pipeline
 from mpl_tf.run_folder import RunFolder
 from tests import test_training, tiny
+from tests.test_tensorboard import written
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -87,6 +88,9 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_does(tmp_path):
         assert set(one) == set(two)
         for name in set(one) - {"seconds"}:
             assert float(one[name] or 0) == pytest.approx(float(two[name] or 0), abs=1e-4), name
+    shown = [written(tmp_path / name / "run", "train") for name in ("one", "two")]
+    assert set(shown[0]) == set(shown[1])
+    assert [step for step, _ in shown[1]["loss"]] == [4, 8, 12, 14]
     metrics = [RunFolder(tmp_path / name / "run").read_metrics() for name in ("one", "two")]
     assert metrics[0]["test"]["student"]["nll"] == pytest.approx(
         metrics[1]["test"]["student"]["nll"], abs=1e-5

@@ -43,7 +43,8 @@ def main(folder: str, name: str, *step: str):
         kill_at(int(step[0]))
     path = pathlib.Path(folder)
     changes = {"run_dir": str(path / "run"), "export_dir": str(path / "exported"), "strategy": name}
-    settings = test_training.settings(path, **changes, confirmation_pictures=20, baseline_steps=0, verbose=2)
+    changes |= {"confirmation_pictures": 20, "baseline_steps": 0, "tensorboard": True, "verbose": 2}
+    settings = test_training.settings(path, **changes)
     try:
         metrics = training.run(build, test_training.run_data(), settings)
     except distribute.WorkerLostError as error:
