@@ -19,7 +19,7 @@ from recipes import compare, start
 ROOT = pathlib.Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "recipes" / "presets").glob("*.flags"))
 SMALL = ["--model=mlp", "--labels=20", "--batch_size=10", "--steps=2", "--epoch_steps=1", "--progress=none"]
-SMALL += ["--noreport"]
+SMALL += ["--noreport", "--notensorboard"]
 
 
 def run(recipe, *options, expect_success=True):

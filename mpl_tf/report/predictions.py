@@ -94,9 +94,10 @@ def confusion(
         axes.set(title=title, xlabel="predicted class", ylabel="true class")
         axes.grid(visible=False)
         if len(counts) <= _COUNTS_UP_TO:
-            for (row, column), count in np.ndenumerate(counts):
+            for row, column in np.argwhere(counts):
                 ink = "white" if shares[row, column] > 0.6 else figures.INK
-                axes.text(column, row, count or "", ha="center", va="center", fontsize=7.5, color=ink)
+                style = {"ha": "center", "va": "center", "fontsize": 7.5, "color": ink}
+                axes.text(column, row, counts[row, column], **style)
         if len(counts) <= _NAMES_UP_TO:
             names = [short(name, 12) for name in class_names]
             axes.set_xticks(range(len(names)), names, rotation=90 * (max(map(len, names)) > 2))
