@@ -3,6 +3,7 @@
 from mpl_tf import (
     callbacks,
     data,
+    distribute,
     evaluation,
     export,
     feedback,
@@ -14,6 +15,7 @@ from mpl_tf import (
     schedules,
     self_training,
     training,
+    workers,
 )
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.dafl import DataFreeLearning
@@ -39,6 +41,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "data",
+    "distribute",
     "evaluation",
     "export",
     "feedback",
@@ -50,4 +53,5 @@ __all__ = [
     "schedules",
     "self_training",
     "training",
+    "workers",
 ]

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from mpl_tf import checks, distribute, labeling, report, training
+from mpl_tf import checks, distribute, labeling, report, training, workers
 from mpl_tf.data import label_store, selection
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
@@ -84,7 +84,7 @@ def run(
         ValueError: for settings that do not fit the data or the strategy, or labels of which none is confident.
     """
     strategy = training.make_strategy(settings)
-    distribute.one_process_only("Noisy Student's labeling between rounds", strategy)
+    workers.one_process_only("Noisy Student's labeling between rounds", strategy)
     folder = RunFolder(settings.run_dir)
     with folder.locked():
         builders = build_teacher, build_student

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from mpl_tf import callbacks, distribute, generator_callbacks, models, preemption, tensorboard
+from mpl_tf import callbacks, distribute, generator_callbacks, models, preemption, tensorboard, workers
 from mpl_tf.data import pipeline
 from mpl_tf.finishing import finish
 from mpl_tf.methods.base import Method
@@ -54,11 +54,11 @@ def run(
 
     Raises:
         ValueError: for settings that do not fit the data or the strategy.
-        distribute.WorkerLostError: when another process that trains along has ended.
+        workers.WorkerLostError: when another process that trains along has ended.
     """
     strategy = make_strategy(settings)
-    folder = RunFolder(settings.run_dir, writes=distribute.is_chief(strategy))
-    with folder.locked(), distribute.lost_workers_named(strategy):
+    folder = RunFolder(settings.run_dir, writes=workers.is_chief(strategy))
+    with folder.locked(), workers.lost_workers_named(strategy):
         builders = build, build_baseline, build_teacher
         return folder.read_metrics() or _run(folder, strategy, data, settings, *builders)
 
@@ -101,7 +101,7 @@ def _run(folder, strategy, data, settings, build, build_baseline, build_teacher)
     networks = {role: distribute.local_copy(network, strategy) for role, network in networks.items()}
     if folder.writes:
         finish(folder, data, settings, networks, **facts)
-    distribute.wait_for_all(strategy)
+    workers.wait_for_all(strategy)
     return folder.read_metrics()
 
 
@@ -132,7 +132,7 @@ def fit(method: Method, data: RunData, settings: RunSettings, folder: RunFolder)
     folder.restore_checkpoint(method)
     folder.write_history(folder.read_history(until_step=int(method.step.numpy())))
     hooks = list(_hooks(method, data, settings, folder))
-    validation = distribute.whole_dataset(method.distribute_strategy, data.validation())
+    validation = workers.whole_dataset(method.distribute_strategy, data.validation())
     with preemption.StopOnSigterm(method, folder) as stop:
         while (step := int(method.step.numpy())) < settings.steps:
             _fit_epochs(method, data, settings, folder, validation, [*hooks, stop], step)
@@ -157,7 +157,7 @@ def _fit_epochs(method, data, settings, folder, validation, hooks, step):
     else:
         make_batches = functools.partial(pipeline.numbered_batches, settings.batch_size, start=step)
     method.fit(
-        distribute.dealt_batches(method.distribute_strategy, make_batches),
+        workers.dealt_batches(method.distribute_strategy, make_batches),
         initial_epoch=epoch,
         epochs=whole if steps == settings.epoch_steps else epoch + 1,
         steps_per_epoch=steps,

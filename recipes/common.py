@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import distribute, report, training
+from mpl_tf import distribute, report, training, workers
 from recipes import builders
 
 FLAGS = flags.FLAGS
@@ -106,7 +106,7 @@ def course(run) -> dict:
         That.
     """
     # Several processes have to find each other before TensorFlow computes anything.
-    chief = distribute.is_chief(distribute.make_strategy(FLAGS.strategy))
+    chief = workers.is_chief(distribute.make_strategy(FLAGS.strategy))
     folder = run_dir()
     claim(folder, writes=chief)
     prepare()

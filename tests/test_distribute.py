@@ -154,13 +154,30 @@ def test_a_tpu_that_is_not_there_is_refused(monkeypatch):
         distribute.make_strategy("tpu")
 
 
-def test_xla_on_several_replicas_is_refused(monkeypatch):
-    monkeypatch.setattr(distribute, "replica_count", lambda: 2)
+class ReplicasOn:
+    """As much of a strategy as the choice of XLA looks at."""
+
+    def __init__(self, *devices):
+        self.num_replicas_in_sync, self.extended = len(devices), self
+        self.worker_devices = devices
+
+
+@pytest.mark.parametrize(
+    ("devices", "automatic"),
+    [(("/gpu:0", "/gpu:1"), True), (("/cpu:0", "/cpu:1"), False), (("/gpu:0", "/cpu:0"), False)],
+)
+def test_xla_on_several_replicas_is_for_accelerators(monkeypatch, devices, automatic):
+    strategy = ReplicasOn(*(device.upper() for device in devices))
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    assert distribute.use_xla("auto") is automatic
+    assert distribute.use_xla(False) is False
+    if automatic:
+        assert distribute.use_xla(True) is True
+        return
     with pytest.raises(
-        ValueError, match="jit_compile=True on 2 replicas: XLA compiles a step for one device"
+        ValueError, match="jit_compile=True on 2 replicas that are not all GPUs: XLA has no sums"
     ):
         distribute.use_xla(True)
-    assert distribute.use_xla("auto") is False
 
 
 def test_one_process_writes_and_the_others_read(tmp_path):

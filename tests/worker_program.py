@@ -8,7 +8,7 @@ import pathlib
 import signal
 import sys
 
-from mpl_tf import distribute
+from mpl_tf import distribute, workers
 
 # Before anything is computed: collective operations are set up when TensorFlow starts.
 if __name__ == "__main__":
@@ -47,7 +47,7 @@ def main(folder: str, name: str, *step: str):
     settings = test_training.settings(path, **changes)
     try:
         metrics = training.run(build, test_training.run_data(), settings)
-    except distribute.WorkerLostError as error:
+    except workers.WorkerLostError as error:
         print(f"WorkerLostError: {error}", flush=True)
         os._exit(1)
     print(f"accuracy {metrics['test']['student']['accuracy']}", flush=True)

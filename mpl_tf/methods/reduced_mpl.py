@@ -126,7 +126,9 @@ class ReducedMetaPseudoLabels(Method):
 
             with calibrator_tape.stop_recording():
                 # ŷ_u, without a gradient: it returns below, as the feedback.
-                targets, sampled_labels = self._label(teacher_logits)
+                targets, sampled_labels = sampling.student_targets(
+                    teacher_logits, self.student_labels, seed=self.seed, step=self.step.value
+                )
 
                 # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
                 before = student_feedback.Snapshot(self.student, self.student_optimizer)
@@ -176,13 +178,6 @@ class ReducedMetaPseudoLabels(Method):
             student_gradient_norm=student_norm,
             **metrics,
         )
-
-    def _label(self, teacher_logits):
-        """Step 1: the targets `[N, K]` for the student, and the draw `[N]` behind them where there is one."""
-        if self.student_labels == "soft":
-            return tf.nn.softmax(teacher_logits), None
-        sampled_labels = sampling.categorical(teacher_logits, seed=self.seed, step=self.step.value)
-        return tf.one_hot(sampled_labels, teacher_logits.shape[1]), sampled_labels
 
 
 def _logarithm(probabilities):

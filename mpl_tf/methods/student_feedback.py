@@ -126,16 +126,20 @@ def on_teacher_logits(
 
 
 def _slopes(settings, unlabeled_logits, before, direction, student_logits):
+    # TensorFlow would start this pass, which needs the old weights only, beside the student's own, and hold the
+    # activations of both.
+    with tf.control_dependencies(direction):
+        weights = [tf.identity(weight) for weight in before.weights]
     if settings.finite_difference:
-        return feedback.finite_difference(unlabeled_logits, before.weights, direction, outputs=student_logits)
+        return feedback.finite_difference(unlabeled_logits, weights, direction, outputs=student_logits)
     derivative = feedback.directional_derivative
     if distribute.replica_count() > 1:
         derivative = feedback.directional_derivative_by_reverse
     if before.loss_scale is None:
-        return derivative(unlabeled_logits, before.weights, direction)
+        return derivative(unlabeled_logits, weights, direction)
     # The derivative is linear in the direction, whose numbers may be too small for float16.
     length = tf.maximum(tf.linalg.global_norm(direction), 1e-12)
-    return length * derivative(unlabeled_logits, before.weights, [slope / length for slope in direction])
+    return length * derivative(unlabeled_logits, weights, [slope / length for slope in direction])
 
 
 def _per_example(settings, teacher_logits, slopes, learning_rate):

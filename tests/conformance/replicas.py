@@ -59,12 +59,48 @@ def compare(case, strategy) -> dict:
     }
 
 
+def several_steps_per_call(strategy) -> dict:
+    """Two replicas that make two steps per call from Python, until the data end in the third call, against one."""
+    case = CASES["mpl per_example"]
+    results = []
+    for steps in (1, 2):
+        with strategy.scope():
+            method = case.compiled(tiny.plain_network, steps_per_execution=steps)
+        history = method.fit(case.data(batches=5), verbose=0).history
+        results.append((tiny.values(method.weights), history))
+    (weights, one), (others, two) = results
+    return {
+        "steps": int(method.step.numpy()),
+        "weights apart": largest_difference(weights, others),
+        "metrics": [sorted(one), sorted(two)],
+    }
+
+
+def xla_is_inside_of_the_replicas(strategy) -> str:
+    """What a step that XLA cannot compile says where each replica's step is to be compiled."""
+
+    def step(data):
+        return {"length": tf.strings.length(tf.strings.as_string(tf.reduce_sum(data)))}
+
+    data = tf.data.Dataset.from_tensors(tf.ones([2])).repeat()
+    iterator = iter(strategy.experimental_distribute_dataset(data.batch(2)))
+    distribute.train_function(step, strategy, steps=2, jit_compile=False)(iterator)
+    try:
+        distribute.train_function(step, strategy, steps=2, jit_compile=True)(iterator)
+    except tf.errors.InvalidArgumentError as error:
+        return str(error)
+    return "compiled"
+
+
 def main(names: list[str]):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     # One strategy for all: a second one in the same process mixes up its collective operations.
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    print(json.dumps({name: compare(CASES[name], strategy) for name in names}))
+    measured = {name: compare(CASES[name], strategy) for name in names}
+    measured["several steps per call"] = several_steps_per_call(strategy)
+    measured["xla"] = xla_is_inside_of_the_replicas(strategy)
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -113,6 +113,18 @@ def test_replicas_agree_on_weights_and_moving_statistics(on_two_replicas, name):
     assert on_two_replicas[name]["replicas apart"] == 0.0
 
 
+def test_several_steps_per_call_on_two_replicas_are_those_of_single_calls(on_two_replicas):
+    measured = on_two_replicas["several steps per call"]
+    assert measured["steps"] == 5
+    assert measured["weights apart"] == 0.0
+    single, several = measured["metrics"]
+    assert single == several
+
+
+def test_xla_compiles_each_replica_and_not_all_together(on_two_replicas):
+    assert "unsupported operations" in on_two_replicas["xla"]
+
+
 @pytest.mark.parametrize("name", ON_SEVERAL_REPLICAS)
 def test_each_picture_is_predicted_once_on_several_replicas(on_two_replicas, name):
     assert on_two_replicas[name]["rows predicted"] == 7
