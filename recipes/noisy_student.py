@@ -10,7 +10,7 @@ from absl import flags
 from mpl_tf import data as data_module
 from mpl_tf import report, self_training, training
 from mpl_tf.methods.noisy_student import NoisyStudent
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -71,14 +71,14 @@ def models() -> list[str]:
 
 def build_teacher(data: training.RunData):
     """The compiled first teacher."""
-    return common.build_supervised(
+    return builders.supervised(
         data, steps=FLAGS.teacher_steps or FLAGS.steps, model=FLAGS.teacher_model or FLAGS.model
     )
 
 
 def build_student(number: int, teacher, data: training.RunData) -> NoisyStudent:
     """The compiled student of a round."""
-    student = common.network(models()[number - 1], data, seed=FLAGS.seed + number, noise=FLAGS.model_noise)
+    student = builders.network(models()[number - 1], data, seed=FLAGS.seed + number, noise=FLAGS.model_noise)
     if FLAGS.initialize == "teacher":
         copy_weights(teacher, student)
     method = NoisyStudent(
@@ -86,9 +86,9 @@ def build_student(number: int, teacher, data: training.RunData) -> NoisyStudent:
         targets=FLAGS.targets,
         labeled_weight=FLAGS.labeled_weight,
         unlabeled_weight=FLAGS.unlabeled_weight,
-        **common.regularization(),
+        **builders.regularization(),
     )
-    method.compile(common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **common.compile_options())
+    method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method
 
 

@@ -123,6 +123,11 @@ def define_run_flags():
     flags.DEFINE_string("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
     flags.DEFINE_string("export_dir", None, "Exports the student as <export_dir>/<version>/.")
     flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
-    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], "What is printed while training.")
+    define_progress_flag("training")
     flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")
     flags.DEFINE_bool("report", True, "Draw <run_dir>/report.html at the end.")
+
+
+def define_progress_flag(work: str):
+    """What is printed during some work."""
+    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], f"What is printed while {work}.")

@@ -21,6 +21,7 @@ from mpl_tf.data import pipeline
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.run_folder import RunFolder
 from tests import test_training, tiny
+from tests.test_tensorboard import written
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -119,7 +120,10 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_does(ends):
         assert set(left) == set(right)
         for name in set(left) - {"seconds"}:
             assert float(left[name] or 0) == pytest.approx(float(right[name] or 0), abs=1e-4), name
-    losses = [RunFolder(folder / "run").read_metrics()["test"]["student"]["loss"] for folder in (one, two)]
+    shown = [written(folder / "run", "train") for folder in (one, two)]
+    assert set(shown[0]) == set(shown[1])
+    assert [step for step, _ in shown[1]["loss"]] == [4, 8, 12, 14]
+    losses = [RunFolder(folder / "run").read_metrics()["test"]["student"]["nll"] for folder in (one, two)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert [path.name for path in (two / "exported").iterdir()] == ["1"]
 
