@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mpl_tf import distribute, evaluation, export, report
 from mpl_tf.models.digest import weights_digest
+from mpl_tf.progress import Progress
 from mpl_tf.run_folder import RunFolder
 from mpl_tf.run_settings import RunData, RunSettings
 
@@ -27,12 +28,7 @@ def finish(folder: RunFolder, data: RunData, settings: RunSettings, networks: di
     Returns:
         What metrics.json holds.
     """
-    metrics = {}
-    for domain, batches in (("validation", data.validation()), ("test", data.test())):
-        if batches is not None:
-            metrics[domain] = {
-                role: evaluation.evaluate(network, batches) for role, network in networks.items()
-            }
+    metrics = _evaluate(data, networks, settings.verbose)
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():
@@ -51,6 +47,21 @@ def finish(folder: RunFolder, data: RunData, settings: RunSettings, networks: di
     if settings.report:
         draw_page(folder, data, networks)
     return metrics
+
+
+def _evaluate(data, networks, verbose):
+    """Domain → role → numbers."""
+    domains = {"validation": data.validation(), "test": data.test()}
+    count = len(data.split.validation) + len(data.source.test or ())
+    with Progress(count * len(networks), "evaluation", verbose=verbose) as progress:
+        return {
+            domain: {
+                role: evaluation.evaluate(network, batches, advance=progress.add)
+                for role, network in networks.items()
+            }
+            for domain, batches in domains.items()
+            if batches is not None
+        }
 
 
 def finished(folder: RunFolder, data: RunData, settings: RunSettings) -> dict | None:

@@ -169,7 +169,7 @@ def _label(network, name, number, data, settings, rounds, stage, strategy):
             view=rounds.teacher_view,
             seed=settings.seed + number,
             jit_compile=settings.jit_compile,
-            verbose="auto" if stage.writes else 0,
+            verbose=settings.verbose if stage.writes else 0,
         )
     workers.wait_for_all(strategy)
     if stage.writes:
@@ -180,7 +180,8 @@ def _label(network, name, number, data, settings, rounds, stage, strategy):
 def _select(store, data, rounds, stage):
     """Step 3's pictures: the run's data with the chosen ones as its unlabeled part, and what was chosen."""
     choice = {"threshold": rounds.threshold, "per_class": rounds.per_class, "balance": rounds.balance}
-    rows = selection.select_rows(store.confidence(), store.classes(), store.num_classes, **choice)
+    confidence, classes = store.confidence(), store.classes()
+    rows = selection.select_rows(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]
     if stage.writes:
         report.label_store_picture(
@@ -194,18 +195,17 @@ def _select(store, data, rounds, stage):
     facts = {
         "labeled_by": store.teacher["network"],
         "pictures": len(store.index),
-        "confident": int((store.confidence() >= rounds.threshold).sum()),
+        "confident": int((confidence >= rounds.threshold).sum()),
         "different_pictures": len(np.unique(chosen)),
         "drawn_from": len(chosen),
-        "wrong_share": _wrong_share(store, data, rows),
+        "wrong_share": _wrong_share(classes[rows], data.source.train.labels[chosen]),
     }
     split = dataclasses.replace(data.split, unlabeled=chosen)
     targets = store.targets(len(data.source.train))
     return dataclasses.replace(data, split=split, targets=targets), facts
 
 
-def _wrong_share(store, data, rows):
+def _wrong_share(classes, truth):
     """Of the chosen labels whose truth is known, the share that is wrong: to look at, never to choose by."""
-    truth = np.asarray(data.source.train.labels)[store.index[rows]]
     known = truth >= 0
-    return float((store.classes()[rows] != truth)[known].mean()) if known.any() else None
+    return float((classes != truth)[known].mean()) if known.any() else None

@@ -21,6 +21,7 @@ from mpl_tf.data import pipeline
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.run_folder import RunFolder
 from tests import test_training, tiny
+from tests.test_tensorboard import written
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -119,7 +120,10 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_does(ends):
         assert set(left) == set(right)
         for name in set(left) - {"seconds"}:
             assert float(left[name] or 0) == pytest.approx(float(right[name] or 0), abs=1e-4), name
-    losses = [RunFolder(folder / "run").read_metrics()["test"]["student"]["loss"] for folder in (one, two)]
+    shown = [written(folder / "run", "train") for folder in (one, two)]
+    assert set(shown[0]) == set(shown[1])
+    assert [step for step, _ in shown[1]["loss"]] == [4, 8, 12, 14]
+    losses = [RunFolder(folder / "run").read_metrics()["test"]["student"]["nll"] for folder in (one, two)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert [path.name for path in (two / "exported").iterdir()] == ["1"]
 
@@ -262,6 +266,20 @@ def test_xla_on_several_replicas_is_for_accelerators(monkeypatch, devices, autom
         ValueError, match="jit_compile=True on 2 replicas that are not all GPUs: XLA has no sums"
     ):
         distribute.use_xla(True)
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+def test_a_replica_whose_number_only_the_device_knows_gets_its_rows(monkeypatch, replica):
+    rows = tf.reshape(tf.range(12), [6, 2])
+
+    @tf.function(jit_compile=True)
+    def cut(number):
+        context = types.SimpleNamespace(replica_id_in_sync_group=number)
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
+        return distribute.rows_of_this_replica(rows)
+
+    monkeypatch.setattr(distribute, "replica_count", lambda: 2)
+    assert np.array_equal(cut(tf.constant(replica)), rows[3 * replica : 3 * replica + 3])
 
 
 # --- what an error means -----------------------------------------------------------------------------------

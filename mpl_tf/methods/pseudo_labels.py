@@ -131,6 +131,7 @@ class PseudoLabels(Method):
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
+        data = self.views(data)
         refusals.training_batch(data, self.student, unlabeled=True, index=self.keeps_labels)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, unlabeled = data["unlabeled"]["weak"], data["unlabeled"][self.view]
