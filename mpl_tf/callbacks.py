@@ -60,7 +60,8 @@ class EndEpoch(keras.callbacks.Callback):
     Stands before `Record`, so that a checkpoint holds what the next epoch starts from.
 
     Args:
-        unlabeled: each unlabeled picture once and not augmented, `mpl_tf.data.picture_batches`.
+        unlabeled: each unlabeled picture once and not augmented, `mpl_tf.data.picture_batches`. Where several
+            processes train together, this one's share of them is enough.
     """
 
     def __init__(self, unlabeled: tf.data.Dataset):

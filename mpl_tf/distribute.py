@@ -51,7 +51,9 @@ def rows_of_this_replica(global_rows: tf.Tensor) -> tf.Tensor:
         return global_rows
     rows = (global_rows.shape[0] or tf.shape(global_rows)[0]) // count
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return global_rows[replica * rows : (replica + 1) * rows]
+    # Not global_rows[…]: on a TPU the replica's number is known when the step runs, and the size has to be before.
+    first = [replica * rows] + [0] * (global_rows.shape.rank - 1)
+    return tf.slice(global_rows, first, [rows, *global_rows.shape[1:]])
 
 
 def average_moving_statistics(variables: Sequence) -> None:
@@ -224,6 +226,10 @@ def as_logs(trackers: Sequence) -> dict:
     (keras-team/keras issue 20585).
     """
     logs = {tracker.name: tracker.result() for tracker in trackers}
+    if not tf.distribute.in_cross_replica_context():
+        # A replica sees its own part of a sum, and Keras takes the first replica's or their mean: all are equal.
+        sums = [tracker.name for tracker in trackers if isinstance(tracker, keras.metrics.Sum)]
+        logs |= {name: replica_count() * logs[name] for name in sums}
     if (
         workers.worker_count(tf.distribute.get_strategy()) > 1
         and not tf.distribute.in_cross_replica_context()

@@ -64,7 +64,7 @@ def label(
     checks.within("workers", workers, low=1)
     checks.within("worker", worker, low=0, high=workers - 1)
     checks.within("seed", seed, low=0)
-    shards = [shard for shard in store.missing() if shard % workers == worker]
+    shards = store.missing(range(worker, store.num_shards, workers))
     if not shards:
         return 0
     size = _batch_size(batch_size, store)

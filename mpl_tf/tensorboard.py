@@ -143,7 +143,8 @@ class WriteSummaries(keras.callbacks.Callback):
 
 def _write_scalars(values):
     for name, value in values.items():
-        tf.summary.scalar(name, float(value))
+        # Under a strategy a learning rate is a variable of all replicas, which has no float of its own.
+        tf.summary.scalar(name, float(tf.convert_to_tensor(value)))
 
 
 def _write_picture(tag, draw, *arguments, **options):

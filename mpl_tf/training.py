@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mpl_tf import callbacks, distribute, generator_callbacks, models, preemption, tensorboard, workers
 from mpl_tf.data import pipeline
-from mpl_tf.finishing import finish
+from mpl_tf.finishing import finish, finished
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.run_folder import RunFolder
@@ -23,6 +23,7 @@ __all__ = [
     "finetune",
     "finetuning",
     "finish",
+    "finished",
     "fit",
     "make_strategy",
     "run",
@@ -60,7 +61,7 @@ def run(
     folder = RunFolder(settings.run_dir, writes=workers.is_chief(strategy))
     with folder.locked(), workers.lost_workers_named(strategy):
         builders = build, build_baseline, build_teacher
-        return folder.read_metrics() or _run(folder, strategy, data, settings, *builders)
+        return finished(folder, data, settings) or _run(folder, strategy, data, settings, *builders)
 
 
 def _run(folder, strategy, data, settings, build, build_baseline, build_teacher):
@@ -129,6 +130,7 @@ def fit(method: Method, data: RunData, settings: RunSettings, folder: RunFolder)
                 f"{name}={getattr(settings, name)} is not a multiple of "
                 f"steps_per_execution={method.steps_per_execution}: choose one that is."
             )
+    method.augmentation = data.augmentation(settings.seed) if method.takes_pictures else None
     folder.restore_checkpoint(method)
     folder.write_history(folder.read_history(until_step=int(method.step.numpy())))
     hooks = list(_hooks(method, data, settings, folder))
@@ -177,7 +179,9 @@ def _hooks(method, data, settings, folder):
         yield generator_callbacks.DrawGenerated(folder, data.source.class_names)
     bias = None
     if settings.unlabeled_ratio:
-        yield callbacks.EndEpoch(data.unlabeled())
+        strategy = method.distribute_strategy
+        share = workers.worker_index(strategy), workers.worker_count(strategy)
+        yield callbacks.EndEpoch(data.unlabeled(share=share))
         measured = data.unlabeled_sample(settings.confirmation_pictures)
         if len(measured):
             batches = pipeline.evaluation_batches(data.source.train, measured)

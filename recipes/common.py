@@ -57,6 +57,7 @@ def views(source: data_module.Source) -> tuple:
         magnitude=FLAGS.randaugment_magnitude,
         policy=FLAGS.randaugment,
         noise=FLAGS.noise,
+        static_shapes=FLAGS.augment_on == "device",
     )
 
 
@@ -66,7 +67,8 @@ def load_data(run_dir: str) -> training.RunData:
     split_file = pathlib.Path(run_dir) / "split.json"
     split = data_module.load_or_draw_split(split_file, source, **split_options())
     weak, strong = views(source)
-    return training.RunData(source=source, split=split, weak=weak, strong=strong)
+    in_step = FLAGS.augment_on == "device"
+    return training.RunData(source=source, split=split, weak=weak, strong=strong, augment_in_step=in_step)
 
 
 def train(
@@ -96,14 +98,12 @@ def train(
     course(run)
 
 
-def course(run) -> dict:
+def course(run, *, show_more=None) -> None:
     """The course of every recipe: claim the run folder, load the data, run, show the table.
 
     Args:
         run: takes the run's data and settings and returns what metrics.json holds.
-
-    Returns:
-        That.
+        show_more: takes that and prints what the recipe has to say besides the table.
     """
     # Several processes have to find each other before TensorFlow computes anything.
     chief = workers.is_chief(distribute.make_strategy(FLAGS.strategy))
@@ -113,7 +113,8 @@ def course(run) -> dict:
     metrics = run(load_data(folder), run_settings(folder))
     if chief:
         show(metrics, folder)
-    return metrics
+        if show_more is not None:
+            show_more(metrics)
 
 
 def run_dir() -> str:

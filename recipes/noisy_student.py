@@ -3,6 +3,8 @@
 python -m recipes.noisy_student --preset=noisy_student_digits
 """
 
+import dataclasses
+
 from absl import flags
 
 from mpl_tf import data as data_module
@@ -109,9 +111,7 @@ def noised(data: training.RunData) -> training.RunData:
     """The data under the views that the noise switches ask for."""
     labeled = data_module.Chain(data.weak, data.strong) if FLAGS.labeled_noise else None
     strong = data.strong if FLAGS.unlabeled_noise else data_module.Identity()
-    return training.RunData(
-        source=data.source, split=data.split, weak=data.weak, strong=strong, labeled_view=labeled
-    )
+    return dataclasses.replace(data, strong=strong, labeled_view=labeled)
 
 
 def run(data: training.RunData, settings: training.RunSettings) -> dict:
@@ -142,7 +142,7 @@ def show_rounds(metrics: dict) -> None:
 
 def main(_):
     """Trains all rounds, evaluates, exports."""
-    show_rounds(common.course(run))
+    common.course(run, show_more=show_rounds)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ def define_data_flags():
         "Whose RandAugment makes the strong view. Those of the libraries keep a random state of their own: "
         "such runs resume, but not bit for bit.",
     )  # fmt: skip
+    flags.DEFINE_enum(
+        "augment_on", "host", ["host", "device"],
+        "Whether the input pipeline makes the views, on the CPU, or the training step, on its device.",
+    )  # fmt: skip
     flags.DEFINE_integer("randaugment_operations", 2, "N, operations per picture.", lower_bound=0)
     flags.DEFINE_float("randaugment_magnitude", 16.0, "M, their magnitude.", 0.0, 30.0)
     flags.DEFINE_float("noise", 0.2, "Standard deviation of the strong view of points.", 0.0)

@@ -1,6 +1,7 @@
 """From raw pictures to the one batch dict that every method reads: sources, splits, views, batches."""
 
 from mpl_tf.data.augment import Chain, GaussianNoise, Identity, StrongView, WeakView, make_views
+from mpl_tf.data.batch_views import BatchViews
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.data.pictures import ArrayPictures, FilePictures, Pictures
 from mpl_tf.data.pipeline import evaluation_batches, numbered_batches, picture_batches, training_batches
@@ -11,6 +12,7 @@ from mpl_tf.data.splits import Split, draw_split
 
 __all__ = [
     "ArrayPictures",
+    "BatchViews",
     "Chain",
     "FilePictures",
     "GaussianNoise",

@@ -37,6 +37,8 @@ class Method(Persistence, keras.Model):
 
     # Whether `train_step` reads pictures; where it does not, `data.numbered_batches` is enough.
     takes_pictures = True
+    # What makes a batch's views inside of the step, `mpl_tf.data.BatchViews`; None where the pipeline has made them.
+    augmentation = None
 
     def __init__(
         self,
@@ -153,6 +155,12 @@ class Method(Persistence, keras.Model):
             )
 
     # --- inside train_step -----------------------------------------------------------------------------
+
+    def views(self, data: dict) -> dict:
+        """The batch with its weak and strong views, which are made here where `augmentation` is set."""
+        if self.augmentation is None:
+            return data
+        return self.augmentation(data)
 
     def gradients(self, tape: tf.GradientTape, **losses) -> dict:
         """Gradients of the global batch, in float32 and without a loss scale.

@@ -115,6 +115,7 @@ class MetaPseudoLabels(Method):
 
     def train_step(self, data):
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
+        data = self.views(data)
         refusals.training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]

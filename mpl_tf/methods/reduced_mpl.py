@@ -114,6 +114,7 @@ class ReducedMetaPseudoLabels(Method):
 
     def train_step(self, data):
         """One iteration on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are stored."""
+        data = self.views(data)
         domains = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)
         refusals.training_batch(data, self.student, unlabeled=True, probabilities=domains)
         strong = data["unlabeled"]["strong"]
