@@ -19,17 +19,17 @@ from mpl_tf.methods.base import probabilities
 from mpl_tf.report import predictions, samples
 from mpl_tf.run_folder import RunFolder
 
-_VIEWED, _SUREST, _MOST_JUDGED = 10, 24, 5000
+_VIEWED, _SUREST, _MOST_JUDGED = 10, 12, 5000
 
 
 class WriteSummaries(keras.callbacks.Callback):
     """Writes event files for TensorBoard at the end of each epoch; inside an epoch it does nothing.
 
     Under `train`: each metric, the learning rates, the `views` of the same few labeled and unlabeled pictures, drawn
-    anew each time, and of the pseudo labels that `ConfirmationBias` has measured the surest as pictures
-    (`pseudo_labels/surest`, red where wrong) and histograms (`pseudo_labels/confidence`, `pseudo_labels/classes`).
-    Under `validation`: each metric and the served student's `confusion`, on up to 5,000 pictures. Points come without
-    pictures.
+    anew each time, and of the pseudo labels that `ConfirmationBias` has measured histograms
+    (`pseudo_labels/confidence`, `pseudo_labels/classes`), the surest as pictures (`pseudo_labels/surest`, red where
+    wrong) and the surest wrong ones (`pseudo_labels/surest_wrong`). Under `validation`: each metric and the served
+    student's `confusion`, on up to 5,000 pictures. Points come without pictures.
 
     Stands after `ConfirmationBias` and before `Record`. What a killed run has written after its last checkpoint is
     forgotten when it goes on, as its rows of history.csv are, and written again.
@@ -109,17 +109,25 @@ class WriteSummaries(keras.callbacks.Callback):
         tf.summary.histogram("pseudo_labels/classes", found.prediction[labeled], buckets=len(names))
         if not self.pictures:
             return
-        rows = labeled[np.argsort(-found.confidence[labeled], kind="stable")][:_SUREST]
+        surest = labeled[np.argsort(-found.confidence[labeled], kind="stable")]
+        wrong = surest[found.wrong[surest]]
+        known = (found.label[labeled] >= 0).any()
+        judged = f"{len(wrong):,} of all are wrong (red)" if known else "which are wrong is unknown"
+        self._write_strip("surest", f"Surest of {len(labeled):,} pseudo labels; {judged}", surest)
+        if len(wrong):
+            self._write_strip("surest_wrong", f"Surest of {len(wrong):,} wrong pseudo labels", wrong)
+
+    def _write_strip(self, name, title, rows):
+        found, names, rows = self.bias.measured, self.data.source.class_names, rows[:_SUREST]
         captions = []
         for row in rows:
             said = predictions.short(names[found.prediction[row]], 13)
             truth = f", is {predictions.short(names[found.label[row]], 6)}" if found.wrong[row] else ""
             captions.append(f"{said}{truth}\n{found.confidence[row]:.1%}")
-        counts = f"{found.wrong[rows].sum()} of these {len(rows)}" if (found.label >= 0).any() else "unknown"
         _write_picture(
-            "pseudo_labels/surest",
+            f"pseudo_labels/{name}",
             predictions.strip,
-            title=f"Surest of {len(labeled):,} pseudo labels (red: wrong, {counts})",
+            title=title,
             images=np.asarray(self._fetch(found.index[rows])),
             captions=captions,
             wrong=found.wrong[rows],
@@ -143,7 +151,8 @@ class WriteSummaries(keras.callbacks.Callback):
 
 def _write_scalars(values):
     for name, value in values.items():
-        tf.summary.scalar(name, float(value))
+        # Under a strategy a learning rate is a variable of all replicas, which has no float of its own.
+        tf.summary.scalar(name, float(tf.convert_to_tensor(value)))
 
 
 def _write_picture(tag, draw, *arguments, **options):

@@ -65,8 +65,8 @@ def test_every_epoch_is_there_once_at_its_step(whole):
     assert set(validation) == {"loss", "accuracy", "confusion"}
     for tag, events in [*train.items(), *validation.items()]:
         steps = [step for step, _ in events]
-        # A share of wrong labels among none is left out.
-        assert steps == STEPS or tag == "confirmation_bias", tag
+        # A share of wrong labels among none is left out, and a picture of none.
+        assert steps == STEPS or tag in ("confirmation_bias", "pseudo_labels/surest_wrong"), tag
     history = RunFolder(whole[0]).read_history()
     for tag, column in (("loss", train), ("accuracy", validation)):
         name = tag if column is train else f"val_{tag}"
@@ -156,7 +156,7 @@ def test_the_surest_pseudo_labels_come_first_and_the_wrong_ones_are_red(whole, t
     labels = np.arange(10) % 3
     labels[[2, 5, 8]] = [1, 1, 0]
     measured = surest(tmp_path, whole[1], labels)
-    (shown,) = strips
+    shown, mistakes = strips
     names = run_data().source.class_names
     # The tenth picture has no label.
     order = list(range(8, -1, -1))
@@ -165,12 +165,11 @@ def test_the_surest_pseudo_labels_come_first_and_the_wrong_ones_are_red(whole, t
         assert caption == f"{said}\n{measured.confidence[row]:.1%}"
         assert wrong == (row in (2, 5, 8))
     np.testing.assert_array_equal(shown["images"], run_data().source.train.examples[measured.index[order]])
-    assert "red: wrong, 3 of these 9" in shown["title"]
-    assert reddened_columns(picture(written(tmp_path / "own", "train")["pseudo_labels/surest"][0][1])) == {
-        0,
-        3,
-        6,
-    }
+    assert shown["title"] == "Surest of 9 pseudo labels; 3 of all are wrong (red)"
+    assert mistakes["captions"] == [shown["captions"][place] for place in (0, 3, 6)]
+    for name, columns in (("surest", {0, 3, 6}), ("surest_wrong", {0, 1, 2})):
+        ((_, value),) = written(tmp_path / "own", "train")[f"pseudo_labels/{name}"]
+        assert reddened_columns(picture(value)) == columns
 
 
 def reddened_columns(pixels):
@@ -182,8 +181,9 @@ def reddened_columns(pixels):
 
 def test_pseudo_labels_of_unknown_classes_are_not_called_wrong(whole, tmp_path):
     surest(tmp_path, whole[1], np.full(10, -1))
-    shown = picture(written(tmp_path / "own", "train")["pseudo_labels/surest"][0][1])
-    assert reddened_columns(shown) == set()
+    train = written(tmp_path / "own", "train")
+    assert reddened_columns(picture(train["pseudo_labels/surest"][0][1])) == set()
+    assert "pseudo_labels/surest_wrong" not in train
 
 
 def test_killed_between_the_summaries_and_the_checkpoint_an_epoch_is_still_there_once(
