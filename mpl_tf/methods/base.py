@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from mpl_tf import checks, distribute, schedules
 from mpl_tf.methods import loss_scaling, refusals
+from mpl_tf.methods.training_pass import TrainingPass
 
 
 class Method(keras.Model):
@@ -108,11 +109,20 @@ class Method(keras.Model):
 
         Args:
             student_optimizer: a Keras optimizer, or its name.
-            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+                `steps_per_execution`.
         """
         self.compile_roles({"student": student_optimizer}, **options)
 
-    def compile_roles(self, optimizers: dict, *, jit_compile="auto", **options):
+    def compile_roles(
+        self,
+        optimizers: dict,
+        *,
+        jit_compile: bool | str = "auto",
+        micro_batches: int | dict = 1,
+        recompute: bool = False,
+        **options,
+    ):
         """Takes one optimizer per role, with a loss scale where networks compute in float16, and builds its state.
 
         Building here matters: under MirroredStrategy an optimizer cannot create variables inside the step,
@@ -122,7 +132,13 @@ class Method(keras.Model):
             optimizers: role → a Keras optimizer, or its name.
             jit_compile: True, False or `"auto"`: on for one accelerator, off on CPUs, where XLA made the step
                 about twice as slow.
+            micro_batches: in how many parts the training passes are made, of which one's activations are in memory
+                at a time; a number for every classifier that learns, or role → number.
+            recompute: whether their backward passes compute activations again instead of keeping them.
             **options: `run_eagerly`, `steps_per_execution`.
+
+        Raises:
+            ValueError: for an optimizer or a value that does not work here.
         """
         jit_compile = distribute.use_xla(jit_compile)
         for role, optimizer in optimizers.items():
@@ -136,21 +152,41 @@ class Method(keras.Model):
                 inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
             optimizer.build(variables)
             setattr(self, f"{role}_optimizer", optimizer)
+        self.recompute = recompute
+        self.micro_batches = refusals.micro_batches(
+            micro_batches, [role for role in optimizers if role in self.classifiers]
+        )
+        for role, count in self.micro_batches.items():
+            training_pass = TrainingPass(getattr(self, role), micro_batches=count, recompute=recompute)
+            setattr(self, f"{role}_pass", training_pass)
         super().compile(
             optimizer=self.student_optimizer, jit_compile=jit_compile, auto_scale_loss=False, **options
         )
 
     def get_compile_config(self):
-        """One serialized optimizer for each role that learns."""
+        """One serialized optimizer for each role that learns, and how the passes are made."""
         roles = [role for role in self.roles if hasattr(self, f"{role}_optimizer")]
-        optimizers = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in roles}
-        return {key: keras.saving.serialize_keras_object(value) for key, value in optimizers.items()}
+        options = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in roles}
+        options |= {"micro_batches": self.micro_batches, "recompute": self.recompute}
+        return {key: keras.saving.serialize_keras_object(value) for key, value in options.items()}
 
     def compile_from_config(self, config):
-        """Compiles with the optimizers that `get_compile_config` described."""
+        """Compiles with what `get_compile_config` described."""
         self.compile(**{key: keras.saving.deserialize_keras_object(value) for key, value in config.items()})
 
     # --- inside train_step -----------------------------------------------------------------------------
+
+    def training_logits(self, role: str, images: tf.Tensor) -> tf.Tensor:
+        """Logits of a classifier that learns, in training mode; in micro-batches where `compile` was told so.
+
+        Args:
+            role: whose.
+            images: `[B, H, W, C]` in 0…255. In several micro-batches no gradient reaches them.
+
+        Returns:
+            float32 `[B, K]`.
+        """
+        return getattr(self, f"{role}_pass").logits(images)
 
     def gradients(self, tape: tf.GradientTape, **losses) -> dict:
         """Gradients of the global batch, in float32 and without a loss scale.

@@ -92,8 +92,8 @@ class Distillation(Method):
 
         with tf.GradientTape() as tape:
             # z_i: one pass over both domains, in one BatchNorm population.
-            logits = self.student(tf.concat([labeled, strong], axis=0), training=True)
-            logits = tf.split(tf.cast(logits, tf.float32), sizes)
+            logits = self.training_logits("student", tf.concat([labeled, strong], axis=0))
+            logits = tf.split(logits, sizes)
             student_logits_on_labeled, student_logits_on_unlabeled = logits
 
             # T² KL(softmax(v / T) ‖ softmax(z / T))

@@ -109,7 +109,8 @@ class MetaPseudoLabels(Method):
         Args:
             teacher_optimizer: a Keras optimizer, or its name.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
-            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+                `steps_per_execution`.
         """
         self.compile_roles({"teacher": teacher_optimizer, "student": student_optimizer}, **options)
 
@@ -122,8 +123,8 @@ class MetaPseudoLabels(Method):
 
         with tf.GradientTape() as teacher_tape:
             # T(x_l), T(x_u): one pass over all three views, in one BatchNorm population.
-            teacher_logits = self.teacher(tf.concat([labeled, weak, strong], axis=0), training=True)
-            teacher_logits = tf.split(tf.cast(teacher_logits, tf.float32), sizes)
+            teacher_logits = self.training_logits("teacher", tf.concat([labeled, weak, strong], axis=0))
+            teacher_logits = tf.split(teacher_logits, sizes)
             teacher_logits_on_labeled, teacher_logits_on_weak, teacher_logits_on_strong = teacher_logits
 
             with teacher_tape.stop_recording():
@@ -131,9 +132,9 @@ class MetaPseudoLabels(Method):
                 targets, sampled_labels = self._label(teacher_logits_on_strong)
 
                 # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
-                before = student_feedback.Snapshot(self.student, self.student_optimizer)
+                before = student_feedback.Snapshot(self.student_pass, self.student_optimizer)
                 with tf.GradientTape() as student_tape:
-                    student_logits = tf.cast(self.student(strong, training=True), tf.float32)
+                    student_logits = self.training_logits("student", strong)
                     student_loss = tf.reduce_mean(losses.soft_cross_entropy(targets, student_logits))
                 student_gradients = self.gradients(student_tape, student=student_loss)["student"]
                 student_norm = self.descend("student", student_gradients)

@@ -146,7 +146,7 @@ class PseudoLabels(Method):
             # weak views as they are, they are appended.
             if not self.keeps_labels and (self.view == "strong" or self.mixup):
                 pictures = tf.concat([pictures, weak], axis=0)
-            logits = tf.cast(self.student(pictures, training=True), tf.float32)
+            logits = self.training_logits("student", pictures)
             logits, logits_on_weak = logits[:num_pictures], logits[-num_unlabeled:]
 
             # y': no gradient reaches it.

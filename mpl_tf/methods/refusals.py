@@ -5,6 +5,8 @@ import itertools
 import keras
 import tensorflow as tf
 
+from mpl_tf import checks
+
 
 def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
     """Refuses networks that are not built, share weights, disagree in shape or end in a softmax.
@@ -197,6 +199,44 @@ def one_replica_only(feedback: str, replicas: int) -> None:
         raise ValueError(
             f"The feedback {feedback!r} goes through the student's whole step and runs on one replica, not "
             f"on {replicas}: use 'per_example', which is as exact."
+        )
+
+
+def plain_pass_only(feedback: str, training_pass) -> None:
+    """Refuses a feedback that needs the second derivative of the student's pass."""
+    if not training_pass.is_plain:
+        raise ValueError(
+            f"The feedback {feedback!r} differentiates the student's pass twice and keeps all of its activations: "
+            "pass micro_batches=1 for the student and recompute=False, or use 'per_example', which is as exact."
+        )
+
+
+def micro_batches(micro_batches: int | dict, learners: list) -> dict:
+    """Role → the number of micro-batches, for each of the classifiers that learn; refuses other roles and numbers."""
+    if not isinstance(micro_batches, dict):
+        micro_batches = dict.fromkeys(learners, micro_batches)
+    for role, count in micro_batches.items():
+        checks.one_of("The role of micro_batches", role, learners)
+        checks.whole(f"micro_batches of the {role}", count, low=1)
+    return {role: micro_batches.get(role, 1) for role in learners}
+
+
+def known_rows(images: tf.Tensor) -> int:
+    """How many pictures a batch has; refuses one whose number is not known when the step is traced."""
+    if images.shape[0] is None:
+        raise ValueError(
+            "A batch of an unknown number of pictures cannot be cut into micro-batches: batch the dataset with "
+            "drop_remainder=True, or pass micro_batches=1."
+        )
+    return images.shape[0]
+
+
+def layers_to_follow(network: keras.Model, *, reached: bool) -> None:
+    """Refuses a network whose layers could not be followed from its input to its output."""
+    if not reached:
+        raise ValueError(
+            f"recompute=True needs a network whose layers are used once, and {network.name!r} has some that are used "
+            "more often or were taken from another network: build it anew, or pass recompute=False."
         )
 
 

@@ -100,8 +100,8 @@ class UDA(Method):
 
         with tf.GradientTape() as tape:
             # S(x_l), S(x_u), S(x̂_u): one pass over all three, in one BatchNorm population.
-            logits = self.student(tf.concat([labeled, weak, strong], axis=0), training=True)
-            logits = tf.split(tf.cast(logits, tf.float32), sizes)
+            logits = self.training_logits("student", tf.concat([labeled, weak, strong], axis=0))
+            logits = tf.split(logits, sizes)
             logits_on_labeled, logits_on_weak, logits_on_strong = logits
 
             # CE(y_l, S(x_l)) over the pictures that training signal annealing leaves in.
