@@ -93,7 +93,7 @@ def measured(saving: str, options) -> dict:
     data = batch(shape, options.labeled, options.labeled * options.ratio)
     before = _resident_set()
     step = tf.function(method.train_step, jit_compile=options.jit)
-    seconds = [_seconds_of(step, data) for _ in range(4)]
+    seconds = [_seconds_of(step, data) for _ in range(3)]
     return {"peak": _resident_set() - before, "seconds": statistics.median(seconds[1:])}
 
 

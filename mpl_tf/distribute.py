@@ -111,8 +111,10 @@ def use_xla(jit_compile: bool | str) -> bool:
             twice as slow, and off on several replicas.
 
     Raises:
-        ValueError: for True on several replicas, whose sums XLA cannot make inside a compiled step.
+        ValueError: for another value, and for True on several replicas, whose sums XLA cannot make inside a compiled
+            step.
     """
+    checks.one_of("jit_compile", jit_compile, (True, False, "auto"))
     replicas = replica_count()
     if jit_compile == "auto":
         return bool(tf.config.list_logical_devices("GPU")) and replicas == 1

@@ -141,6 +141,8 @@ class Method(keras.Model):
             ValueError: for an optimizer or a value that does not work here.
         """
         jit_compile = distribute.use_xla(jit_compile)
+        checks.one_of("recompute", recompute, (True, False))
+        checks.whole("steps_per_execution", options.get("steps_per_execution", 1), low=1)
         for role, optimizer in optimizers.items():
             optimizer = refusals.optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
             if self.scales_losses:

@@ -115,6 +115,7 @@ class DataFreeLearning(Method):
         checks.within("one_hot_weight", self.one_hot_weight, low=0.0)
         checks.within("entropy_weight", self.entropy_weight, low=0.0)
         checks.within("activation_weight", self.activation_weight, low=0.0)
+        checks.whole("seed", self.seed, low=0)
         checks.within("temperature", self.temperature, low=1e-3)
         checks.within("generator_weight_decay", self.generator_weight_decay, low=0.0)
         checks.one_of(

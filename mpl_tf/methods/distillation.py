@@ -77,6 +77,7 @@ class Distillation(Method):
         checks.within("temperature", self.temperature, low=1e-3)
         checks.within("distillation_weight", self.distillation_weight, low=0.0)
         checks.within("labeled_weight", self.labeled_weight, low=0.0)
+        checks.one_of("same_view", self.same_view, (True, False))
         checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
 
     def train_step(self, data):

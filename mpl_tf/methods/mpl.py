@@ -100,7 +100,8 @@ class MetaPseudoLabels(Method):
         checks.within("uda_weight", self.uda_weight, low=0.0)
         checks.within("uda_temperature", self.uda_temperature, low=1e-3)
         checks.within("uda_threshold", self.uda_threshold, low=0.0, high=1.0)
-        checks.within("uda_ramp_steps", self.uda_ramp_steps, low=0)
+        checks.whole("uda_ramp_steps", self.uda_ramp_steps, low=0)
+        checks.whole("seed", self.seed, low=0)
         refusals.scalar_feedback(self.feedback, self.student_labels)
 
     def compile(self, teacher_optimizer="sgd", student_optimizer="sgd", **options):

@@ -117,17 +117,19 @@ class PseudoLabels(Method):
 
     def _check_settings(self):
         checks.one_of("labels", self.labels, ("online", "fixed", "stored"))
-        checks.within("num_pictures", self.num_pictures, low=0 if self.labels == "online" else 1)
+        checks.whole("num_pictures", self.num_pictures, low=0 if self.labels == "online" else 1)
+        checks.one_of("hard", self.hard, (True, False))
         checks.within("threshold", self.threshold, low=0.0, high=1.0)
         checks.within("labeled_weight", self.labeled_weight, low=0.0)
         checks.within("unlabeled_weight", self.unlabeled_weight, low=0.0)
-        checks.within("ramp_start", self.ramp_start, low=0)
-        checks.within("ramp_end", self.ramp_end, low=self.ramp_start)
+        checks.whole("ramp_start", self.ramp_start, low=0)
+        checks.whole("ramp_end", self.ramp_end, low=self.ramp_start)
         checks.one_of("view", self.view, ("weak", "strong"))
         checks.within("mixup", self.mixup, low=0.0)
         checks.within("prior_weight", self.prior_weight, low=0.0)
         checks.within("entropy_weight", self.entropy_weight, low=0.0)
         checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
+        checks.whole("seed", self.seed, low=0)
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""

@@ -92,6 +92,7 @@ class ReducedMetaPseudoLabels(Method):
         checks.one_of("student_labels", self.student_labels, ("soft", "sampled"))
         checks.within("labeled_weight", labeled_weight, low=0.0)
         checks.within("label_smoothing", label_smoothing, low=0.0, high=1.0)
+        checks.whole("seed", seed, low=0)
         refusals.scalar_feedback(feedback, self.student_labels)
         refusals.calibrator(calibrator, student)
         self.feedback_baseline = self.add_state("feedback_baseline")

@@ -19,6 +19,7 @@ def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
     for role, network in everything.items():
         _not_built(role, network)
     for role, network in classifiers.items():
+        _logits(role, network)
         _softmax(role, network)
     first_role, first = next(iter(classifiers.items()))
     for role, network in list(classifiers.items())[1:]:
@@ -49,12 +50,21 @@ def _not_built(role, network):
         )
 
 
+def _logits(role, network):
+    shape = network.output_shape
+    if len(shape) != 2 or not isinstance(shape[-1], int) or shape[-1] < 2:
+        raise ValueError(
+            f"The {role} {network.name!r} returns the shape {shape}, and a classifier's logits are [B, K] with at "
+            "least two classes: end it in a dense layer of as many units as there are classes."
+        )
+
+
 def _softmax(role, network):
-    final = network.layers[-1]
-    if (
-        isinstance(final, keras.layers.Softmax)
-        or getattr(final, "activation", None) is keras.activations.softmax
-    ):
+    final = network
+    while isinstance(final, keras.Model):
+        # Operations, where there are any, are the layers and functions such as keras.ops.softmax.
+        final = getattr(final, "operations", final.layers)[-1]
+    if type(final).__name__ == "Softmax" or getattr(final, "activation", None) is keras.activations.softmax:
         raise ValueError(
             f"The {role} {network.name!r} ends in a softmax, but the losses here take logits: "
             "remove the softmax from its last layer."
@@ -121,11 +131,14 @@ def training_batch(
             )
         for key in keys:
             shape = tuple(data[domain][key].shape[1:])
-            if key not in ("label", "index") and shape != tuple(network.input_shape[1:]):
+            if key == "label":
+                _class_numbers(data[domain][key])
+            elif key != "index" and shape != tuple(network.input_shape[1:]):
                 raise ValueError(
                     f"The batch's {domain} {key} pictures have shape {shape}, but {network.name!r} takes "
                     f"{tuple(network.input_shape[1:])}: build the networks with the pictures' shape."
                 )
+        _same_rows(domain, {key: data[domain][key].shape[0] for key in keys})
     for domain in probabilities:
         if "probabilities" not in data[domain]:
             raise ValueError(
@@ -138,6 +151,23 @@ def training_batch(
                 f"The stored labels have {classes} classes and {network.name!r} has {expected}: label the pictures "
                 "with a teacher of the same classes."
             )
+
+
+def _class_numbers(labels):
+    if len(labels.shape) != 1 or not tf.as_dtype(labels.dtype).is_integer:
+        raise ValueError(
+            f"The batch's labels are {tf.as_dtype(labels.dtype).name} of shape {tuple(labels.shape)}: pass one whole "
+            "number per picture, its class; the argmax of one-hot labels."
+        )
+
+
+def _same_rows(domain, rows):
+    if len({count for count in rows.values() if count is not None}) > 1:
+        counts = ", ".join(f"{key} {count}" for key, count in rows.items())
+        raise ValueError(
+            f"The entries of the batch's {domain!r} have different lengths ({counts}): each row of all of them "
+            "belongs to one picture."
+        )
 
 
 def all_tracked(left_over: dict) -> None:

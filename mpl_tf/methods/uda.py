@@ -88,7 +88,7 @@ class UDA(Method):
         checks.within("threshold", self.threshold, low=0.0, high=1.0)
         checks.within("entropy_weight", self.entropy_weight, low=0.0)
         checks.one_of("annealing", self.annealing, ("none", *schedules.ANNEALING))
-        checks.within("annealing_steps", self.annealing_steps, low=0 if self.annealing == "none" else 1)
+        checks.whole("annealing_steps", self.annealing_steps, low=0 if self.annealing == "none" else 1)
         checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
 
     def train_step(self, data):

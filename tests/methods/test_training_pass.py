@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import feedback, models
-from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.recomputing import Segments
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.methods.training_pass import TrainingPass
@@ -186,24 +185,6 @@ def test_a_network_whose_layers_are_used_elsewhere_is_refused():
 
 
 # --- what is refused, and what is kept ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"micro_batches": 0}, "micro_batches of the teacher=0 is out of range: pass a value of at least 1"),
-        ({"micro_batches": 2.0}, r"micro_batches of the teacher=2\.0 is not a whole number: pass one of at"),
-        ({"micro_batches": {"student": "2"}}, "micro_batches of the student='2' is not a whole number"),
-        (
-            {"micro_batches": {"studnet": 2}},
-            "role of micro_batches='studnet' is unknown: did you mean 'student'",
-        ),
-    ],
-)
-def test_numbers_of_micro_batches(options, message):
-    method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
-    with pytest.raises(ValueError, match=message):
-        method.compile(**options)
 
 
 @pytest.mark.parametrize("saving", [{"micro_batches": {"student": 2}}, {"recompute": True}])
