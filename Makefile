@@ -3,15 +3,17 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+BENCHMARKS := augment step loop labeling serving
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint bench clean
+.PHONY: help train test test-slow lint bench gpu-check clean
 
 help:
 	@echo "make train      install into $(VENV), then train on handwritten digits with 20 labels"
 	@echo "make test       install the test extra and run what CI runs"
 	@echo "make test-slow  the longer checks"
 	@echo "make bench      the benchmarks, each printing ratios from one run"
+	@echo "make gpu-check  what only a GPU can show; says so where there is none"
 	@echo "make lint       ruff"
 
 $(BIN)/python:
@@ -41,7 +43,10 @@ test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.installed
-	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+	@for program in $(BENCHMARKS:%=benchmarks/%.py); do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+
+gpu-check: $(VENV)/.installed
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -5,25 +5,21 @@ memory already. What the first takes longer is waiting for data. Both take turns
 Options: --model, --size, --labeled, --ratio, --steps, --turns, --steps_per_execution.
 """
 
-import argparse
 import statistics
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
+import workload
 
 import mpl_tf
 
-NUM_CLASSES, PICTURES = 10, 2000
+PICTURES = 2000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="wrn-28-2")
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--labeled", type=int, default=16)
-    parser.add_argument("--ratio", type=int, default=3)
+    parser = workload.parser(__doc__)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps_per_execution", type=int, default=1)
@@ -53,10 +49,7 @@ def main() -> None:
     real, memory, bare = (statistics.median(column) / options.steps for column in zip(*turns, strict=True))
     waiting = statistics.median(1 - memory / real for real, memory, _ in turns)
     looping = statistics.median(1 - bare / memory for _, memory, bare in turns)
-    print(
-        f"{options.model}, {options.labeled} labeled and {options.labeled * options.ratio} unlabeled pictures of "
-        f"{options.size} pixels, {options.steps_per_execution} steps per execution"
-    )
+    print(f"{workload.described(options)}, {options.steps_per_execution} steps per execution")
     print(f"  fit, real pipeline         {real:7.3f} s per step, of which {waiting:.1%} waiting for data")
     print(
         f"  fit, one batch in memory   {memory:7.3f} s per step, of which {looping:.1%} outside of the steps"
@@ -68,7 +61,7 @@ def pipeline(options) -> tf.data.Dataset:
     """Training batches of random pictures, augmented as real ones are."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (PICTURES, options.size, options.size, 3), np.uint8)
-    source = mpl_tf.data.from_arrays(images, np.arange(PICTURES) % NUM_CLASSES)
+    source = mpl_tf.data.from_arrays(images, np.arange(PICTURES) % workload.NUM_CLASSES)
     split = mpl_tf.data.draw_split(source, num_labeled=100, seed=0)
     weak, strong = mpl_tf.data.make_views(source.image_shape)
     return mpl_tf.data.training_batches(
@@ -77,10 +70,7 @@ def pipeline(options) -> tf.data.Dataset:
 
 
 def build(options) -> mpl_tf.MetaPseudoLabels:
-    shape = (options.size, options.size, 3)
-    teacher, student = (
-        mpl_tf.models.build(options.model, NUM_CLASSES, shape, seed=seed) for seed in range(2)
-    )
+    teacher, student = (workload.network(options, seed) for seed in range(2))
     method = mpl_tf.MetaPseudoLabels(teacher=teacher, student=student)
     method.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9),

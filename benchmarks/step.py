@@ -4,7 +4,8 @@ The floor counts the passes that the mathematics needs, in forward passes of one
 backward pass 2, a forward-mode pass through the weights 3 (each product is made for the value, the weights' tangent
 and the input's). The supervised step on B + U pictures is therefore 3 (B + U). The method and that step take turns,
 so that a change in the machine's load meets both; the multiple is the median over the turns. Peak memory is the
-resident set of a process that makes nothing but the step, against one that makes nothing but its largest single pass.
+resident set of a process that makes nothing but the step, against one that makes nothing but a supervised step on as
+many pictures as have their activations alive at once.
 Options: --model, --size, --labeled, --ratio, --turns, --only, --jit.
 """
 
@@ -17,12 +18,10 @@ import sys
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
+import workload
 
 import mpl_tf
-
-NUM_CLASSES = 10
 
 
 def meta_pseudo_labels(estimator: str, **settings):
@@ -35,7 +34,9 @@ def meta_pseudo_labels(estimator: str, **settings):
     return make
 
 
-# Method → how it is made; its passes per labeled and per unlabeled picture; how many of each its largest pass has.
+# Method → how it is made; its passes per labeled and per unlabeled picture; and how many pictures' activations the
+# mathematics keeps alive at once, per labeled and per unlabeled picture. Those of Meta Pseudo Labels' teacher, which
+# sees three views, are kept while the student learns from one.
 METHODS = {
     "Supervised": (
         lambda network: mpl_tf.Supervised(student=network(0)),
@@ -64,7 +65,7 @@ METHODS = {
     ),
     "ReducedMetaPseudoLabels per_example": (
         lambda network: mpl_tf.ReducedMetaPseudoLabels(
-            student=network(0), calibrator=mpl_tf.models.calibrator(NUM_CLASSES), ema_decay=None
+            student=network(0), calibrator=mpl_tf.models.calibrator(workload.NUM_CLASSES), ema_decay=None
         ),
         (3, 6),
         (0, 1),
@@ -72,37 +73,33 @@ METHODS = {
     "MetaPseudoLabels none": (
         meta_pseudo_labels("none"),
         (3, 9),
-        (1, 2),
+        (1, 3),
     ),
     "MetaPseudoLabels dot_product": (
         meta_pseudo_labels("dot_product"),
         (6, 9),
-        (1, 2),
+        (1, 3),
     ),
     "MetaPseudoLabels loss_difference": (
         meta_pseudo_labels("loss_difference"),
         (7, 9),
-        (1, 2),
+        (1, 3),
     ),
     "MetaPseudoLabels per_example": (
         meta_pseudo_labels("per_example"),
         (6, 12),
-        (1, 2),
+        (1, 3),
     ),
     "MetaPseudoLabels per_example, finite difference": (
         meta_pseudo_labels("per_example", finite_difference=True),
         (6, 10),
-        (1, 2),
+        (1, 3),
     ),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="wrn-28-2")
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--labeled", type=int, default=16)
-    parser.add_argument("--ratio", type=int, default=3)
+    parser = workload.parser(__doc__)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--only", action="append", choices=list(METHODS))
     parser.add_argument("--jit", action="store_true")
@@ -112,19 +109,16 @@ def main() -> None:
         measure = {"time": time_against_supervised, "memory": memory_of_step, "pass": memory_of_pass}
         print(json.dumps(measure[options.child](options.only[0], options)))
         return
-    unlabeled = options.labeled * options.ratio
-    reference = 3 * (options.labeled + unlabeled)
-    print(
-        f"{options.model}, {options.labeled} labeled and {unlabeled} unlabeled pictures of {options.size} pixels\n"
-    )
-    print(f"{'':50s} seconds  multiple  floor  above it  first step  peak MB  of one pass")
+    reference = 3 * options.labeled * (1 + options.ratio)
+    print(f"{workload.described(options)}\n")
+    print(f"{'':50s} seconds  multiple  floor  above it  first step  peak MB    floor  above it")
     for name in options.only or METHODS:
-        timed, used, single = (_child(name, what) for what in ("time", "memory", "pass"))
+        timed, used, single = (_child(name, what, options) for what in ("time", "memory", "pass"))
         floor = _total(METHODS[name][1], options) / reference
         print(
             f"{name:50s} {timed['seconds']:7.3f}  {timed['multiple']:8.2f}  {floor:5.2f}"
             f"  {timed['multiple'] / floor - 1:+8.0%}  {timed['first_step']:8.1f} s"
-            f"  {used['peak']:7.0f}  {single['peak']:11.0f}",
+            f"  {used['peak']:7.0f}  {single['peak']:7.0f}  {used['peak'] / single['peak'] - 1:+8.0%}",
             flush=True,
         )
 
@@ -135,36 +129,13 @@ def _total(per_picture: tuple, options) -> int:
     return options.labeled * (of_labeled + options.ratio * of_unlabeled)
 
 
-def _child(name: str, what: str) -> dict:
+def _child(name: str, what: str, options) -> dict:
     """A measurement in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--child", what]
-    command = [word for word in command if not word.startswith("--only")] + ["--only", name]
+    command = [sys.executable, __file__, f"--only={name}", f"--child={what}"]
+    command += [f"--{key}={getattr(options, key)}" for key in ("model", "size", "labeled", "ratio", "turns")]
+    command += ["--jit"] * options.jit
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def network(options, seed: int) -> keras.Model:
-    shape = (options.size, options.size, 3)
-    return mpl_tf.models.build(options.model, NUM_CLASSES, shape, seed=seed)
-
-
-def batch(options, labeled: int, unlabeled: int) -> dict:
-    generator = np.random.default_rng(0)
-
-    def pictures(count):
-        shape = (count, options.size, options.size, 3)
-        return tf.constant(generator.uniform(0, 255, shape).astype(np.float32))
-
-    def probabilities(count):
-        return tf.constant(generator.dirichlet(np.ones(NUM_CLASSES), count).astype(np.float32))
-
-    data = {"image": pictures(labeled), "label": tf.range(labeled) % NUM_CLASSES}
-    data = {"labeled": {**data, "probabilities": probabilities(labeled)}}
-    if unlabeled:
-        views = {"weak": pictures(unlabeled), "strong": pictures(unlabeled)}
-        index = tf.range(unlabeled, dtype=tf.int64)
-        data["unlabeled"] = {**views, "index": index, "probabilities": probabilities(unlabeled)}
-    return data
 
 
 def compiled_step(method, options):
@@ -176,25 +147,21 @@ def compiled_step(method, options):
     return tf.function(method.train_step, jit_compile=options.jit)
 
 
-def seconds_of(step, data) -> float:
-    start = time.perf_counter()
-    logs = step(data)
-    float(next(iter(logs.values())))
-    return time.perf_counter() - start
-
-
 def time_against_supervised(name: str, options) -> dict:
     make, *_ = METHODS[name]
     unlabeled = options.labeled * options.ratio
     began = time.perf_counter()
-    step = compiled_step(make(lambda seed: network(options, seed)), options)
-    data = batch(options, options.labeled, unlabeled)
-    seconds_of(step, data)
+    step = compiled_step(make(lambda seed: workload.network(options, seed)), options)
+    data = workload.batch(options, options.labeled, unlabeled)
+    workload.seconds_of(step, data)
     first_step = time.perf_counter() - began
-    plain = compiled_step(mpl_tf.Supervised(student=network(options, 0)), options)
-    plain_data = batch(options, options.labeled + unlabeled, 0)
-    seconds_of(plain, plain_data)
-    turns = [(seconds_of(step, data), seconds_of(plain, plain_data)) for _ in range(options.turns)]
+    plain = compiled_step(mpl_tf.Supervised(student=workload.network(options, 0)), options)
+    plain_data = workload.batch(options, options.labeled + unlabeled, 0)
+    workload.seconds_of(plain, plain_data)
+    turns = [
+        (workload.seconds_of(step, data), workload.seconds_of(plain, plain_data))
+        for _ in range(options.turns)
+    ]
     return {
         "seconds": statistics.median(mine for mine, _ in turns),
         "multiple": statistics.median(mine / other for mine, other in turns),
@@ -204,22 +171,22 @@ def time_against_supervised(name: str, options) -> dict:
 
 def memory_of_step(name: str, options) -> dict:
     make, *_ = METHODS[name]
-    step = compiled_step(make(lambda seed: network(options, seed)), options)
-    return _peak(step, batch(options, options.labeled, options.labeled * options.ratio))
+    step = compiled_step(make(lambda seed: workload.network(options, seed)), options)
+    return _peak(step, workload.batch(options, options.labeled, options.labeled * options.ratio))
 
 
 def memory_of_pass(name: str, options) -> dict:
-    """A supervised step on as many pictures as the method's largest pass has, beside the method's weights."""
-    make, _, largest = METHODS[name]
-    method = make(lambda seed: network(options, seed))
+    """A supervised step on as many pictures as the method keeps the activations of, beside the method's weights."""
+    make, _, alive = METHODS[name]
+    method = make(lambda seed: workload.network(options, seed))
     compiled_step(method, options)
-    step = compiled_step(mpl_tf.Supervised(student=network(options, 0)), options)
-    return _peak(step, batch(options, _total(largest, options), 0))
+    step = compiled_step(mpl_tf.Supervised(student=workload.network(options, 0)), options)
+    return _peak(step, workload.batch(options, _total(alive, options), 0))
 
 
 def _peak(step, data) -> dict:
     for _ in range(3):
-        seconds_of(step, data)
+        workload.seconds_of(step, data)
     # Linux counts in KiB.
     return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 

@@ -3,9 +3,11 @@
 from mpl_tf import (
     callbacks,
     data,
+    distribute,
     evaluation,
     export,
     feedback,
+    generator_callbacks,
     labeling,
     losses,
     models,
@@ -13,6 +15,7 @@ from mpl_tf import (
     schedules,
     self_training,
     training,
+    workers,
 )
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.dafl import DataFreeLearning
@@ -38,9 +41,11 @@ __all__ = [
     "__version__",
     "callbacks",
     "data",
+    "distribute",
     "evaluation",
     "export",
     "feedback",
+    "generator_callbacks",
     "labeling",
     "losses",
     "models",
@@ -48,4 +53,5 @@ __all__ = [
     "schedules",
     "self_training",
     "training",
+    "workers",
 ]

@@ -1,16 +1,14 @@
 """What happens between steps and epochs of a run: checks, records, checkpoints."""
 
 import math
-import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import distribute, files, report
 from mpl_tf.run_folder import RunFolder
 
 
@@ -62,7 +60,8 @@ class EndEpoch(keras.callbacks.Callback):
     Stands before `Record`, so that a checkpoint holds what the next epoch starts from.
 
     Args:
-        unlabeled: each unlabeled picture once and not augmented, `mpl_tf.data.picture_batches`.
+        unlabeled: each unlabeled picture once and not augmented, `mpl_tf.data.picture_batches`. Where several
+            processes train together, this one's share of them is enough.
     """
 
     def __init__(self, unlabeled: tf.data.Dataset):
@@ -72,6 +71,27 @@ class EndEpoch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Hands the pictures over."""
         self.model.end_epoch(self.unlabeled)
+
+
+class PseudoLabeled(NamedTuple):
+    """What a method labels some unlabeled pictures with.
+
+    Attributes:
+        index: int64 `[n]`, their places among the training pictures.
+        label: int `[n]`, their classes, -1 where unknown; for judging the labels only.
+        prediction: int64 `[n]`, the most likely class.
+        confidence: float32 `[n]`, its probability; 0 for a picture that has no label yet.
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Bool `[n]`, whether a label is another than the class, as far as both are known."""
+        return (self.label >= 0) & (self.confidence > 0.0) & (self.prediction != self.label)
 
 
 class ConfirmationBias(keras.callbacks.Callback):
@@ -85,9 +105,11 @@ class ConfirmationBias(keras.callbacks.Callback):
     With a folder, the shares of the predicted classes go into `pseudo_label_classes.csv`: a row per epoch with the
     `step`, the number of `pictures` that have a label, and a column 0…K-1 per class.
 
+    After each epoch, `measured` is the `PseudoLabeled` pictures of that epoch, for callbacks that stand after it.
+
     Args:
-        batches: unlabeled pictures, not augmented, `{"image", "label", "index"}`, with the label -1 where the class
-            is unknown to us too. The classes are used for nothing else.
+        batches: unlabeled pictures, at least one, not augmented, `{"image", "label", "index"}`, with the label -1
+            where the class is unknown to us too. The classes are used for nothing else.
         threshold: in 0…1.
         folder: where the classes are recorded; None records none.
     """
@@ -95,6 +117,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     def __init__(self, batches: tf.data.Dataset, threshold: float = 0.95, folder: RunFolder | None = None):
         super().__init__()
         self.batches, self.threshold, self.folder = batches, threshold, folder
+        self.measured = None
 
     def set_model(self, model):
         """Compiles the method's labeling, for the epochs of one `fit`."""
@@ -103,24 +126,27 @@ class ConfirmationBias(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Labels the pictures as the method would, and counts."""
-        count = confident = known = wrong = predicted = 0
+        found, num_classes = self._label_all()
+        # A row of zeros is a picture without a label.
+        chosen = (found.confidence >= self.threshold) & (found.confidence > 0.0)
+        judged = chosen & (found.label >= 0)
+        if logs is not None:
+            logs["confident_share"] = float(chosen.mean())
+            if judged.any():
+                logs["confirmation_bias"] = float(found.wrong[judged].mean())
+        if self.folder is not None:
+            labeled = found.prediction[found.confidence > 0.0]
+            self._record(epoch, np.bincount(labeled, minlength=num_classes))
+        self.measured = found
+
+    def _label_all(self):
+        """What the method says of each picture, and the number of classes."""
+        parts = []
         for batch in self.batches:
-            probabilities = np.asarray(self.label(batch["image"], batch["index"]))
-            confidences, classes = probabilities.max(axis=-1), probabilities.argmax(axis=-1)
-            # A row of zeros is a picture without a label.
-            chosen = (confidences >= self.threshold) & (confidences > 0.0)
-            judged = chosen & (np.asarray(batch["label"]) >= 0)
-            count += len(chosen)
-            confident += int(chosen.sum())
-            known += int(judged.sum())
-            wrong += int((classes != np.asarray(batch["label"]))[judged].sum())
-            predicted += np.bincount(classes[confidences > 0.0], minlength=probabilities.shape[-1])
-        if logs is not None and count:
-            logs["confident_share"] = confident / count
-            if known:
-                logs["confirmation_bias"] = wrong / known
-        if self.folder is not None and count:
-            self._record(epoch, predicted)
+            found = np.asarray(self.label(batch["image"], batch["index"]))
+            known = (np.asarray(batch[key]) for key in ("index", "label"))
+            parts.append((*known, found.argmax(axis=-1), found.max(axis=-1)))
+        return PseudoLabeled(*map(np.concatenate, zip(*parts, strict=True))), found.shape[-1]
 
     def _record(self, epoch, predicted):
         """Appends to the rows before this step; a killed epoch's row, which is made again, is left out."""
@@ -180,86 +206,3 @@ class WarnOnSilentMask(keras.callbacks.Callback):
                 "the labels first.",
                 stacklevel=2,
             )
-
-
-class WarnOnCollapse(keras.callbacks.Callback):
-    """Warns, once, when a learning generator has made the same picture, or the same class, for some epochs on end.
-
-    Args:
-        balance: `class_balance`, in 0…1, below which all pictures count as of one class.
-        distance: `pairwise_distance`, in 0…255, below which all pictures count as the same.
-        patience: epochs on end.
-    """
-
-    def __init__(self, balance: float = 0.1, distance: float = 2.0, patience: int = 3):
-        super().__init__()
-        self.balance, self.distance, self.patience, self.collapsed = balance, distance, patience, 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Counts the epochs."""
-        logs = {"class_balance": 1.0, "pairwise_distance": 255.0, **(logs or {})}
-        balance, distance = float(logs["class_balance"]), float(logs["pairwise_distance"])
-        learns = float(logs.get("generator_gradient_norm", 0.0)) > 0.0
-        now = learns and (balance < self.balance or distance < self.distance)
-        self.collapsed = self.collapsed + 1 if now else 0
-        if self.collapsed == self.patience:
-            warnings.warn(
-                f"For {self.patience} epochs the generator has collapsed: the entropy of its mean prediction is "
-                f"{balance:.0%} of the largest, and two of its pictures differ by {distance:.1f} of 255 per pixel. "
-                "Raise entropy_weight, lower the generator's learning rate, or start from another seed.",
-                stacklevel=2,
-            )
-
-
-class DrawGenerated(keras.callbacks.Callback):
-    """Draws what the generator makes of the same noise after each epoch, a row per class that the teacher sees.
-
-    The pictures are `<run>/generated/epoch_000.png` and so on, and `last.png`.
-
-    Args:
-        folder: where to.
-        class_names: in the order of the logits.
-        count: pictures that are generated.
-        columns: pictures drawn per class, the surest ones.
-        rows: classes drawn.
-    """
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        class_names: Sequence[str],
-        *,
-        count: int = 256,
-        columns: int = 10,
-        rows: int = 10,
-    ):
-        super().__init__()
-        self.folder, self.class_names = folder.path / "generated", class_names
-        self.writes = folder.writes
-        self.count, self.columns, self.rows = count, columns, rows
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Draws the pictures."""
-        # Under several processes all of them predict, and one writes.
-        rows = self.classified()
-        if not self.writes:
-            return
-        picture = report.grid(self.folder / f"epoch_{epoch:03d}.png", rows)
-        with files.replacing(self.folder / "last.png") as temporary:
-            shutil.copyfile(picture, temporary)
-
-    def classified(self) -> dict:
-        """Caption → pictures `[n, H, W, C]`, for each class that the teacher sees."""
-        shape = (self.count, self.model.generator.input_shape[-1])
-        noise = np.random.default_rng(0).standard_normal(shape, np.float32)
-        pictures = distribute.predict(self.model.generator, noise)
-        predictions = tf.nn.softmax(distribute.predict(self.model.teacher, pictures)).numpy()
-        # The grid takes gray and color.
-        pictures = pictures[..., : 3 if pictures.shape[-1] >= 3 else 1]
-        classes, rows = predictions.argmax(axis=-1), {}
-        for label in np.unique(classes)[: self.rows]:
-            of_class = np.flatnonzero(classes == label)
-            surest = of_class[np.argsort(-predictions[of_class, label], kind="stable")][: self.columns]
-            caption = f"{self.class_names[label]}: {len(of_class)} of {self.count}"
-            rows[caption] = pictures[surest]
-        return rows

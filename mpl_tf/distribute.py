@@ -1,16 +1,15 @@
 """What several replicas need to agree on. Outside a strategy every function here is the identity."""
 
-import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks
+from mpl_tf import checks, workers
 
 
 def replica_count() -> int:
@@ -52,7 +51,9 @@ def rows_of_this_replica(global_rows: tf.Tensor) -> tf.Tensor:
         return global_rows
     rows = (global_rows.shape[0] or tf.shape(global_rows)[0]) // count
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return global_rows[replica * rows : (replica + 1) * rows]
+    # Not global_rows[…]: on a TPU the replica's number is known when the step runs, and the size has to be before.
+    first = [replica * rows] + [0] * (global_rows.shape.rank - 1)
+    return tf.slice(global_rows, first, [rows, *global_rows.shape[1:]])
 
 
 def average_moving_statistics(variables: Sequence) -> None:
@@ -67,22 +68,6 @@ def average_moving_statistics(variables: Sequence) -> None:
     if replica_count() > 1 and moving:
         for variable, mean in zip(moving, replica_mean([v.value for v in moving]), strict=True):
             variable.assign(mean)
-
-
-def worker_count(strategy: tf.distribute.Strategy) -> int:
-    """How many processes train together."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return 1
-    cluster = strategy.cluster_resolver.cluster_spec()
-    return sum(cluster.num_tasks(job) for job in cluster.jobs if job in ("chief", "worker")) or 1
-
-
-def one_process_only(what: str, strategy: tf.distribute.Strategy) -> None:
-    """Refuses what has not been made for several processes."""
-    if worker_count(strategy) > 1:
-        raise ValueError(
-            f"{what} runs in one process, not in {worker_count(strategy)}: pass strategy='default' or 'mirrored'."
-        )
 
 
 def predict(network: keras.Model, images) -> np.ndarray:
@@ -104,33 +89,71 @@ def predict(network: keras.Model, images) -> np.ndarray:
 
 
 def use_xla(jit_compile: bool | str) -> bool:
-    """Whether to compile with XLA.
+    """Whether to compile with XLA what each replica runs.
 
     Args:
-        jit_compile: True, False or `"auto"`: on for one accelerator, off on CPUs, where XLA made the step about
-            twice as slow, and off on several replicas.
+        jit_compile: True, False or `"auto"`: on where every replica is a GPU, and off on CPUs, where XLA made the
+            step about twice as slow. On a TPU nothing runs uncompiled, whatever this says.
 
     Raises:
-        ValueError: for another value, and for True on several replicas, whose sums XLA cannot make inside a compiled
-            step.
+        ValueError: for another value, and for True on several CPUs, between which compiled code cannot sum.
     """
     checks.one_of("jit_compile", jit_compile, (True, False, "auto"))
-    replicas = replica_count()
+    strategy, replicas = tf.distribute.get_strategy(), replica_count()
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return False
+    if replicas == 1:
+        accelerated = bool(tf.config.list_logical_devices("GPU"))
+    else:
+        accelerated = all("GPU" in device for device in strategy.extended.worker_devices)
     if jit_compile == "auto":
-        return bool(tf.config.list_logical_devices("GPU")) and replicas == 1
-    if jit_compile and replicas > 1:
+        return accelerated
+    if jit_compile and replicas > 1 and not accelerated:
         raise ValueError(
-            f"jit_compile=True on {replicas} replicas: XLA compiles a step for one device and cannot sum over "
-            "several inside it. Pass 'auto' or False, or train on one device."
+            f"jit_compile=True on {replicas} replicas that are not all GPUs: XLA has no sums between CPUs inside a "
+            "compiled step. Pass 'auto' or False, or train on one device."
         )
     return bool(jit_compile)
 
 
-# What a collective operation raises when one of its processes is gone.
-LOST = (
-    tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
-    tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError,
-)  # fmt: skip
+def train_function(
+    step: Callable, strategy: tf.distribute.Strategy, *, steps: int, jit_compile: bool
+) -> Callable:
+    """Several training steps on every replica, as one function of a distributed iterator.
+
+    Keras' own compiles `strategy.run` as a whole, which XLA cannot do for several devices, and fails to build more
+    than one step per call on several CPUs.
+
+    Args:
+        step: takes a replica's batch and returns its metrics, name → scalar.
+        strategy: with several replicas.
+        steps: per call.
+        jit_compile: whether each replica's step is compiled with XLA.
+
+    Returns:
+        What `keras.Model.train_function` has to be: it returns the metrics after the last step, averaged over the
+        replicas, and raises StopIteration where the data end.
+    """
+    step = tf.autograph.experimental.do_not_convert(step)
+    if jit_compile:
+        step = tf.function(step, jit_compile=True, reduce_retracing=True)
+
+    @tf.function(reduce_retracing=True)
+    def several_steps(iterator):
+        for _ in tf.range(steps - 1):
+            strategy.run(step, args=(next(iterator),))
+        logs = strategy.run(step, args=(next(iterator),))
+        means = {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+        return {name: tf.reshape(mean, []) for name, mean in means.items()}
+
+    def until_the_end(iterator):
+        try:
+            return several_steps(iterator)
+        except tf.errors.OutOfRangeError:
+            raise StopIteration from None
+
+    return until_the_end
+
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 
@@ -185,49 +208,6 @@ def _check_cluster(config):
         ) from None
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes and prints: the chief, or the first worker."""
-    if worker_count(strategy) == 1:
-        return True
-    resolver = strategy.cluster_resolver
-    return resolver.task_type == "chief" or (
-        "chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0
-    )
-
-
-class WorkerLostError(RuntimeError):
-    """Another process that trains together with this one has ended."""
-
-
-@contextlib.contextmanager
-def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Says in a sentence what TensorFlow's errors of the block mean where several processes train together.
-
-    Raises:
-        WorkerLostError: in their place.
-    """
-    try:
-        yield
-    except LOST as error:
-        if worker_count(strategy) == 1:
-            raise
-        raise WorkerLostError(
-            f"Another worker has ended or cannot be reached any more ({type(error).__name__}). This one stops too: "
-            "start the same command again on all of them; they go on from the last checkpoint."
-        ) from error
-
-
-def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns when every process has called it: one that ended earlier would take the others with it."""
-    if worker_count(strategy) > 1:
-        # As a function, because TensorFlow warns about eager collective operations.
-        @tf.function(autograph=False)
-        def meet():
-            return strategy.reduce("SUM", strategy.run(tf.constant, args=(1.0,)), axis=None)
-
-        meet()
-
-
 def local_copy(network: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:
     """A network that one device can run on its own; `network` itself where there is only one.
 
@@ -240,42 +220,6 @@ def local_copy(network: keras.Model, strategy: tf.distribute.Strategy) -> keras.
     return copy
 
 
-def dealt_batches(strategy: tf.distribute.Strategy, make_batches: Callable):
-    """Training batches of which every process makes its own rows only.
-
-    tf.data's own sharding would deal out whole batches, and the global batch would be another one.
-
-    Args:
-        strategy: that the method is trained under.
-        make_batches: takes `share=(index, count)` and returns the dataset of that part of each global batch.
-
-    Returns:
-        What `keras.Model.fit` takes.
-    """
-    if worker_count(strategy) == 1:
-        return make_batches(share=(0, 1))
-
-    def make(context):
-        batches = make_batches(share=(context.input_pipeline_id, context.num_input_pipelines))
-        local = context.num_replicas_in_sync // context.num_input_pipelines
-
-        def deal(rows):
-            return tf.reshape(rows, [local, rows.shape[0] // local, *rows.shape[1:]])
-
-        if local == 1:
-            return batches
-        return batches.map(lambda batch: tf.nest.map_structure(deal, batch)).unbatch()
-
-    return strategy.distribute_datasets_from_function(make)
-
-
-def whole_dataset(strategy: tf.distribute.Strategy, batches: tf.data.Dataset | None):
-    """A dataset that every process goes through on its own, so that the mean over processes is that of one."""
-    if batches is None or worker_count(strategy) == 1:
-        return batches
-    return strategy.distribute_datasets_from_function(lambda context: batches)
-
-
 def as_logs(trackers: Sequence) -> dict:
     """What a step returns: metric name → running mean.
 
@@ -283,6 +227,13 @@ def as_logs(trackers: Sequence) -> dict:
     (keras-team/keras issue 20585).
     """
     logs = {tracker.name: tracker.result() for tracker in trackers}
-    if worker_count(tf.distribute.get_strategy()) > 1 and not tf.distribute.in_cross_replica_context():
+    if not tf.distribute.in_cross_replica_context():
+        # A replica sees its own part of a sum, and Keras takes the first replica's or their mean: all are equal.
+        sums = [tracker.name for tracker in trackers if isinstance(tracker, keras.metrics.Sum)]
+        logs |= {name: replica_count() * logs[name] for name in sums}
+    if (
+        workers.worker_count(tf.distribute.get_strategy()) > 1
+        and not tf.distribute.in_cross_replica_context()
+    ):
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
     return logs

@@ -17,12 +17,14 @@ class DiskFullError(OSError):
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike, *, mark: str | None = None) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path` that takes its place when the block ends well.
 
     Args:
         path: the file or folder to write. Its parent folders are made. A folder must not exist yet; a file is
             replaced in one step.
+        mark: by which `remove_unfinished` finds what this writer leaves when it is killed. No other may have the
+            same one.
 
     Yields:
         A path with the same suffixes to write to. It is removed when the block raises.
@@ -33,7 +35,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not the process's number, which another machine that shares the folder may have too.
-    temporary = path.with_name(f".writing-{uuid.uuid4().hex[:12]}-{path.name}")
+    temporary = path.with_name(f".writing-{mark or uuid.uuid4().hex[:12]}-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -68,9 +70,14 @@ def reserve(path: str | os.PathLike, size: int) -> None:
             os.posix_fallocate(stream.fileno(), 0, size)
 
 
-def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Removes what writers that were killed left in a folder. No other process may be writing there."""
-    for left_over in pathlib.Path(folder).glob(".writing-*"):
+def remove_unfinished(folder: str | os.PathLike, *, mark: str | None = None) -> None:
+    """Removes what writers that were killed left in a folder.
+
+    Args:
+        folder: need not exist.
+        mark: of the writer. None removes what all of them left; then no other process may be writing there.
+    """
+    for left_over in pathlib.Path(folder).glob(f".writing-{mark}-*" if mark else ".writing-*"):
         if left_over.is_dir():
             shutil.rmtree(left_over)
         else:

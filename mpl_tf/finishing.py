@@ -1,6 +1,7 @@
 """The end of a run: networks evaluated once, saved and exported, metrics and pictures written."""
 
 import functools
+import hashlib
 import importlib.metadata
 import warnings
 
@@ -8,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import distribute, evaluation, export, report
+from mpl_tf.models.digest import weights_digest
+from mpl_tf.progress import Progress
 from mpl_tf.run_folder import RunFolder
 from mpl_tf.run_settings import RunData, RunSettings
 
@@ -25,12 +28,7 @@ def finish(folder: RunFolder, data: RunData, settings: RunSettings, networks: di
     Returns:
         What metrics.json holds.
     """
-    metrics = {}
-    for domain, batches in (("validation", data.validation()), ("test", data.test())):
-        if batches is not None:
-            metrics[domain] = {
-                role: evaluation.evaluate(network, batches) for role, network in networks.items()
-            }
+    metrics = _evaluate(data, networks, settings.verbose)
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():
@@ -44,37 +42,80 @@ def finish(folder: RunFolder, data: RunData, settings: RunSettings, networks: di
         versions={name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "mpl_tf")},
     )
     if settings.export_dir:
-        role = export.default_role(networks)
-        metrics["export"] = str(
-            export.saved_model(
-                networks[role],
-                settings.export_dir,
-                class_names=data.source.class_names,
-                provenance=export.Provenance.of_run(metrics, role, data=data.source.name, split=data.split),
-            )
-        )
+        metrics["export"] = str(_export(folder, data, settings, networks, metrics))
     folder.write_metrics(metrics)
     if settings.report:
         draw_page(folder, data, networks)
     return metrics
 
 
-def draw_page(folder: RunFolder, data: RunData, networks: dict) -> None:
+def _evaluate(data, networks, verbose):
+    """Domain → role → numbers."""
+    domains = {"validation": data.validation(), "test": data.test()}
+    count = len(data.split.validation) + len(data.source.test or ())
+    with Progress(count * len(networks), "evaluation", verbose=verbose) as progress:
+        return {
+            domain: {
+                role: evaluation.evaluate(network, batches, advance=progress.add)
+                for role, network in networks.items()
+            }
+            for domain, batches in domains.items()
+            if batches is not None
+        }
+
+
+def finished(folder: RunFolder, data: RunData, settings: RunSettings) -> dict | None:
+    """What `finish` has left, or None before its end; draws the page where the run was killed before it had one.
+
+    Args:
+        folder: of the run.
+        data: pictures and split.
+        settings: whether there is to be a page.
+    """
+    metrics = folder.read_metrics()
+    if metrics and settings.report and folder.writes and not (folder.path / report.PAGE).exists():
+        draw_page(folder, data)
+    return metrics
+
+
+def _export(folder, data, settings, networks, metrics):
+    """The version in which the run's network is served: a new one, or its own where it was killed after it."""
+    role = export.default_role(networks)
+    origin = f"{folder.identity()} {weights_digest(networks[role])}"
+    provenance = export.Provenance.of_run(
+        metrics,
+        role,
+        data=data.source.name,
+        split=data.split,
+        run=hashlib.sha256(origin.encode()).hexdigest()[:32],
+    )
+    return export.saved_model(
+        networks[role], settings.export_dir, class_names=data.source.class_names, provenance=provenance
+    )
+
+
+def draw_page(folder: RunFolder, data: RunData, networks: dict | None = None) -> None:
     """Draws report.html of a finished run; one that cannot be drawn is a warning, since the run itself is complete.
 
     Args:
         folder: of the run.
         data: pictures and split.
-        networks: role → network.
+        networks: role → network; None reads them from the folder.
     """
     try:
-        report.page(folder.path, data, networks)
+        report.page(folder.path, data, _evaluated(folder) if networks is None else networks)
     except Exception as error:
         warnings.warn(
             f"The run is complete, but its report could not be drawn ({type(error).__name__}: {error}): draw it "
             f"again with python -m recipes.report --run_dir={folder.path}.",
             stacklevel=2,
         )
+
+
+def _evaluated(folder):
+    metrics = folder.read_metrics()
+    roles = {role for domain in ("validation", "test") for role in metrics.get(domain, ())}
+    return {role: folder.load_network(role) for role in roles}
 
 
 def _draw_boundaries(folder, data, networks):

@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import sys
-import time
 
 import keras
 import numpy as np
@@ -13,6 +11,7 @@ from mpl_tf import checks, distribute
 from mpl_tf.data import pipeline
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.methods import refusals
+from mpl_tf.progress import Progress
 
 
 def label(
@@ -49,8 +48,8 @@ def label(
         view: augments the pictures, `(pictures, seed=, position=) → float32 [B, …]`; None shows them as they are.
         seed: of the view and of dropout.
         jit_compile: True, False or `"auto"`: on for one accelerator.
-        verbose: 0 for silence, 1 for a progress bar, 2 for a line per shard, `"auto"` for the bar in a terminal and
-            lines elsewhere.
+        verbose: 0 for silence, 1 for a progress bar, 2 for a line per shard and after some seconds in between,
+            `"auto"` for the bar in a terminal and lines elsewhere. Both tell how much time is left.
 
     Returns:
         How many pictures this call labeled.
@@ -65,19 +64,19 @@ def label(
     checks.within("workers", workers, low=1)
     checks.within("worker", worker, low=0, high=workers - 1)
     checks.within("seed", seed, low=0)
-    shards = [shard for shard in store.missing() if shard % workers == worker]
+    shards = store.missing(range(worker, store.num_shards, workers))
     if not shards:
         return 0
     size = _batch_size(batch_size, store)
     rows = np.concatenate([_rows_in_batches(store.rows(shard), size) for shard in shards])
     batches = pipeline.picture_batches(pictures, store.index[rows.ravel()], size, view, seed)
-    progress = _Progress(sum(_count(store.rows(shard)) for shard in shards), len(shards), verbose)
+    progress = Progress(sum(_count(store.rows(shard)) for shard in shards), "labels", verbose=verbose)
     with _noise_on(network) if training else contextlib.nullcontext(lambda place: None) as draw_from:
         predict = _compiled(network, training=training, jit_compile=jit_compile)
         results = _predictions(
             predict, batches, before_batch=lambda number: draw_from((seed, rows[number, 0]))
         )
-        for shard in shards:
+        for number, shard in enumerate(shards, start=1):
             count = _count(store.rows(shard))
             probabilities = np.empty((count, store.num_classes), np.float32)
             for start in range(0, count, size):
@@ -86,7 +85,7 @@ def label(
                 progress.add(len(part))
             _refuse_divergence(network, store.index[store.rows(shard)], probabilities)
             store.write(shard, probabilities)
-            progress.end_shard(shard)
+            progress.tell(f"shard {shard} ({number} of {len(shards)} to make)")
     return progress.done
 
 
@@ -159,33 +158,6 @@ def _batch_norms(layer):
         yield layer
     for inner in getattr(layer, "layers", ()):
         yield from _batch_norms(inner)
-
-
-class _Progress:
-    """Tells how far a labeling is: a bar, a line per shard, or nothing."""
-
-    def __init__(self, total, num_shards, verbose):
-        if verbose == "auto":
-            verbose = 1 if sys.stdout.isatty() else 2
-        self.total, self.num_shards, self.done, self.shards_done = total, num_shards, 0, 0
-        self.started = time.perf_counter()
-        self.bar = keras.utils.Progbar(total, unit_name="picture") if verbose == 1 else None
-        self.lines = verbose == 2
-
-    def add(self, count):
-        self.done += count
-        if self.bar is not None:
-            self.bar.add(count)
-
-    def end_shard(self, shard):
-        self.shards_done += 1
-        if self.lines:
-            rate = self.done / (time.perf_counter() - self.started)
-            print(
-                f"shard {shard} ({self.shards_done} of {self.num_shards} to make): {self.done:,} of {self.total:,} "
-                f"pictures, {rate:,.0f} per second",
-                flush=True,
-            )
 
 
 def _count(rows):

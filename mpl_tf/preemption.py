@@ -5,7 +5,7 @@ import threading
 
 import keras
 
-from mpl_tf import distribute
+from mpl_tf import workers
 from mpl_tf.run_folder import RunFolder
 
 # What a shell reports for a process that SIGTERM has ended.
@@ -35,7 +35,7 @@ class StopOnSigterm(keras.callbacks.Callback):
         self.method, self.folder, self.asked, self.previous = method, folder, False, None
 
     def __enter__(self):
-        alone = distribute.worker_count(self.method.distribute_strategy) == 1
+        alone = workers.worker_count(self.method.distribute_strategy) == 1
         # Python hands signals to the main thread only.
         if alone and threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGTERM, self._ask)

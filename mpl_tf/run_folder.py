@@ -1,7 +1,7 @@
 """What a run leaves on disk, and how it finds its way back: flags, checkpoints, history, metrics.
 
     runs/<name>/flags.txt  split.json  history.csv  pseudo_label_classes.csv  checkpoints/  networks/  metrics.json
-                curves.png  report.html
+                curves.png  report.html  identity.txt
 
 Every file is written beside its place and renamed, so a killed run leaves whole files only.
 """
@@ -12,6 +12,7 @@ import json
 import math
 import pathlib
 import tempfile
+import uuid
 from collections.abc import Iterator
 
 import keras
@@ -131,7 +132,8 @@ class RunFolder:
             ValueError: when there are checkpoints and none can be read.
         """
         if self.writes:
-            files.remove_unfinished(self.path / "checkpoints")
+            for folder in (self.path, self.path / "checkpoints", self.path / "networks"):
+                files.remove_unfinished(folder)
         checkpoints = self.checkpoints()
         for checkpoint in reversed(checkpoints):
             try:
@@ -148,6 +150,16 @@ class RunFolder:
                 f"None of the checkpoints in {str(self.path / 'checkpoints')!r} can be read: look at the files "
                 "named .unreadable there, or train again in another run_dir."
             )
+
+    # --- who it is ------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """A name that no other run has, by which a run that goes on knows what it has left elsewhere."""
+        source = self.path / "identity.txt"
+        if not source.exists():
+            with files.replacing(source) as temporary:
+                temporary.write_text(f"{uuid.uuid4().hex}\n")
+        return source.read_text().strip()
 
     # --- history and metrics ---------------------------------------------------------------------------
 
@@ -194,6 +206,10 @@ class RunFolder:
             return
         with files.replacing(self.path / "networks" / f"{role}.keras") as temporary:
             network.save(temporary)
+
+    def load_network(self, role: str) -> keras.Model:
+        """Loads `networks/<role>.keras`, not compiled."""
+        return keras.saving.load_model(self.path / "networks" / f"{role}.keras", compile=False)
 
 
 def _size_on_disk(method):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mpl_tf import checks, distribute
 from mpl_tf.data import pipeline
+from mpl_tf.data.batch_views import BatchViews
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class RunData:
         labeled_view: the view of labeled pictures; None for the weak one.
         targets: what a label store's `targets` returns, where the unlabeled pictures come with stored labels.
         labeled_targets: whether the labeled ones do too.
+        augment_in_step: whether the views are made inside of the training step, on its device, and not by the input
+            pipeline; the strong one then needs `static_shapes`.
     """
 
     source: object
@@ -87,6 +90,7 @@ class RunData:
     labeled_view: Callable | None = None
     targets: object | None = None
     labeled_targets: bool = False
+    augment_in_step: bool = False
 
     def batches(
         self, *, batch_size: int, unlabeled_ratio: int, seed: int, start: int, share: tuple = (0, 1)
@@ -102,14 +106,22 @@ class RunData:
             labeled_view=self.labeled_view,
             targets=self.targets if unlabeled_ratio else None,
             labeled_targets=self.labeled_targets and bool(unlabeled_ratio),
+            augment=not self.augment_in_step,
             seed=seed,
             start=start,
             share=share,
         )
 
-    def unlabeled(self) -> tf.data.Dataset:
-        """Each unlabeled picture once and not augmented."""
-        return pipeline.picture_batches(self.source.train, self.split.unlabeled)
+    def augmentation(self, seed: int) -> BatchViews | None:
+        """What a training step does with the drawn pictures; None where the pipeline has done it."""
+        if not self.augment_in_step:
+            return None
+        return BatchViews(self.weak, self.strong, self.labeled_view, seed)
+
+    def unlabeled(self, *, share: tuple = (0, 1)) -> tf.data.Dataset:
+        """Each unlabeled picture once and not augmented, or a share of them."""
+        index, count = share
+        return pipeline.picture_batches(self.source.train, self.split.unlabeled[index::count])
 
     def unlabeled_sample(self, count: int) -> np.ndarray:
         """Places of up to `count` unlabeled pictures that no label tells of.

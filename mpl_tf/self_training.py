@@ -6,22 +6,23 @@
 4. The student becomes the teacher, and 2 follows again.
 
 Killed anywhere, the run goes on there: finished stages are read back from their checkpoints, and labels that have
-been made are not made again.
+been made are not made again. Where several processes train together, each makes its share of a store's files.
 
     runs/<name>/teacher/  round_1/labels/  round_1/labels.png  round_1/checkpoints/  …  finetune/  metrics.json
 """
 
+import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from mpl_tf import checks, distribute, labeling, report, training
+from mpl_tf import checks, distribute, files, labeling, report, training, workers
 from mpl_tf.data import label_store, selection
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.models.digest import weights_digest
 from mpl_tf.run_folder import RunFolder
 from mpl_tf.training import RunData, RunSettings
 
@@ -40,6 +41,8 @@ class Rounds:
         teacher_noise: whether dropout and stochastic depth act while the teacher labels. The paper's ablation.
         teacher_view: the view under which it labels; None for the pictures as they are.
         label_batch_size: pictures per step of the labeling.
+        label_shard_size: pictures per file of labels: what a killed labeling loses, and what several processes deal
+            out among themselves.
 
     Raises:
         ValueError: for a value out of range.
@@ -53,9 +56,10 @@ class Rounds:
     teacher_noise: bool = False
     teacher_view: Callable | None = None
     label_batch_size: int = 256
+    label_shard_size: int = 4096
 
     def __post_init__(self):
-        for name in ("rounds", "teacher_steps", "label_batch_size"):
+        for name in ("rounds", "teacher_steps", "label_batch_size", "label_shard_size"):
             checks.within(name, getattr(self, name), low=1)
         checks.within("threshold", self.threshold, low=0.0, high=1.0)
         checks.within("per_class", self.per_class, low=1, optional=True)
@@ -82,15 +86,18 @@ def run(
 
     Raises:
         ValueError: for settings that do not fit the data or the strategy, or labels of which none is confident.
+        workers.WorkerLostError: when another process that trains along has ended.
     """
-    distribute.one_process_only("Noisy Student's labeling between rounds", training.make_strategy(settings))
-    folder = RunFolder(settings.run_dir)
-    with folder.locked():
-        return folder.read_metrics() or _run(folder, build_teacher, build_student, data, settings, rounds)
-
-
-def _run(folder, build_teacher, build_student, data, settings, rounds):
     strategy = training.make_strategy(settings)
+    folder = RunFolder(settings.run_dir, writes=workers.is_chief(strategy))
+    with folder.locked(), workers.lost_workers_named(strategy):
+        builders = build_teacher, build_student
+        return training.finished(folder, data, settings) or _run(
+            folder, strategy, *builders, data, settings, rounds
+        )
+
+
+def _run(folder, strategy, build_teacher, build_student, data, settings, rounds):
     networks, seconds, history = {}, {}, []
 
     with strategy.scope():
@@ -102,9 +109,9 @@ def _run(folder, build_teacher, build_student, data, settings, rounds):
     labeler = "teacher"
     for number in range(1, rounds.rounds + 1):
         stage = folder.stage(f"round_{number}")
+        store = _label(networks[labeler], labeler, number, data, settings, rounds, stage, strategy)
+        labeled_data, facts = _select(store, data, rounds, stage)
         with strategy.scope():
-            store = _label(networks[labeler], labeler, number, data, settings, rounds, stage)
-            labeled_data, facts = _select(store, data, rounds, stage)
             student = build_student(number, networks[labeler])
         # Another order and other augmentations in every round.
         own = dataclasses.replace(settings, seed=settings.seed + 2_000_003 * number)
@@ -122,74 +129,83 @@ def _run(folder, build_teacher, build_student, data, settings, rounds):
     pictures += rounds.teacher_steps * settings.batch_size
     facts = {"steps": steps, "seconds": seconds, "pictures": pictures, "rounds": history}
     networks = {role: distribute.local_copy(network, strategy) for role, network in networks.items()}
-    return training.finish(folder, data, settings, networks, **facts)
+    if folder.writes:
+        training.finish(folder, data, settings, networks, **facts)
+    workers.wait_for_all(strategy)
+    return folder.read_metrics()
 
 
 def _fit(method, data, settings, stage):
     seconds = training.fit(method, data, settings, stage)
-    report.curves(stage.path / "history.csv", stage.path / "curves.png", title=stage.path.name)
+    if stage.writes:
+        report.curves(stage.path / "history.csv", stage.path / "curves.png", title=stage.path.name)
     stage.save_network("student", method.served)
     return seconds
 
 
-def _label(network, name, number, data, settings, rounds, stage):
+def _label(network, name, number, data, settings, rounds, stage, strategy):
     """Step 2: the store of this round, complete."""
+    processes = workers.worker_count(strategy)
+    # Several processes cannot run one network on different pictures: each takes a copy to a device of its own.
+    scope = strategy.scope() if processes == 1 else contextlib.nullcontext()
+    network = network if processes == 1 else distribute.local_copy(network, strategy)
     store = label_store.LabelStore.create(
         stage.path / "labels",
         index=data.split.unlabeled,
         num_classes=data.source.num_classes,
         teacher={"network": name, "round": number - 1, "weights_sha256": weights_digest(network)},
         fingerprint=data.split.fingerprint,
+        shard_size=rounds.label_shard_size,
     )
-    labeling.label(
-        network,
-        data.source.train,
-        store,
-        batch_size=rounds.label_batch_size,
-        training=rounds.teacher_noise,
-        view=rounds.teacher_view,
-        seed=settings.seed + number,
-        jit_compile=settings.jit_compile,
-    )
+    with scope:
+        labeling.label(
+            network,
+            data.source.train,
+            store,
+            batch_size=rounds.label_batch_size,
+            workers=processes,
+            worker=workers.worker_index(strategy),
+            training=rounds.teacher_noise,
+            view=rounds.teacher_view,
+            seed=settings.seed + number,
+            jit_compile=settings.jit_compile,
+            verbose=settings.verbose if stage.writes else 0,
+        )
+    workers.wait_for_all(strategy)
+    if stage.writes:
+        files.remove_unfinished(store.path)
     return store
 
 
 def _select(store, data, rounds, stage):
     """Step 3's pictures: the run's data with the chosen ones as its unlabeled part, and what was chosen."""
     choice = {"threshold": rounds.threshold, "per_class": rounds.per_class, "balance": rounds.balance}
-    rows = selection.select_rows(store.confidence(), store.classes(), store.num_classes, **choice)
+    confidence, classes = store.confidence(), store.classes()
+    rows = selection.select_rows(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]
-    report.label_store_picture(
-        store,
-        stage.path / "labels.png",
-        pictures=data.source.train,
-        class_names=data.source.class_names,
-        title=f"{data.split.name}, round {store.teacher['round'] + 1}",
-        **choice,
-    )
+    if stage.writes:
+        report.label_store_picture(
+            store,
+            stage.path / "labels.png",
+            pictures=data.source.train,
+            class_names=data.source.class_names,
+            title=f"{data.split.name}, round {store.teacher['round'] + 1}",
+            **choice,
+        )
     facts = {
         "labeled_by": store.teacher["network"],
         "pictures": len(store.index),
-        "confident": int((store.confidence() >= rounds.threshold).sum()),
+        "confident": int((confidence >= rounds.threshold).sum()),
         "different_pictures": len(np.unique(chosen)),
         "drawn_from": len(chosen),
-        "wrong_share": _wrong_share(store, data, rows),
+        "wrong_share": _wrong_share(classes[rows], data.source.train.labels[chosen]),
     }
     split = dataclasses.replace(data.split, unlabeled=chosen)
     targets = store.targets(len(data.source.train))
     return dataclasses.replace(data, split=split, targets=targets), facts
 
 
-def _wrong_share(store, data, rows):
+def _wrong_share(classes, truth):
     """Of the chosen labels whose truth is known, the share that is wrong: to look at, never to choose by."""
-    truth = np.asarray(data.source.train.labels)[store.index[rows]]
     known = truth >= 0
-    return float((store.classes()[rows] != truth)[known].mean()) if known.any() else None
-
-
-def weights_digest(network: keras.Model) -> str:
-    """SHA-256 of a network's weights, to tell which one made a label."""
-    digest = hashlib.sha256()
-    for weight in network.get_weights():
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()
+    return float((classes != truth)[known].mean()) if known.any() else None

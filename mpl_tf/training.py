@@ -8,9 +8,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from mpl_tf import callbacks, distribute, models, preemption
+from mpl_tf import callbacks, distribute, generator_callbacks, models, preemption, tensorboard, workers
 from mpl_tf.data import pipeline
-from mpl_tf.finishing import finish
+from mpl_tf.finishing import finish, finished
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.run_folder import RunFolder
@@ -23,6 +23,7 @@ __all__ = [
     "finetune",
     "finetuning",
     "finish",
+    "finished",
     "fit",
     "make_strategy",
     "run",
@@ -54,13 +55,13 @@ def run(
 
     Raises:
         ValueError: for settings that do not fit the data or the strategy.
-        distribute.WorkerLostError: when another process that trains along has ended.
+        workers.WorkerLostError: when another process that trains along has ended.
     """
     strategy = make_strategy(settings)
-    folder = RunFolder(settings.run_dir, writes=distribute.is_chief(strategy))
-    with folder.locked(), distribute.lost_workers_named(strategy):
+    folder = RunFolder(settings.run_dir, writes=workers.is_chief(strategy))
+    with folder.locked(), workers.lost_workers_named(strategy):
         builders = build, build_baseline, build_teacher
-        return folder.read_metrics() or _run(folder, strategy, data, settings, *builders)
+        return finished(folder, data, settings) or _run(folder, strategy, data, settings, *builders)
 
 
 def _run(folder, strategy, data, settings, build, build_baseline, build_teacher):
@@ -101,7 +102,7 @@ def _run(folder, strategy, data, settings, build, build_baseline, build_teacher)
     networks = {role: distribute.local_copy(network, strategy) for role, network in networks.items()}
     if folder.writes:
         finish(folder, data, settings, networks, **facts)
-    distribute.wait_for_all(strategy)
+    workers.wait_for_all(strategy)
     return folder.read_metrics()
 
 
@@ -129,22 +130,18 @@ def fit(method: Method, data: RunData, settings: RunSettings, folder: RunFolder)
                 f"{name}={getattr(settings, name)} is not a multiple of "
                 f"steps_per_execution={method.steps_per_execution}: choose one that is."
             )
+    method.augmentation = data.augmentation(settings.seed) if method.takes_pictures else None
     folder.restore_checkpoint(method)
     folder.write_history(folder.read_history(until_step=int(method.step.numpy())))
-    hooks = [callbacks.StopOnNonFinite(folder), callbacks.WarnOnSilentMask(), callbacks.WarnOnCollapse()]
-    if "generator" in method.roles:
-        hooks.append(callbacks.DrawGenerated(folder, data.source.class_names))
-    hooks += [*_hooks_on_unlabeled(data, settings, folder), callbacks.Record(folder)]
-    if settings.tensorboard and folder.writes:
-        hooks.append(keras.callbacks.TensorBoard(folder.path / "tensorboard", write_graph=False))
-    validation = distribute.whole_dataset(method.distribute_strategy, data.validation())
+    hooks = list(_hooks(method, data, settings, folder))
+    validation = workers.whole_dataset(method.distribute_strategy, data.validation())
     with preemption.StopOnSigterm(method, folder) as stop:
         while (step := int(method.step.numpy())) < settings.steps:
-            _fit_epochs(method, data, settings, validation, [*hooks, stop], step)
+            _fit_epochs(method, data, settings, folder, validation, [*hooks, stop], step)
     return sum(float(row["seconds"]) for row in folder.read_history())
 
 
-def _fit_epochs(method, data, settings, validation, hooks, step):
+def _fit_epochs(method, data, settings, folder, validation, hooks, step):
     """One call of Keras' fit: all whole epochs, or else a part of one, at the end of a run or after a SIGTERM."""
     epoch, whole = step // settings.epoch_steps, settings.steps // settings.epoch_steps
     begun = step % settings.epoch_steps
@@ -162,26 +159,36 @@ def _fit_epochs(method, data, settings, validation, hooks, step):
     else:
         make_batches = functools.partial(pipeline.numbered_batches, settings.batch_size, start=step)
     method.fit(
-        distribute.dealt_batches(method.distribute_strategy, make_batches),
+        workers.dealt_batches(method.distribute_strategy, make_batches),
         initial_epoch=epoch,
         epochs=whole if steps == settings.epoch_steps else epoch + 1,
         steps_per_epoch=steps,
         validation_data=validation,
         callbacks=hooks,
-        verbose=settings.verbose if hooks[-1].folder.writes else 0,
+        verbose=settings.verbose if folder.writes else 0,
         shuffle=False,
     )
 
 
-def _hooks_on_unlabeled(data, settings, folder):
-    if not settings.unlabeled_ratio:
-        return
-    yield callbacks.EndEpoch(data.unlabeled())
-    if settings.confirmation_pictures:
+def _hooks(method, data, settings, folder):
+    """What happens at the end of each epoch, in this order."""
+    yield callbacks.StopOnNonFinite(folder)
+    yield callbacks.WarnOnSilentMask()
+    if "generator" in method.roles:
+        yield generator_callbacks.WarnOnCollapse()
+        yield generator_callbacks.DrawGenerated(folder, data.source.class_names)
+    bias = None
+    if settings.unlabeled_ratio:
+        strategy = method.distribute_strategy
+        share = workers.worker_index(strategy), workers.worker_count(strategy)
+        yield callbacks.EndEpoch(data.unlabeled(share=share))
         measured = data.unlabeled_sample(settings.confirmation_pictures)
         if len(measured):
             batches = pipeline.evaluation_batches(data.source.train, measured)
-            yield callbacks.ConfirmationBias(batches, folder=folder)
+            yield (bias := callbacks.ConfirmationBias(batches, folder=folder))
+    if settings.tensorboard and folder.writes:
+        yield tensorboard.WriteSummaries(folder, data, unlabeled=settings.unlabeled_ratio > 0, bias=bias)
+    yield callbacks.Record(folder)
 
 
 def finetuning(

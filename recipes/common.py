@@ -1,4 +1,4 @@
-"""From the shared flags to the objects that they stand for, and the course of a recipe."""
+"""From the shared flags to the data and the settings of a run, and the course of a recipe."""
 
 import dataclasses
 import functools
@@ -12,9 +12,8 @@ import tensorflow as tf
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import distribute, models, report, schedules, training
-from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods.supervised import Supervised
+from mpl_tf import distribute, report, training, workers
+from recipes import builders
 
 FLAGS = flags.FLAGS
 
@@ -58,6 +57,7 @@ def views(source: data_module.Source) -> tuple:
         magnitude=FLAGS.randaugment_magnitude,
         policy=FLAGS.randaugment,
         noise=FLAGS.noise,
+        static_shapes=FLAGS.augment_on == "device",
     )
 
 
@@ -67,7 +67,8 @@ def load_data(run_dir: str) -> training.RunData:
     split_file = pathlib.Path(run_dir) / "split.json"
     split = data_module.load_or_draw_split(split_file, source, **split_options())
     weak, strong = views(source)
-    return training.RunData(source=source, split=split, weak=weak, strong=strong)
+    in_step = FLAGS.augment_on == "device"
+    return training.RunData(source=source, split=split, weak=weak, strong=strong, augment_in_step=in_step)
 
 
 def train(
@@ -90,31 +91,30 @@ def train(
             functools.partial(build, data),
             data,
             dataclasses.replace(settings, baseline_steps=baseline_steps, teacher_steps=teacher_steps),
-            build_baseline=lambda: build_supervised(data, steps=baseline_steps),
+            build_baseline=lambda: builders.supervised(data, steps=baseline_steps),
             build_teacher=build_teacher and functools.partial(build_teacher, data),
         )
 
     course(run)
 
 
-def course(run) -> dict:
+def course(run, *, show_more=None) -> None:
     """The course of every recipe: claim the run folder, load the data, run, show the table.
 
     Args:
         run: takes the run's data and settings and returns what metrics.json holds.
-
-    Returns:
-        That.
+        show_more: takes that and prints what the recipe has to say besides the table.
     """
     # Several processes have to find each other before TensorFlow computes anything.
-    chief = distribute.is_chief(distribute.make_strategy(FLAGS.strategy))
+    chief = workers.is_chief(distribute.make_strategy(FLAGS.strategy))
     folder = run_dir()
     claim(folder, writes=chief)
     prepare()
     metrics = run(load_data(folder), run_settings(folder))
     if chief:
         show(metrics, folder)
-    return metrics
+        if show_more is not None:
+            show_more(metrics)
 
 
 def run_dir() -> str:
@@ -131,13 +131,11 @@ def run_settings(folder: str) -> training.RunSettings:
         steps=FLAGS.steps,
         epoch_steps=FLAGS.epoch_steps or math.ceil(FLAGS.steps / 20),
         batch_size=FLAGS.batch_size,
-        unlabeled_ratio=FLAGS.unlabeled_ratio if "unlabeled_ratio" in FLAGS else 0,
         seed=FLAGS.seed,
-        **_optional(
-            "confirmation_pictures", "finetune_steps", "finetune_batch_size", "finetune_learning_rate"
-        ),
+        **_optional("unlabeled_ratio", "confirmation_pictures"),
+        **_optional("finetune_steps", "finetune_batch_size", "finetune_learning_rate"),
         strategy=FLAGS.strategy,
-        jit_compile=jit_compile(),
+        jit_compile=builders.jit_compile(),
         verbose=verbose(),
         tensorboard=FLAGS.tensorboard,
         report=FLAGS.report,
@@ -159,77 +157,6 @@ def claim(folder: str, *, writes: bool = True) -> None:
     training.RunFolder(folder, writes=writes).claim(values, resume=FLAGS.resume)
 
 
-def network(name: str, data: training.RunData, *, seed: int, noise: bool = True) -> keras.Model:
-    """A freshly initialized network for the run's pictures, with dropout and stochastic depth if `noise`."""
-    return models.build(
-        name,
-        data.source.num_classes,
-        data.source.image_shape,
-        dropout=FLAGS.dropout if noise else 0.0,
-        stochastic_depth=FLAGS.stochastic_depth if noise else 0.0,
-        synchronized=FLAGS.strategy != "default",
-        seed=seed,
-    )
-
-
-def optimizer(peak: float, *, steps: int, wait: int = 0) -> keras.optimizers.Optimizer:
-    """SGD with Nesterov momentum under the run's schedule."""
-    rate = learning_rate(peak, steps=steps, wait=wait)
-    return keras.optimizers.SGD(rate, momentum=FLAGS.momentum, nesterov=FLAGS.momentum > 0)
-
-
-def learning_rate(peak: float, *, steps: int, wait: int = 0):
-    """The run's schedule: a number, or a function of the step."""
-    if FLAGS.schedule == "cosine":
-        return schedules.WaitWarmupCosine(peak, steps=steps, warmup=FLAGS.warmup_steps, wait=wait)
-    if FLAGS.schedule == "drops":
-        boundaries = [round(0.4 * steps), round(0.8 * steps)]
-        return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [peak, peak / 10, peak / 100])
-    return peak
-
-
-def build_supervised(data: training.RunData, *, steps: int, model: str | None = None) -> Supervised:
-    """The supervised method with the student's optimizer, averaging, regularization and, if not told, network."""
-    method = Supervised(student=network(model or FLAGS.model, data, seed=FLAGS.seed), **regularization())
-    method.compile(optimizer(FLAGS.learning_rate, steps=steps), **compile_options())
-    return method
-
-
-def regularization() -> dict:
-    """The arguments that every method takes."""
-    return {
-        "label_smoothing": FLAGS.label_smoothing,
-        "weight_decay": FLAGS.weight_decay,
-        "gradient_clip_norm": FLAGS.gradient_clip_norm,
-        "ema_decay": FLAGS.ema_decay or None,
-    }
-
-
-def feedback_settings() -> FeedbackSettings:
-    """The feedback that the flags describe."""
-    return FeedbackSettings(
-        FLAGS.feedback,
-        weight=FLAGS.feedback_weight,
-        normalization=FLAGS.feedback_normalization,
-        floor=FLAGS.feedback_floor,
-        clip=FLAGS.feedback_clip or None,
-        baseline_decay=FLAGS.feedback_baseline_decay,
-        cross_entropy=FLAGS.feedback_cross_entropy,
-        finite_difference=FLAGS.feedback_finite_difference,
-        warmup_steps=FLAGS.feedback_warmup_steps,
-    )
-
-
-def compile_options() -> dict:
-    """What `compile` takes besides the optimizers."""
-    return {"jit_compile": jit_compile(), "steps_per_execution": FLAGS.steps_per_execution}
-
-
-def jit_compile() -> bool | str:
-    """What `compile` takes for --jit."""
-    return {"auto": "auto", "on": True, "off": False}[FLAGS.jit]
-
-
 def verbose() -> int | str:
     """What Keras takes for --progress."""
     return {"auto": "auto", "bar": 1, "line": 2, "none": 0}[FLAGS.progress]
@@ -240,13 +167,13 @@ def prepare() -> None:
     if FLAGS.verbosity < -1:
         # It takes the first trace of each of a run's networks for a retracing of one function, and warns.
         tf.get_logger().setLevel("ERROR")
-    if "precision" in FLAGS and FLAGS.precision is not None:
-        keras.config.set_dtype_policy(FLAGS.precision)
+    if (precision := _optional("precision").get("precision")) is not None:
+        keras.config.set_dtype_policy(precision)
 
 
 def show(metrics: dict, folder: str) -> None:
     """Prints the table of the finished run and where its files are."""
-    roles = next(iter(metrics[domain] for domain in ("validation", "test") if domain in metrics))
+    roles = metrics.get("validation", metrics.get("test", ()))
     names = {"supervised": "supervised on the same labels", "finetuned": "student, fine-tuned"}
     rows = []
     for role in roles:
@@ -258,8 +185,9 @@ def show(metrics: dict, folder: str) -> None:
                 row[f"{domain} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
         rows.append(row)
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in metrics["seconds"].items())
-    print(f"\n{metrics['split']}: accuracy ± standard error over the pictures\n")
-    print(report.table(rows))
+    if rows:
+        print(f"\n{metrics['split']}: accuracy ± standard error over the pictures\n")
+        print(report.table(rows))
     print(f"\ntraining: {seconds}\nrun folder: {folder}")
     if (page := pathlib.Path(folder) / "report.html").is_file():
         print(f"report: {page}")

@@ -10,7 +10,7 @@ from absl import flags
 
 from mpl_tf import models, training
 from mpl_tf.methods.dafl import DataFreeLearning
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -43,7 +43,7 @@ def build(data: training.RunData) -> DataFreeLearning:
     """The compiled method."""
     method = DataFreeLearning(
         teacher=keras.saving.load_model(FLAGS.teacher, compile=False),
-        student=common.network(FLAGS.model, data, seed=FLAGS.seed),
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         generator=generator(data.source.image_shape),
         one_hot=FLAGS.one_hot,
         one_hot_weight=FLAGS.one_hot_weight,
@@ -61,7 +61,7 @@ def build(data: training.RunData) -> DataFreeLearning:
     method.compile(
         generator_optimizer=keras.optimizers.Adam(FLAGS.generator_learning_rate),
         student_optimizer=student_optimizer(),
-        **common.compile_options(),
+        **builders.compile_options(),
     )
     return method
 
@@ -84,8 +84,8 @@ def generator(image_shape: tuple) -> keras.Model:
 def student_optimizer() -> keras.optimizers.Optimizer:
     """Adam, or the other recipes' SGD, under the run's schedule."""
     if FLAGS.optimizer == "adam":
-        return keras.optimizers.Adam(common.learning_rate(FLAGS.learning_rate, steps=FLAGS.steps))
-    return common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps)
+        return keras.optimizers.Adam(builders.learning_rate(FLAGS.learning_rate, steps=FLAGS.steps))
+    return builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps)
 
 
 def main(_):

@@ -8,7 +8,7 @@ from absl import flags
 
 from mpl_tf import training
 from mpl_tf.methods.distillation import Distillation
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -30,14 +30,14 @@ def build(data: training.RunData) -> Distillation:
     """The compiled method."""
     method = Distillation(
         teacher=keras.saving.load_model(FLAGS.teacher, compile=False),
-        student=common.network(FLAGS.model, data, seed=FLAGS.seed),
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         temperature=FLAGS.temperature,
         distillation_weight=FLAGS.distillation_weight,
         labeled_weight=FLAGS.labeled_weight,
         same_view=FLAGS.same_view,
-        **common.regularization(),
+        **builders.regularization(),
     )
-    method.compile(common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **common.compile_options())
+    method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method
 
 

@@ -15,13 +15,16 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from mpl_tf import checks, data, evaluation, files
+from mpl_tf import data, evaluation, files
+from mpl_tf.evaluation import corruptions, perturbations
+from mpl_tf.progress import Progress
 from mpl_tf.run_folder import RunFolder
 from recipes import common, evaluation_tables, finished, shared_flags, start
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
+shared_flags.define_progress_flag("evaluating")
 
 flags.DEFINE_string("run_dir", None, "The folder of a finished run; its flags.txt says which pictures.")
 flags.DEFINE_string("network", None, "Or a .keras file; the data flags say which pictures.")
@@ -63,10 +66,10 @@ def main(_):
     for role, network in networks.items():
         if FLAGS.adversarial_dir:
             results[role]["natural_adversarial"] = natural(network, source)
-        if epsilons:
-            results[role]["fgsm"] = evaluation.fgsm(network, batches, epsilons)
+    if epsilons:
+        add_attacks(results, networks, batches, epsilons, len(few))
     if FLAGS.robustness:
-        add_robustness(results, networks, batches)
+        add_robustness(results, networks, batches, len(few))
     destination = write(results)
     print(f"\n{split.name}, {len(indices):,} {FLAGS.domain} pictures\n")
     print(evaluation_tables.tables(results, baseline=baseline_role()))
@@ -89,31 +92,22 @@ def load_networks() -> dict[str, keras.Model]:
         FileNotFoundError: for a file that is missing.
         ValueError: for a role that the run does not have.
     """
+    given = FLAGS.baseline is not None
+    files = {baseline_role(): pathlib.Path(FLAGS.baseline)} if given and is_file(FLAGS.baseline) else {}
     if FLAGS.network:
-        if FLAGS.baseline and not is_file(FLAGS.baseline):
+        if given and not files:
             raise ValueError(
                 f"--baseline={FLAGS.baseline} is a role, and --network has none: --baseline needs a .keras file."
             )
-        paths = {pathlib.Path(FLAGS.network).stem: pathlib.Path(FLAGS.network)}
-    else:
-        roles = classifiers(RunFolder(FLAGS.run_dir).read_metrics())
-        wanted = list(FLAGS.roles or roles)
-        if FLAGS.baseline and not is_file(FLAGS.baseline):
-            wanted = list(dict.fromkeys([*wanted, FLAGS.baseline]))
-        for role in wanted:
-            checks.one_of("role", role, roles)
-        paths = {role: pathlib.Path(FLAGS.run_dir) / "networks" / f"{role}.keras" for role in wanted}
-    if FLAGS.baseline and baseline_role() not in paths:
-        paths[baseline_role()] = pathlib.Path(FLAGS.baseline)
-    for path in paths.values():
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: give a .keras file, or a role of a run.")
-    return {role: keras.saving.load_model(path, compile=False) for role, path in paths.items()}
-
-
-def classifiers(metrics: dict) -> list[str]:
-    """The roles of a run that were evaluated at its end; a generator, say, is no classifier."""
-    return list(next(metrics[domain] for domain in ("test", "validation") if domain in metrics))
+        network = pathlib.Path(FLAGS.network)
+        return finished.load({network.stem: network, **files})
+    folder = RunFolder(FLAGS.run_dir)
+    roles = list(FLAGS.roles or finished.classifiers(folder))
+    if given and not files and FLAGS.baseline not in roles:
+        roles.append(FLAGS.baseline)
+    # The file first: it is the one whose name may be wrong.
+    baseline = finished.load(files)
+    return finished.networks(folder, roles) | baseline
 
 
 def is_file(baseline: str) -> bool:
@@ -143,23 +137,32 @@ def domain_pictures(source: data.Source, split: data.Split) -> tuple[data.Pictur
 def measure(networks, source, split, pictures, indices) -> dict[str, dict]:
     """Accuracy, calibration and coverage of each network."""
     results = {}
-    for role, network in networks.items():
-        logits, labels = evaluation.predict(network, data.evaluation_batches(pictures, indices))
-        outcomes = evaluation.outcomes(logits, labels)
-        results[role] = {
-            "clean": evaluation.summarize(outcomes, logits.shape[1]),
-            "calibration": {"raw": calibration(outcomes)},
-            "selective": evaluation.selective(outcomes.confidence, outcomes.correct),
-        }
-        if len(split.validation):
-            held_out = data.evaluation_batches(source.train, split.validation)
-            temperature = evaluation.fit_temperature(*evaluation.predict(network, held_out))
-            results[role]["calibration"] |= {
-                "temperature": temperature,
-                "fitted_on": len(split.validation),
-                "scaled": calibration(evaluation.outcomes(logits / temperature, labels)),
+    total = len(networks) * (len(indices) + len(split.validation))
+    with progress(total, "accuracy and calibration") as told:
+        for role, network in networks.items():
+            batches = data.evaluation_batches(pictures, indices)
+            logits, labels = evaluation.predict(network, batches, advance=told.add)
+            outcomes = evaluation.outcomes(logits, labels)
+            results[role] = {
+                "clean": evaluation.summarize(outcomes, logits.shape[1]),
+                "calibration": {"raw": calibration(outcomes)},
+                "selective": evaluation.selective(outcomes.confidence, outcomes.correct),
             }
+            if len(split.validation):
+                held_out = data.evaluation_batches(source.train, split.validation)
+                fitted_on = evaluation.predict(network, held_out, advance=told.add)
+                temperature = evaluation.fit_temperature(*fitted_on)
+                results[role]["calibration"] |= {
+                    "temperature": temperature,
+                    "fitted_on": len(split.validation),
+                    "scaled": calibration(evaluation.outcomes(logits / temperature, labels)),
+                }
     return results
+
+
+def progress(total: int, title: str) -> Progress:
+    """What tells how far an evaluation is, as --progress says."""
+    return Progress(total, title, verbose=common.verbose())
 
 
 def calibration(outcomes: evaluation.Outcomes) -> dict:
@@ -172,13 +175,23 @@ def calibration(outcomes: evaluation.Outcomes) -> dict:
     }
 
 
-def add_robustness(results, networks, batches) -> None:
+def add_attacks(results, networks, batches, epsilons, count) -> None:
+    """Adds the accuracy under FGSM to each network's results."""
+    with progress(count * len(networks), "FGSM") as told:
+        for role, network in networks.items():
+            results[role]["fgsm"] = evaluation.fgsm(network, batches, epsilons, advance=told.add)
+
+
+def add_robustness(results, networks, batches, count) -> None:
     """Adds the corruptions and the perturbations to each network's results."""
-    print("75 corruptions and 10 sequences of each picture ...", flush=True)
-    errors = evaluation.corruption_errors(networks, batches, seed=ROBUSTNESS_SEED)
-    flips = evaluation.flip_probabilities(networks, batches, seed=ROBUSTNESS_SEED)
+    corrupted = count * len(corruptions.NAMES) * len(corruptions.SEVERITIES)
+    with progress(corrupted, "corruptions") as told:
+        options = {"seed": ROBUSTNESS_SEED, "advance": told.add}
+        errors = evaluation.corruption_errors(networks, batches, **options)
+    with progress(count * len(perturbations.NAMES), "perturbations") as told:
+        options = {"seed": ROBUSTNESS_SEED, "advance": told.add}
+        flips = evaluation.flip_probabilities(networks, batches, **options)
     baseline = baseline_role()
-    count = sum(len(batch["label"]) for batch in batches)
     for role in networks:
         results[role]["corruptions"] = {
             "errors": errors[role],

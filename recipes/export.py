@@ -13,11 +13,13 @@ import numpy as np
 from absl import flags
 
 from mpl_tf import checks, data, export, report, training
+from mpl_tf.progress import Progress
 from recipes import common, finished, shared_flags, start
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
+shared_flags.define_progress_flag("LiteRT models are measured")
 
 flags.DEFINE_string("run_dir", None, "The folder of a finished run; its flags.txt says which pictures.")
 flags.DEFINE_string("role", None, "Which network of the run; finetuned where there is one, else student.")
@@ -39,7 +41,8 @@ def main(_):
     folder = training.RunFolder(FLAGS.run_dir)
     finished.adopt_flags(folder)
     run = common.load_data(FLAGS.run_dir)
-    role, network = load_network(folder)
+    role = FLAGS.role or export.default_role(finished.classifiers(folder))
+    network = finished.networks(folder, [role])[role]
     metrics = folder.read_metrics()
     described = {
         "name": pathlib.Path(FLAGS.export_dir).name,
@@ -60,29 +63,23 @@ def main(_):
     print(f"\nexported {role}: {version}\nmodel card: {version / 'card.md'}")
 
 
-def load_network(folder: training.RunFolder) -> tuple[str, keras.Model]:
-    """The role that is exported and its network."""
-    paths = {path.stem: path for path in sorted((folder.path / "networks").glob("*.keras"))}
-    role = FLAGS.role or export.default_role(paths)
-    if role not in paths:
-        raise ValueError(f"The run has no network {role!r}: choose --role among {', '.join(paths)}.")
-    return role, keras.saving.load_model(paths[role], compile=False)
-
-
 def write_litert(network: keras.Model, folder: pathlib.Path, run: training.RunData) -> list:
     """Writes and measures the LiteRT variants."""
     drawn = np.sort(np.random.default_rng(0).permutation(run.split.labeled)[: FLAGS.representative])
     images, labels = pictures(run.source.train, run.split.validation)
-    return export.litert.write_variants(
-        network,
-        folder,
-        name=pathlib.Path(FLAGS.export_dir).name,
-        kinds=FLAGS.litert,
-        representative=pictures(run.source.train, drawn)[0],
-        images=images,
-        labels=labels,
-        max_accuracy_drop=FLAGS.max_accuracy_drop,
-    )
+    total = len(images) * (1 + len(FLAGS.litert))
+    with Progress(total, "LiteRT models, measured", verbose=common.verbose()) as progress:
+        return export.litert.write_variants(
+            network,
+            folder,
+            name=pathlib.Path(FLAGS.export_dir).name,
+            kinds=FLAGS.litert,
+            representative=pictures(run.source.train, drawn)[0],
+            images=images,
+            labels=labels,
+            max_accuracy_drop=FLAGS.max_accuracy_drop,
+            advance=progress.add,
+        )
 
 
 def pictures(source: data.Pictures, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from absl import flags
 
 from mpl_tf import data as data_module
 from mpl_tf import training
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -48,7 +48,7 @@ def main(_):
         return training.finetuning(
             keras.saving.load_model(FLAGS.network, compile=False),
             FLAGS.learning_rate,
-            common.jit_compile(),
+            builders.jit_compile(),
             image_shape=data.source.image_shape,
             frozen_share=FLAGS.frozen_share,
         )

@@ -15,11 +15,12 @@ from absl import flags
 from mpl_tf import checks, data, distribute, labeling, report
 from mpl_tf.data import LabelStore
 from mpl_tf.models import rebuilding
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
+shared_flags.define_progress_flag("labeling")
 
 flags.DEFINE_string("network", None, "The .keras file that labels, as runs leave it in networks/.")
 flags.DEFINE_string("store", None, "Folder of the labels.")
@@ -40,7 +41,6 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
 flags.DEFINE_enum("strategy", "default", ["default", "mirrored"], "One device, or all of this machine.")
-flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], "What is printed while labeling.")
 flags.DEFINE_float(
     "threshold", 0.3, "Confidence from which the table and the picture count as kept.", 0.0, 1.0
 )
@@ -79,7 +79,7 @@ def main(_):
             training=FLAGS.teacher_noise,
             view=view,
             seed=FLAGS.seed,
-            jit_compile=common.jit_compile(),
+            jit_compile=builders.jit_compile(),
             verbose=common.verbose(),
         )
     missing = store.missing()

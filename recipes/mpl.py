@@ -7,7 +7,7 @@ from absl import flags
 
 from mpl_tf import training
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -30,24 +30,24 @@ def build(data: training.RunData) -> MetaPseudoLabels:
     """The compiled method."""
     method = MetaPseudoLabels(
         # The supervised baseline starts from the student's weights too, the teacher from its own.
-        teacher=common.network(FLAGS.teacher_model or FLAGS.model, data, seed=FLAGS.seed + 2**29),
-        student=common.network(FLAGS.model, data, seed=FLAGS.seed),
-        feedback=common.feedback_settings(),
+        teacher=builders.network(FLAGS.teacher_model or FLAGS.model, data, seed=FLAGS.seed + 2**29),
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
+        feedback=builders.feedback_settings(),
         student_labels=FLAGS.student_labels,
         uda_weight=FLAGS.uda_weight,
         uda_temperature=FLAGS.uda_temperature,
         uda_threshold=FLAGS.uda_threshold,
         uda_ramp_steps=FLAGS.uda_ramp_steps,
-        **common.regularization(),
+        **builders.regularization(),
         seed=FLAGS.seed,
     )
     peak = FLAGS.learning_rate if FLAGS.teacher_learning_rate is None else FLAGS.teacher_learning_rate
     method.compile(
-        teacher_optimizer=common.optimizer(peak, steps=FLAGS.steps),
-        student_optimizer=common.optimizer(
+        teacher_optimizer=builders.optimizer(peak, steps=FLAGS.steps),
+        student_optimizer=builders.optimizer(
             FLAGS.learning_rate, steps=FLAGS.steps, wait=FLAGS.student_wait_steps
         ),
-        **common.compile_options(),
+        **builders.compile_options(),
     )
     return method
 

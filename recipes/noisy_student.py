@@ -3,12 +3,14 @@
 python -m recipes.noisy_student --preset=noisy_student_digits
 """
 
+import dataclasses
+
 from absl import flags
 
 from mpl_tf import data as data_module
 from mpl_tf import report, self_training, training
 from mpl_tf.methods.noisy_student import NoisyStudent
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -69,14 +71,14 @@ def models() -> list[str]:
 
 def build_teacher(data: training.RunData):
     """The compiled first teacher."""
-    return common.build_supervised(
+    return builders.supervised(
         data, steps=FLAGS.teacher_steps or FLAGS.steps, model=FLAGS.teacher_model or FLAGS.model
     )
 
 
 def build_student(number: int, teacher, data: training.RunData) -> NoisyStudent:
     """The compiled student of a round."""
-    student = common.network(models()[number - 1], data, seed=FLAGS.seed + number, noise=FLAGS.model_noise)
+    student = builders.network(models()[number - 1], data, seed=FLAGS.seed + number, noise=FLAGS.model_noise)
     if FLAGS.initialize == "teacher":
         copy_weights(teacher, student)
     method = NoisyStudent(
@@ -84,9 +86,9 @@ def build_student(number: int, teacher, data: training.RunData) -> NoisyStudent:
         targets=FLAGS.targets,
         labeled_weight=FLAGS.labeled_weight,
         unlabeled_weight=FLAGS.unlabeled_weight,
-        **common.regularization(),
+        **builders.regularization(),
     )
-    method.compile(common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **common.compile_options())
+    method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method
 
 
@@ -109,9 +111,7 @@ def noised(data: training.RunData) -> training.RunData:
     """The data under the views that the noise switches ask for."""
     labeled = data_module.Chain(data.weak, data.strong) if FLAGS.labeled_noise else None
     strong = data.strong if FLAGS.unlabeled_noise else data_module.Identity()
-    return training.RunData(
-        source=data.source, split=data.split, weak=data.weak, strong=strong, labeled_view=labeled
-    )
+    return dataclasses.replace(data, strong=strong, labeled_view=labeled)
 
 
 def run(data: training.RunData, settings: training.RunSettings) -> dict:
@@ -142,7 +142,7 @@ def show_rounds(metrics: dict) -> None:
 
 def main(_):
     """Trains all rounds, evaluates, exports."""
-    show_rounds(common.course(run))
+    common.course(run, show_more=show_rounds)
 
 
 if __name__ == "__main__":

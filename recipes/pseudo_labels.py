@@ -11,7 +11,7 @@ from absl import flags
 from mpl_tf import checks, training
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.methods.supervised import Supervised
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -45,7 +45,7 @@ flags.DEFINE_integer("teacher_steps", None, "Updates of that training; as --step
 def build(data: training.RunData, teacher: keras.Model | None = None) -> PseudoLabels:
     """The compiled method, with the teacher's labels where there is one."""
     method = PseudoLabels(
-        student=common.network(FLAGS.model, data, seed=FLAGS.seed),
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         labels=FLAGS.pseudo_labels,
         num_pictures=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
         hard=FLAGS.hard,
@@ -58,10 +58,10 @@ def build(data: training.RunData, teacher: keras.Model | None = None) -> PseudoL
         mixup=FLAGS.mixup,
         prior_weight=FLAGS.prior_weight,
         entropy_weight=FLAGS.entropy_weight,
-        **common.regularization(),
+        **builders.regularization(),
         seed=FLAGS.seed,
     )
-    method.compile(common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **common.compile_options())
+    method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     if teacher is not None:
         method.relabel(teacher, data.unlabeled())
     return method
@@ -71,7 +71,7 @@ def build_teacher(data: training.RunData) -> Supervised:
     """The teacher from its file, or one that is to be trained on the labels from the student's first weights."""
     if FLAGS.teacher:
         return Supervised(student=keras.saving.load_model(FLAGS.teacher, compile=False))
-    return common.build_supervised(data, steps=teacher_steps())
+    return builders.supervised(data, steps=teacher_steps())
 
 
 def teacher_steps() -> int:

@@ -14,7 +14,7 @@ from absl import flags
 from mpl_tf import data as data_module
 from mpl_tf import labeling, models, training
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -64,7 +64,8 @@ def label(data: training.RunData, folder: pathlib.Path) -> data_module.LabelStor
         teacher={"file": FLAGS.teacher},
         fingerprint=data.source.train.fingerprint(),
     )
-    labeling.label(teacher, data.source.train, store, jit_compile=common.jit_compile())
+    options = {"jit_compile": builders.jit_compile(), "verbose": common.verbose()}
+    labeling.label(teacher, data.source.train, store, **options)
     return store
 
 
@@ -77,18 +78,18 @@ def build(data: training.RunData) -> ReducedMetaPseudoLabels:
         seed=FLAGS.seed,
     )
     method = ReducedMetaPseudoLabels(
-        student=common.network(FLAGS.model, data, seed=FLAGS.seed),
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         calibrator=calibrator,
-        feedback=common.feedback_settings(),
+        feedback=builders.feedback_settings(),
         student_labels=FLAGS.student_labels,
         labeled_weight=FLAGS.labeled_weight,
-        **common.regularization(),
+        **builders.regularization(),
         seed=FLAGS.seed,
     )
     method.compile(
         calibrator_optimizer=keras.optimizers.Adam(FLAGS.calibrator_learning_rate),
-        student_optimizer=common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps),
-        **common.compile_options(),
+        student_optimizer=builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps),
+        **builders.compile_options(),
     )
     return method
 

@@ -7,9 +7,6 @@ After recipes.evaluate, the page has what that measured too. A run that has not 
 hand (--nopictures), is drawn from the files in its folder alone.
 """
 
-import pathlib
-
-import keras
 from absl import app, flags
 
 from mpl_tf import report
@@ -34,11 +31,7 @@ def main(_):
     if FLAGS.pictures and folder.read_metrics() is not None:
         finished.adopt_flags(folder)
         data = common.load_data(FLAGS.run_dir)
-        paths = sorted((pathlib.Path(FLAGS.run_dir) / "networks").glob("*.keras"))
-        networks = {path.stem: keras.saving.load_model(path, compile=False) for path in paths}
-        # A generator among them makes pictures, and classifies none.
-        classifiers = next(iter(folder.read_metrics()[domain] for domain in ("validation", "test")))
-        networks = {role: network for role, network in networks.items() if role in classifiers}
+        networks = finished.networks(folder)
     print(report.page(FLAGS.run_dir, data, networks))
 
 

@@ -26,6 +26,10 @@ def define_data_flags():
         "Whose RandAugment makes the strong view. Those of the libraries keep a random state of their own: "
         "such runs resume, but not bit for bit.",
     )  # fmt: skip
+    flags.DEFINE_enum(
+        "augment_on", "host", ["host", "device"],
+        "Whether the input pipeline makes the views, on the CPU, or the training step, on its device.",
+    )  # fmt: skip
     flags.DEFINE_integer("randaugment_operations", 2, "N, operations per picture.", lower_bound=0)
     flags.DEFINE_float("randaugment_magnitude", 16.0, "M, their magnitude.", 0.0, 30.0)
     flags.DEFINE_float("noise", 0.2, "Standard deviation of the strong view of points.", 0.0)
@@ -119,6 +123,11 @@ def define_run_flags():
     flags.DEFINE_string("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
     flags.DEFINE_string("export_dir", None, "Exports the student as <export_dir>/<version>/.")
     flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
-    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], "What is printed while training.")
+    define_progress_flag("training")
     flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")
     flags.DEFINE_bool("report", True, "Draw <run_dir>/report.html at the end.")
+
+
+def define_progress_flag(work: str):
+    """What is printed during some work."""
+    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], f"What is printed while {work}.")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from mpl_tf import distribute, preemption
+from mpl_tf import preemption, workers
 from mpl_tf.files import DiskFullError
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
@@ -67,7 +67,7 @@ def run(main: Callable) -> None:
         except preemption.PreemptedError as error:
             print(f"\n{error}", file=sys.stderr)
             sys.exit(preemption.EXIT_STATUS)
-        except distribute.WorkerLostError as error:
+        except workers.WorkerLostError as error:
             print(f"\n{error}", file=sys.stderr, flush=True)
             # Without the interpreter's own clean-up, in which TensorFlow would wait for the worker that is gone.
             os._exit(1)

@@ -5,7 +5,7 @@ python -m recipes.supervised --dataset=digits --labels=20 --model=convnet --step
 
 from absl import flags
 
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -17,7 +17,7 @@ shared_flags.define_run_flags()
 
 def main(_):
     """Trains, evaluates, exports."""
-    common.train(lambda data: common.build_supervised(data, steps=FLAGS.steps))
+    common.train(lambda data: builders.supervised(data, steps=FLAGS.steps))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from absl import flags
 
 from mpl_tf import schedules, training
 from mpl_tf.methods.uda import UDA
-from recipes import common, shared_flags, start
+from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -28,16 +28,16 @@ flags.DEFINE_integer("annealing_steps", None, "The step at which it ends; the la
 def build(data: training.RunData) -> UDA:
     """The compiled method."""
     method = UDA(
-        student=common.network(FLAGS.model, data, seed=FLAGS.seed),
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         consistency_weight=FLAGS.uda_weight,
         temperature=FLAGS.uda_temperature,
         threshold=FLAGS.uda_threshold,
         entropy_weight=FLAGS.entropy_weight,
         annealing=FLAGS.annealing,
         annealing_steps=FLAGS.annealing_steps or FLAGS.steps,
-        **common.regularization(),
+        **builders.regularization(),
     )
-    method.compile(common.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **common.compile_options())
+    method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method
 
 

@@ -1,10 +1,9 @@
-"""A small run of Meta Pseudo Labels with every stage, that ends itself at a moment, or is ended from outside.
+"""Small runs that end themselves at a moment or are ended from outside.
 
-python -m tests.killed_program <folder> [<signal name> <event> <how many of them before>]
-
-Leaves `<folder>/run` and `<folder>/exported`. The events are those of EVENTS.
+Each leaves `<folder>/run`, what it prints in `<folder>/output.txt`, and where it exports, `<folder>/exported`.
 """
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -12,60 +11,100 @@ import sys
 
 import keras
 
-from mpl_tf import export, files, training
+from mpl_tf import evaluation, files, report, self_training, training
 from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.noisy_student import NoisyStudent
+from mpl_tf.methods.supervised import Supervised
 from mpl_tf.preemption import EXIT_STATUS, PreemptedError
-from mpl_tf.run_folder import RunFolder
 from tests import test_training
 
-# What the program does, and the function that does it.
+# What a run does, and the function that does it.
 EVENTS = {
     "step": (MetaPseudoLabels, "train_step"),
-    "checkpoint": (RunFolder, "save_checkpoint"),
+    "evaluation": (evaluation, "evaluate"),
     "rename": (os, "replace"),
-    "export": (export, "_write"),
+    "page": (report, "page"),
 }
 
 
-def build():
-    teacher, student = test_training.network(1), test_training.network(2)
-    method = MetaPseudoLabels(teacher=teacher, student=student, feedback="dot_product", uda_ramp_steps=5)
-    optimizers = [keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True) for _ in range(2)]
-    # Eagerly, so that there is no long tracing in which there is nothing to be lost.
-    method.compile(*optimizers, run_eagerly=True)
+def compiled(method, optimizers=1):
+    """Runs eagerly, so that there is no long tracing in which there is nothing to be lost."""
+    rates = [keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True) for _ in range(optimizers)]
+    method.compile(*rates, run_eagerly=True)
     return method
 
 
+def meta_pseudo_labels(settings):
+    """A baseline, the method, its fine-tuning."""
+
+    def build():
+        teacher, student = test_training.network(1), test_training.network(2)
+        method = MetaPseudoLabels(teacher=teacher, student=student, feedback="dot_product", uda_ramp_steps=5)
+        return compiled(method, optimizers=2)
+
+    def build_baseline():
+        return compiled(Supervised(student=test_training.network(2)))
+
+    training.run(build, test_training.run_data(), settings, build_baseline=build_baseline)
+
+
+def noisy_student(settings):
+    """A teacher and two rounds of four files of labels each."""
+    rounds = self_training.Rounds(rounds=2, teacher_steps=6, threshold=0.3, label_shard_size=20)
+    short = {"steps": 6, "epoch_steps": 3, "finetune_steps": 0, "export_dir": None, "report": False}
+    self_training.run(
+        lambda: compiled(Supervised(student=test_training.network(1))),
+        lambda number, teacher: compiled(NoisyStudent(student=test_training.network(10 + number))),
+        test_training.run_data(),
+        dataclasses.replace(settings, **short, confirmation_pictures=0),
+        rounds,
+    )
+
+
 def signal_before(name: str, event: str, skipped: int):
-    """Sends this process a signal when the event is about to happen for the `skipped + 1`-th time."""
+    """Sends this process a signal when the event is about to happen for the `skipped + 1`-th time.
+
+    Args:
+        name: of the signal.
+        event: one of `EVENTS`; `"rename:<name>"` for the renames to this name.
+        skipped: how many before it.
+    """
+    event, _, destination = event.partition(":")
     owner, function = EVENTS[event]
     original, seen = getattr(owner, function), []
 
     def interrupted(*arguments, **options):
-        seen.append(event)
-        if len(seen) == skipped + 1:
-            os.kill(os.getpid(), signal.Signals[name])
+        if not destination or pathlib.Path(arguments[1]).name == destination:
+            seen.append(event)
+            if len(seen) == skipped + 1:
+                os.kill(os.getpid(), signal.Signals[name])
         return original(*arguments, **options)
 
     setattr(owner, function, interrupted)
 
 
-def main(folder: str, *moment: str):
+def main(course, folder: pathlib.Path, moment: tuple = ()):
+    """Runs in a process of its own.
+
+    Args:
+        course: one of the two above.
+        folder: where to.
+        moment: the arguments of `signal_before`, if any.
+    """
+    output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output, stream.fileno())
+    keras.utils.set_random_seed(0)
     if moment:
-        name, event, skipped = moment
-        signal_before(name, event, int(skipped))
-    path = pathlib.Path(folder)
-    options = {"run_dir": str(path / "run"), "export_dir": str(path / "exported")}
-    settings = test_training.settings(path, **options, confirmation_pictures=20)
+        signal_before(*moment)
+    settings = test_training.settings(
+        folder / "run", export_dir=str(folder / "exported"), confirmation_pictures=20, report=True
+    )
     print("started", flush=True)
     try:
-        training.run(build, test_training.run_data(), settings, build_baseline=test_training.build_baseline)
+        course(settings)
     except PreemptedError as error:
-        print(error)
+        print(error, flush=True)
         sys.exit(EXIT_STATUS)
     except files.DiskFullError as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -17,7 +17,8 @@ def main(folder: str):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     distribute.make_strategy = lambda name: strategy
-    options = settings(f"{folder}/run", strategy="mirrored", export_dir=f"{folder}/exported", report=True)
+    shown = {"report": True, "tensorboard": True}
+    options = settings(f"{folder}/run", strategy="mirrored", export_dir=f"{folder}/exported", **shown)
     print(json.dumps(training.run(build, run_data(), options, build_baseline=build_baseline)))
 
 

@@ -3,20 +3,24 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
+import types
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf import distribute
+from mpl_tf import distribute, workers
 from mpl_tf.data import pipeline
+from mpl_tf.data.label_store import LabelStore
 from mpl_tf.run_folder import RunFolder
-from tests import test_training, tiny
+from tests import test_tensorboard, test_training, tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -31,68 +35,152 @@ def free_addresses(count):
     return addresses
 
 
-def start(folder, strategy, *, config=None, kill_at=()):
+def start(program, *arguments, config=None):
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     if config:
         environment["TF_CONFIG"] = json.dumps(config)
-    command = [sys.executable, "-m", "tests.worker_program", str(folder), strategy, *map(str, kill_at)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = [sys.executable, "-m", program, *map(str, arguments)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
 
 
 def finish(processes):
-    """Exit status and output of each."""
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+    """Exit status, output and errors of each."""
+    outputs = [process.communicate(timeout=600) for process in processes]
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 
-def two_workers(folder, *, kill_second_at=()):
+def two_workers(program, *arguments, second_also=()):
     addresses = free_addresses(2)
     configs = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}} for i in range(2)]
-    killed = [(), kill_second_at]
+    more = [(), second_also]
     return finish(
         [
-            start(folder, "multi_worker", config=config, kill_at=at)
-            for config, at in zip(configs, killed, strict=True)
+            start(program, *arguments, *others, config=config)
+            for config, others in zip(configs, more, strict=True)
         ]
     )
 
 
-def test_two_workers_of_which_one_is_killed_end_as_one_process_does(tmp_path):
-    ((status, output),) = finish([start(tmp_path / "one", "default")])
-    assert status == 0, output
-
-    (first, output), (second, _) = two_workers(tmp_path / "two", kill_second_at=[6])
-    assert second == -signal.SIGKILL
-    assert first == 1
+def assert_second_is_lost(folder, moment):
+    """Two workers go on until the second kills itself, and the first says so."""
+    (first, output, errors), (second, *_) = two_workers(
+        "tests.worker_program", folder, "multi_worker", second_also=[moment]
+    )
+    assert second == -signal.SIGKILL, errors
+    assert first == 1, errors
     assert "WorkerLostError: Another worker has ended or cannot be reached any more" in output
-    checkpoints = RunFolder(tmp_path / "two" / "run").checkpoints()
+    return output
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """Folders of the same runs, in one process and in two of which one was killed, and what these printed."""
+    folder = tmp_path_factory.mktemp("workers")
+    ((status, _, errors),) = finish([start("tests.worker_program", folder / "one", "default")])
+    assert status == 0, errors
+
+    two = folder / "two"
+    assert_second_is_lost(two, 6)
+    checkpoints = RunFolder(two / "run").checkpoints()
     assert [path.name for path in checkpoints] == ["step_000000004.weights.h5"]
 
-    (first, output), (second, other_output) = two_workers(tmp_path / "two")
-    assert (first, second) == (0, 0), output + other_output
-    # One of the two prints the course of the training.
-    assert "val_accuracy" in output
-    assert "val_accuracy" not in other_output
+    finished = two_workers("tests.worker_program", two, "multi_worker")
+    assert [status for status, *_ in finished] == [0, 0], finished
+    return folder / "one", two, [output for _, output, _ in finished]
 
-    for role in ("teacher", "student", "finetuned"):
-        files = [tmp_path / name / "run" / "networks" / f"{role}.keras" for name in ("one", "two")]
-        networks = [keras.saving.load_model(file, safe_mode=True) for file in files]
-        for one, two in zip(*(network.get_weights() for network in networks), strict=True):
-            np.testing.assert_allclose(one, two, atol=1e-5)
-    histories = [RunFolder(tmp_path / name / "run").read_history() for name in ("one", "two")]
+
+def assert_same_networks(one, two, *, bound=1e-5):
+    files = sorted(path.relative_to(one) for path in one.rglob("*.keras"))
+    assert files
+    for file in files:
+        networks = [keras.saving.load_model(folder / file, safe_mode=True) for folder in (one, two)]
+        for left, right in zip(*(network.get_weights() for network in networks), strict=True):
+            np.testing.assert_allclose(left, right, atol=bound, err_msg=str(file))
+
+
+def stored_labels(checkpoint):
+    """The only array of a row per picture and a column per class."""
+    found = []
+    with h5py.File(checkpoint) as file:
+        file.visititems(
+            lambda name, item: found.append(item) if getattr(item, "shape", None) == (100, 3) else None
+        )
+        (table,) = [item[()] for item in found]
+    return table
+
+
+def test_two_workers_of_which_one_is_killed_end_as_one_process_does(ends):
+    one, two, _ = ends
+    assert_same_networks(one / "run", two / "run")
+    histories = [RunFolder(folder / "run").read_history() for folder in (one, two)]
     assert [row["step"] for row in histories[1]] == ["4", "8", "12", "14"]
-    for one, two in zip(*histories, strict=True):
-        assert set(one) == set(two)
-        for name in set(one) - {"seconds"}:
-            assert float(one[name] or 0) == pytest.approx(float(two[name] or 0), abs=1e-4), name
-    metrics = [RunFolder(tmp_path / name / "run").read_metrics() for name in ("one", "two")]
-    assert metrics[0]["test"]["student"]["loss"] == pytest.approx(
-        metrics[1]["test"]["student"]["loss"], abs=1e-5
-    )
-    assert (tmp_path / "two" / "exported" / "1" / "saved_model.pb").exists()
-    assert not (tmp_path / "two" / "exported" / "2").exists()
+    for left, right in zip(*histories, strict=True):
+        assert set(left) == set(right)
+        for name in set(left) - {"seconds"}:
+            assert float(left[name] or 0) == pytest.approx(float(right[name] or 0), abs=1e-4), name
+    losses = [RunFolder(folder / "run").read_metrics()["test"]["student"]["nll"] for folder in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert [path.name for path in (two / "exported").iterdir()] == ["1"]
+
+
+def test_batch_norm_of_two_workers_sees_the_global_batch(ends):
+    one, two, _ = ends
+    # Moving statistics too.
+    assert_same_networks(one / "normalized", two / "normalized")
+
+
+def test_stored_labels_of_two_workers_are_put_together(ends):
+    one, two, _ = ends
+    assert_same_networks(one / "stored", two / "stored")
+    # The table of labels is a weight of the method, and in its checkpoint.
+    tables = [stored_labels(RunFolder(folder / "stored").checkpoints()[-1]) for folder in (one, two)]
+    assert tables[0].any(axis=1).all()
+    np.testing.assert_allclose(*tables, atol=1e-5)
+
+
+def test_two_workers_label_their_own_share_of_the_pictures(ends):
+    one, two, outputs = ends
+    assert_same_networks(one / "noisy", two / "noisy")
+    labels = [LabelStore.open(folder / "noisy" / "round_1" / "labels") for folder in (one, two)]
+    np.testing.assert_allclose(*(store.probabilities() for store in labels), atol=1e-5)
+    written = [re.findall("(.*) is written", output) for output in outputs]
+    assert written == [["round_1/shard_0", "round_1/shard_2"], ["round_1/shard_1", "round_1/shard_3"]]
+    facts = [RunFolder(folder / "noisy").read_metrics()["rounds"] for folder in (one, two)]
+    assert facts[0] == facts[1]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_labels(ends, tmp_path):
+    output = assert_second_is_lost(tmp_path, "round_1/shard_3")
+    assert re.findall("(.*) is written", output) == ["round_1/shard_0", "round_1/shard_2"]
+    finished = two_workers("tests.worker_program", tmp_path, "multi_worker")
+    assert [status for status, *_ in finished] == [0, 0], finished
+    # What had been written when the second was killed is not made again.
+    assert [re.findall("(.*) is written", output) for _, output, _ in finished] == [[], ["round_1/shard_3"]]
+    assert_same_networks(ends[0] / "noisy", tmp_path / "noisy")
+
+
+def test_a_whole_recipe_in_two_workers_of_which_one_prints(tmp_path):
+    (first, output, errors), (second, silence, _) = two_workers(
+        "recipes.mpl", "--strategy=multi_worker", "--model=mlp", "--labels=20", "--batch_size=10", "--steps=4",
+        "--epoch_steps=2", "--unlabeled_ratio=2", "--progress=line", "--noreport",
+        f"--run_dir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'exported'}",
+    )  # fmt: skip
+    assert (first, second) == (0, 0), errors
+    for text in ("Epoch 2/2", "val_accuracy", "test accuracy %", "exported student:"):
+        assert text in output
+    assert silence == ""
+    run = RunFolder(tmp_path / "run")
+    assert [row["step"] for row in run.read_history()] == ["2", "4"]
+    assert [path.name for path in run.checkpoints()] == [
+        "step_000000002.weights.h5",
+        "step_000000004.weights.h5",
+    ]
+    assert {"teacher", "student"} == set(run.read_metrics()["test"])
+    summaries = test_tensorboard.written(tmp_path / "run", "validation")
+    assert [step for step, _ in summaries["confusion"]] == [2, 4]
+    assert [path.name for path in (tmp_path / "exported").iterdir()] == ["1"]
 
 
 # --- shares of a batch -------------------------------------------------------------------------------------
@@ -150,13 +238,113 @@ def test_a_tpu_that_is_not_there_is_refused(monkeypatch):
         distribute.make_strategy("tpu")
 
 
-def test_xla_on_several_replicas_is_refused(monkeypatch):
-    monkeypatch.setattr(distribute, "replica_count", lambda: 2)
+class ReplicasOn:
+    """As much of a strategy as the choice of XLA looks at."""
+
+    def __init__(self, *devices):
+        self.num_replicas_in_sync, self.extended = len(devices), self
+        self.worker_devices = devices
+
+
+@pytest.mark.parametrize(
+    ("devices", "automatic"),
+    [(("/gpu:0", "/gpu:1"), True), (("/cpu:0", "/cpu:1"), False), (("/gpu:0", "/cpu:0"), False)],
+)
+def test_xla_on_several_replicas_is_for_accelerators(monkeypatch, devices, automatic):
+    strategy = ReplicasOn(*(device.upper() for device in devices))
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    assert distribute.use_xla("auto") is automatic
+    assert distribute.use_xla(False) is False
+    if automatic:
+        assert distribute.use_xla(True) is True
+        return
     with pytest.raises(
-        ValueError, match="jit_compile=True on 2 replicas: XLA compiles a step for one device"
+        ValueError, match="jit_compile=True on 2 replicas that are not all GPUs: XLA has no sums"
     ):
         distribute.use_xla(True)
-    assert distribute.use_xla("auto") is False
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+def test_a_replica_whose_number_only_the_device_knows_gets_its_rows(monkeypatch, replica):
+    rows = tf.reshape(tf.range(12), [6, 2])
+
+    @tf.function(jit_compile=True)
+    def cut(number):
+        context = types.SimpleNamespace(replica_id_in_sync_group=number)
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
+        return distribute.rows_of_this_replica(rows)
+
+    monkeypatch.setattr(distribute, "replica_count", lambda: 2)
+    assert np.array_equal(cut(tf.constant(replica)), rows[3 * replica : 3 * replica + 3])
+
+
+# --- what an error means -----------------------------------------------------------------------------------
+
+PROGRAM = (
+    'Detected at node "Conv2D" (most recent call last):\n  File "/home/preempted/heartbeat.py", line 1\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (tf.errors.UnavailableError, "Collective ops is aborted by: recvmsg"),
+        (tf.errors.InternalError, "Collective ops is aborted by: RecvBuf: Connection reset by peer"),
+        (tf.errors.AbortedError, "RecvBuf expects a different device incarnation: 3"),
+        (
+            tf.errors.DeadlineExceededError,
+            "task 1 heartbeat timeout. This indicates that the remote task has failed",
+        ),
+        (
+            tf.errors.FailedPreconditionError,
+            f"{PROGRAM}Device current incarnation doesn't match with the group",
+        ),
+    ],
+)
+def test_a_lost_worker_is_named(monkeypatch, error, message):
+    monkeypatch.setattr(workers, "worker_count", lambda strategy: 2)
+    named = pytest.raises(workers.WorkerLostError, match=rf"Another worker has ended .*\({error.__name__}\)")
+    with named, workers.lost_workers_named(None):
+        raise error(None, None, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (tf.errors.InternalError, f"{PROGRAM}Failed to run the convolution: CUDNN_STATUS_EXECUTION_FAILED"),
+        (tf.errors.InternalError, "cudaMallocAsync failed to allocate 4294967296 bytes: out of memory"),
+        (tf.errors.InternalError, "Collective Op has group_size 8 but that group has size 4"),
+        (tf.errors.FailedPreconditionError, "Could not find variable conv/kernel"),
+        (tf.errors.CancelledError, "Iterator resource was destroyed"),
+        (tf.errors.ResourceExhaustedError, "OOM when allocating tensor with shape[4096,4096]"),
+    ],
+)
+def test_this_workers_own_failure_keeps_its_name(monkeypatch, error, message):
+    monkeypatch.setattr(workers, "worker_count", lambda strategy: 2)
+    with pytest.raises(error), workers.lost_workers_named(None):
+        raise error(None, None, message)
+
+
+# --- who writes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jobs", "task", "index"),
+    [
+        (("worker", "worker"), ("worker", 1), 1),
+        (("chief", "worker", "worker"), ("chief", 0), 0),
+        (("chief", "worker", "worker"), ("worker", 1), 2),
+    ],
+)
+def test_workers_are_counted_from_the_chief(monkeypatch, jobs, task, index):
+    cluster = tf.train.ClusterSpec({job: [f"{job}:{i}" for i in range(jobs.count(job))] for job in set(jobs)})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        cluster, task_type=task[0], task_id=task[1]
+    )
+    strategy = types.SimpleNamespace(cluster_resolver=resolver)
+    monkeypatch.setattr(workers, "worker_count", lambda strategy: len(jobs))
+    assert workers.worker_index(strategy) == index
+    assert workers.is_chief(strategy) == (index == 0)
 
 
 def test_one_process_writes_and_the_others_read(tmp_path):

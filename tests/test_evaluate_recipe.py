@@ -71,7 +71,7 @@ def test_a_run_is_evaluated_on_its_own_pictures_and_keeps_its_metrics(folder, tm
     expected = evaluation.evaluate(network, data.evaluation_batches(source.test))
     assert set(student["clean"]) == set(expected)
     assert student["clean"]["confusion"] == expected["confusion"]
-    assert student["clean"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert student["clean"]["nll"] == pytest.approx(expected["nll"], rel=1e-5)
     split = data.draw_split(source, num_labeled=20, seed=3)
     held_out = data.evaluation_batches(source.train, split.validation)
     temperature = evaluation.fit_temperature(*evaluation.predict(network, held_out))
@@ -88,6 +88,10 @@ def test_a_run_is_evaluated_on_its_own_pictures_and_keeps_its_metrics(folder, tm
     assert student["corruptions"]["mce"] == mce
     assert student["natural_adversarial"]["classes"] == ["3", "7"]
     for text in (
+        "accuracy and calibration: 1,008 of 1,008 pictures, ",
+        "corruptions: 375 of 375 pictures, ",
+        "perturbations: 50 of 50 pictures, ",
+        "FGSM: 10 of 10 pictures, ",
         "360 test pictures",
         "ECE % after",
         "mCE %, supervised = 100",

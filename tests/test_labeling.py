@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -197,7 +198,10 @@ def test_progress_is_told_per_shard_where_there_is_no_terminal(tmp_path, capsys)
     labeled(tmp_path / "lines", verbose="auto")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
-    assert lines[3].startswith("shard 3 (4 of 5 to make): 40 of 47 pictures, ")
+    assert re.fullmatch(
+        r"shard 3 \(4 of 5 to make\): 40 of 47 pictures, [\d,]+ per second, \d+ s left", lines[3]
+    )
+    assert re.fullmatch(r"shard 4 .*: 47 of 47 pictures, [\d,]+ per second, in \d+ s", lines[4])
     labeled(tmp_path / "silent")
     assert capsys.readouterr().out == ""
 

@@ -27,5 +27,6 @@ def test_a_run_on_two_replicas_ends_like_any_other(tmp_path):
         assert all(np.sum(result["confusion"]) == count for result in metrics[domain].values())
     assert (tmp_path / "run" / "report.html").stat().st_size > 0
     assert "could not be drawn" not in finished.stderr
+    assert all(any((tmp_path / "run" / "tensorboard" / name).iterdir()) for name in ("train", "validation"))
     served = tf.saved_model.load(str(tmp_path / "exported" / "1"))
     assert "serving_default" in served.signatures

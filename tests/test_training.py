@@ -105,6 +105,20 @@ def test_a_run_leaves_everything_a_user_looks_for(tmp_path):
     assert "serving_default" in served.signatures
 
 
+def test_views_made_inside_of_the_step_are_those_of_the_pipeline(tmp_path):
+    data = run_data()
+    strong = dataclasses.replace(data.strong, static_shapes=True)
+    inside = dataclasses.replace(data, strong=strong, augment_in_step=True)
+    ends = []
+    for name, views in (("pipeline", data), ("step", inside)):
+        method = build()
+        training.fit(method, views, settings(tmp_path, steps=3, epoch_steps=3), RunFolder(tmp_path / name))
+        assert (method.augmentation is None) == (name == "pipeline")
+        ends.append(method.get_weights())
+    for weight, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(weight, other, rtol=0, atol=1e-6)
+
+
 def test_a_finished_run_is_not_repeated(tmp_path):
     first = training.run(build, run_data(), settings(tmp_path))
 

@@ -1,55 +1,115 @@
-"""One worker of a run of Meta Pseudo Labels over TF_CONFIG, or the only process of the same run.
+"""One worker of some runs over TF_CONFIG, or the only process of the same runs.
 
-python -m tests.worker_program <folder> <strategy> [<step at which it kills itself>]
+python -m tests.worker_program <folder> <strategy> [<step> | <file of labels>]
+
+Meta Pseudo Labels with every stage in `<folder>/run`; the same with synchronized BatchNorm in `<folder>/normalized`;
+Pseudo Labels in `<folder>/stored`; Noisy Student in `<folder>/noisy`. The last argument names the step of the first
+run after which, or the file of the last run's labels before which, the process kills itself.
 """
 
+import dataclasses
 import os
 import pathlib
 import signal
 import sys
 
-from mpl_tf import distribute
+from mpl_tf import distribute, workers
 
 # Before anything is computed: collective operations are set up when TensorFlow starts.
 if __name__ == "__main__":
     strategy = distribute.make_strategy(sys.argv[2])
 
 import keras
+import numpy as np
 
-from mpl_tf import callbacks, training
+from mpl_tf import callbacks, self_training, training
+from mpl_tf.data.label_store import LabelStore
 from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.noisy_student import NoisyStudent
+from mpl_tf.methods.pseudo_labels import PseudoLabels
+from mpl_tf.methods.supervised import Supervised
 from tests import test_training, tiny
 
 
-def build():
-    networks = {"teacher": tiny.plain_network("teacher"), "student": tiny.plain_network("student", seed=1)}
-    method = MetaPseudoLabels(**networks, uda_ramp_steps=5)
-    method.compile(*(keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True) for _ in range(2)))
+def optimizer():
+    return keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True)
+
+
+def meta_pseudo_labels(network):
+    method = MetaPseudoLabels(
+        teacher=network("teacher"), student=network("student", seed=1), uda_ramp_steps=5
+    )
+    method.compile(optimizer(), optimizer())
     return method
 
 
-def kill_at(step: int):
-    """Kills this process after the step."""
+def learner(method, **settings):
+    method = method(student=tiny.plain_network("student"), **settings)
+    method.compile(optimizer())
+    return method
 
-    def killed(self, batch, logs=None):
-        if int(self.model.step.numpy()) == step:
+
+def kill_at(moment: str):
+    """Kills this process after a step, or before it writes labels."""
+
+    def killed_after_step(self, batch, logs=None):
+        if str(int(self.model.step.numpy())) == moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    callbacks.StopOnNonFinite.on_train_batch_end = killed
+    if moment.isdecimal():
+        callbacks.StopOnNonFinite.on_train_batch_end = killed_after_step
+    write = LabelStore.write
+
+    def killed_before_writing(self, shard, probabilities):
+        if f"{self.path.parent.name}/shard_{shard}" == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        print(f"{self.path.parent.name}/shard_{shard} is written", flush=True)
+        write(self, shard, probabilities)
+
+    LabelStore.write = killed_before_writing
 
 
-def main(folder: str, name: str, *step: str):
-    if step:
-        kill_at(int(step[0]))
+def main(folder: str, name: str, moment: str = "never"):
+    kill_at(moment)
     path = pathlib.Path(folder)
-    changes = {"run_dir": str(path / "run"), "export_dir": str(path / "exported"), "strategy": name}
-    settings = test_training.settings(path, **changes, confirmation_pictures=20, baseline_steps=0, verbose=2)
+    data = test_training.run_data()
+
+    def settings(run, **changes):
+        options = {"run_dir": str(path / run), "strategy": name, "baseline_steps": 0, "verbose": 2}
+        return test_training.settings(path, **({**options, "confirmation_pictures": 0} | changes))
+
+    def fit(name, build, data, settings):
+        folder = training.RunFolder(path / name, writes=workers.is_chief(strategy))
+        with strategy.scope():
+            method = build()
+        training.fit(method, data, settings, folder)
+        for role in method.roles:
+            folder.save_network(role, getattr(method, role))
+
     try:
-        metrics = training.run(build, test_training.run_data(), settings)
-    except distribute.WorkerLostError as error:
+        whole = settings("run", export_dir=str(path / "exported"), confirmation_pictures=20)
+        training.run(lambda: meta_pseudo_labels(tiny.plain_network), data, whole)
+
+        # Of the others, what is of their own; nothing is held out.
+        unlabeled = np.union1d(data.split.unlabeled, data.split.validation)
+        split = dataclasses.replace(data.split, unlabeled=unlabeled, validation=unlabeled[:0])
+        data = dataclasses.replace(data, split=split)
+        short = {"steps": 6, "epoch_steps": 3, "finetune_steps": 0}
+        fit("normalized", lambda: meta_pseudo_labels(tiny.synchronized_network), data, settings("", **short))
+
+        stored = {"labels": "stored", "num_pictures": 100, "threshold": 0.0, "ramp_start": 0, "ramp_end": 3}
+        fit("stored", lambda: learner(PseudoLabels, **stored, hard=False), data, settings("", **short))
+
+        self_training.run(
+            lambda: learner(Supervised),
+            lambda number, teacher: learner(NoisyStudent, ema_decay=0.9),
+            data,
+            settings("noisy", **short),
+            self_training.Rounds(rounds=1, teacher_steps=6, label_shard_size=25),
+        )
+    except workers.WorkerLostError as error:
         print(f"WorkerLostError: {error}", flush=True)
         os._exit(1)
-    print(f"accuracy {metrics['test']['student']['accuracy']}", flush=True)
 
 
 if __name__ == "__main__":

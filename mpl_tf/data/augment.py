@@ -119,9 +119,10 @@ class StrongView:
         flip: Whether pictures may be mirrored; digits and letters may not.
         policy: "paper", "keras_cv" or "keras"; the last two draw from a random state of their own, so runs that use
             them resume, but not bit for bit.
+        static_shapes: Whether the view is to be made inside of a training step, see `RandAugment`.
 
     Raises:
-        ValueError: If a number is out of range or there is no such policy.
+        ValueError: If a number is out of range, or there is no such policy.
     """
 
     num_operations: int = 2
@@ -129,6 +130,7 @@ class StrongView:
     cutout: float | None = None
     flip: bool = True
     policy: str = "paper"
+    static_shapes: bool = False
     _distort: View = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -136,7 +138,9 @@ class StrongView:
             raise ValueError(
                 f"cutout is {self.cutout}; expected a share of the shorter side in 0 … 1, such as 0.25."
             )
-        policy = make_policy(self.policy, self.num_operations, self.magnitude)
+        policy = make_policy(
+            self.policy, self.num_operations, self.magnitude, static_shapes=self.static_shapes
+        )
         object.__setattr__(self, "_distort", policy)
 
     @tf.autograph.experimental.do_not_convert
@@ -196,6 +200,7 @@ def make_views(
     magnitude: float = 16,
     policy: str = "paper",
     noise: float = 0.1,
+    static_shapes: bool = False,
 ) -> tuple[View, View]:
     """Chooses the weak and the strong view that suit the examples.
 
@@ -206,6 +211,7 @@ def make_views(
         magnitude: RandAugment's strength, 0 … 30.
         policy: "paper", "keras_cv" or "keras".
         noise: Standard deviation of the noise on points, in their own unit.
+        static_shapes: Whether the views are to be made inside of a training step, see `RandAugment`.
 
     Returns:
         (weak, strong): for pictures a `WeakView` and a `StrongView`, for points an `Identity` and a `GaussianNoise`.
@@ -217,7 +223,13 @@ def make_views(
     if len(shape) == 1:
         return Identity(), GaussianNoise(noise)
     if len(shape) == 3 and None not in shape and min(shape[:2]) >= 3 and shape[2] in (1, 3):
-        strong = StrongView(num_operations=num_operations, magnitude=magnitude, flip=flip, policy=policy)
+        strong = StrongView(
+            num_operations=num_operations,
+            magnitude=magnitude,
+            flip=flip,
+            policy=policy,
+            static_shapes=static_shapes,
+        )
         return WeakView(flip=flip), strong
     raise ValueError(
         f"Examples have shape {shape}; expected (height, width, 1 or 3) with sides of at least 3 pixels, or "

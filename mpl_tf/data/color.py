@@ -218,8 +218,10 @@ def histogram(images) -> tf.Tensor:
     Returns:
         int32 [n, C, 256].
     """
-    entries = tf.shape(images)[0] * images.shape[-1] * 256
-    counts = tf.math.bincount(tf.reshape(_table_index(images), [-1]), minlength=entries, maxlength=entries)
+    entries = (images.shape[0] or tf.shape(images)[0]) * images.shape[-1] * 256
+    levels = tf.reshape(_table_index(images), [-1])
+    # Not tf.math.bincount, whose size depends on what it counts, and which XLA therefore refuses.
+    counts = tf.raw_ops.DenseBincount(input=levels, size=entries, weights=tf.constant([], tf.int32))
     return tf.reshape(counts, [-1, images.shape[-1], 256])
 
 

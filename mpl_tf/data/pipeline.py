@@ -7,8 +7,7 @@ and the augmentations that an uninterrupted one would, without a checkpoint of t
 import numpy as np
 import tensorflow as tf
 
-# Labeled and unlabeled streams, and their augmentations, draw from seeds that differ by these.
-LABELED_STREAM, UNLABELED_STREAM = 1, 2
+from mpl_tf.data.batch_views import LABELED_STREAM, UNLABELED_STREAM, BatchViews
 
 
 def training_batches(
@@ -22,6 +21,7 @@ def training_batches(
     labeled_view=None,
     targets=None,
     labeled_targets: bool = False,
+    augment: bool = True,
     seed: int = 0,
     start: int = 0,
     share: tuple = (0, 1),
@@ -42,6 +42,8 @@ def training_batches(
         targets: soft labels of the unlabeled pictures, what `LabelStore.targets` returns: an object with
             `fetch(index: int64 [n]) → float32 [n, K]`. None for none.
         labeled_targets: whether the labeled pictures get soft labels from `targets` too.
+        augment: whether to make the views here. False leaves that to `BatchViews` inside of a training step: both
+            entries then have the pictures as they are, `"image"`, and int64 `"position"`.
         seed: of the order and the augmentation.
         start: the first step.
         share: `(index, count)`: which of `count` equal parts of every batch, for processes that train together.
@@ -81,22 +83,27 @@ def training_batches(
     def soft_labels(index):
         return tf.ensure_shape(targets.fetch(index), (index.shape[0], source.num_classes))
 
-    def make_batch(step):
-        index, position = labeled.draw(step)
-        image = (labeled_view or weak)(pictures.fetch(index), seed=labeled.seed, position=position)
-        batch = {"labeled": {"image": _shaped(image, shape, labeled.rows), "label": tf.gather(labels, index)}}
+    def drawn(stream, step):
+        index, position = stream.draw(step)
+        image = tf.ensure_shape(pictures.fetch(index), (stream.rows, *shape))
+        return index, {"image": image, "position": position}
+
+    def draw(step):
+        index, entry = drawn(labeled, step)
+        batch = {"labeled": {**entry, "label": tf.gather(labels, index)}}
         if labeled_targets:
             batch["labeled"]["probabilities"] = soft_labels(index)
         if unlabeled is not None:
-            index, position = unlabeled.draw(step)
-            weakly = weak(pictures.fetch(index), seed=unlabeled.seed, position=position)
-            weakly = _shaped(weakly, shape, unlabeled.rows)
-            strongly = strong(weakly, seed=unlabeled.seed, position=position)
-            strongly = _shaped(strongly, shape, unlabeled.rows)
-            batch["unlabeled"] = {"weak": weakly, "strong": strongly, "index": index}
+            index, entry = drawn(unlabeled, step)
+            batch["unlabeled"] = {**entry, "index": index}
             if targets is not None:
                 batch["unlabeled"]["probabilities"] = soft_labels(index)
         return batch
+
+    views = BatchViews(weak=weak, strong=strong, labeled_view=labeled_view, seed=seed)
+
+    def make_batch(step):
+        return views(draw(step)) if augment else draw(step)
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     batches = steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -185,7 +192,6 @@ class _Stream:
         self.size = size
         self.rows = size // share[1]
         self.first = share[0] * self.rows
-        # One number for the stream's own seed; the views mix it with the position.
         self.seed = 2 * seed + stream
 
     def draw(self, step):
@@ -200,10 +206,6 @@ class _Stream:
             index=offset, seed=seeds, max_index=tf.constant(self.count - 1, tf.int64)
         )
         return tf.gather(self.indices, shuffled), position
-
-
-def _shaped(pictures, shape, size):
-    return tf.ensure_shape(pictures, (size, *shape))
 
 
 def _check_labels(source, split):

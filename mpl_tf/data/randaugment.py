@@ -54,6 +54,8 @@ class RandAugment:
         translate_ratio: Pixels that TranslateX and TranslateY move at level 1, as a share of the shorter side. By
             default 100 / 224 from 128 pixels on and 1/8 below, as in the released ImageNet and CIFAR pipelines.
         cutout_ratio: Cutout's half-size at level 1, likewise; by default 40 / 224 and 1/8.
+        static_shapes: Whether all shapes are to be known beforehand, as XLA wants it: every operation is then made of
+            every picture, and one is kept. For accelerators; on a CPU many times slower.
 
     Raises:
         ValueError: If `num_operations` or `magnitude` is out of range.
@@ -63,6 +65,7 @@ class RandAugment:
     magnitude: float = 16
     translate_ratio: float | None = None
     cutout_ratio: float | None = None
+    static_shapes: bool = False
 
     def __post_init__(self):
         _check_strength(self.num_operations, self.magnitude)
@@ -86,9 +89,8 @@ class RandAugment:
         for first in range(1, draws, _DRAWS_PER_SLOT):
             applied = tf.cast(uniforms[:, first] < probability, tf.int32)
             operation = 1 + stateless.integers(uniforms[:, first + 1], len(DRAWN_OPERATIONS))
-            images = self._apply_each(
-                images, applied * operation, uniforms[:, first + 2 : first + _DRAWS_PER_SLOT]
-            )
+            apply = self._apply_all if self.static_shapes else self._apply_each
+            images = apply(images, applied * operation, uniforms[:, first + 2 : first + _DRAWS_PER_SLOT])
         return images
 
     @tf.autograph.experimental.do_not_convert
@@ -146,6 +148,14 @@ class RandAugment:
         for name, chosen in zip(DRAWN_OPERATIONS, rows[1:], strict=True):
             parts.append(self.apply(name, tf.gather(images, chosen), tf.gather(uniforms, chosen)))
         return tf.ensure_shape(tf.dynamic_stitch(rows, parts), images.shape)
+
+    def _apply_all(self, images, operation, uniforms) -> tf.Tensor:
+        """The same result from pieces of known size: each operation of all pictures, of which one is kept."""
+        kept = images
+        for number, name in enumerate(DRAWN_OPERATIONS, start=1):
+            chosen = (operation == number)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+            kept = tf.where(chosen, self.apply(name, images, uniforms), kept)
+        return tf.ensure_shape(kept, images.shape)
 
     def _scaled(self, top: float) -> float:
         """The strength when magnitude 10 stands for `top`."""
@@ -207,7 +217,9 @@ def _float32_layers():
 _POLICIES = {"paper": RandAugment, "keras_cv": _keras_cv_policy, "keras": _keras_policy}
 
 
-def make_policy(name: str, num_operations: int, magnitude: float) -> Callable[..., tf.Tensor]:
+def make_policy(
+    name: str, num_operations: int, magnitude: float, *, static_shapes: bool = False
+) -> Callable[..., tf.Tensor]:
     """Builds a RandAugment policy by name.
 
     Args:
@@ -216,6 +228,7 @@ def make_policy(name: str, num_operations: int, magnitude: float) -> Callable[..
             of their own, so that a run resumes, but not bit for bit.
         num_operations: Operations per picture, 0 or more.
         magnitude: Strength, 0 … 30.
+        static_shapes: As in `RandAugment`; the other policies cannot.
 
     Returns:
         A callable (images uint8 [n, H, W, C], *, seed, position) → uint8 [n, H, W, C].
@@ -227,7 +240,14 @@ def make_policy(name: str, num_operations: int, magnitude: float) -> Callable[..
         near = difflib.get_close_matches(name, _POLICIES, n=3, cutoff=0.3) or list(_POLICIES)
         raise ValueError(f"RandAugment policy {name!r} does not exist; expected one of: {', '.join(near)}.")
     _check_strength(num_operations, magnitude)
-    return _POLICIES[name](num_operations, magnitude)
+    if not static_shapes:
+        return _POLICIES[name](num_operations, magnitude)
+    if name != "paper":
+        raise ValueError(
+            f"RandAugment policy {name!r} cannot run inside of a training step: choose 'paper', or let the input "
+            "pipeline augment."
+        )
+    return RandAugment(num_operations, magnitude, static_shapes=True)
 
 
 def _check_strength(num_operations: int, magnitude: float) -> None:

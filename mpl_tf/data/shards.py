@@ -4,6 +4,7 @@ import functools
 import math
 import os
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -50,13 +51,18 @@ class ShardedTable:
         """Whether all shards are there."""
         return not self.missing()
 
-    def missing(self) -> list[int]:
+    def missing(self, shards: Iterable[int] | None = None) -> list[int]:
         """The shards that are still to be made: those that are not there, and files that are none.
+
+        Args:
+            shards: which ones to look at; None for all. A process that looks at its own ones only does not make a
+                network disk remember that another's were not there yet.
 
         A file counts when it has the right type, shape and length; once per change of the file its contents are
         read too, because a machine that lost its power may leave a file of zeros.
         """
-        return [shard for shard in range(self.num_shards) if not self._is_whole(shard)]
+        shards = range(self.num_shards) if shards is None else shards
+        return [shard for shard in shards if not self._is_whole(shard)]
 
     def rows(self, shard: int) -> slice:
         """The rows of the table that are in a shard."""

@@ -1,7 +1,7 @@
 """How good a network is, in numbers: what its logits say about labeled pictures, in one pass over them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
@@ -12,6 +12,7 @@ from scipy import special
 from mpl_tf import distribute
 from mpl_tf.evaluation import calibration
 from mpl_tf.methods import refusals
+from mpl_tf.progress import silent
 
 TOP = 5
 
@@ -41,7 +42,13 @@ class Outcomes(NamedTuple):
         return self.prediction == self.label
 
 
-def evaluate(network: keras.Model, batches: tf.data.Dataset, *, classes: Sequence[int] | None = None) -> dict:
+def evaluate(
+    network: keras.Model,
+    batches: tf.data.Dataset,
+    *,
+    classes: Sequence[int] | None = None,
+    advance: Callable[[int], None] = silent,
+) -> dict:
     """Compares a network's predictions with the labels, in one pass.
 
     Args:
@@ -50,14 +57,14 @@ def evaluate(network: keras.Model, batches: tf.data.Dataset, *, classes: Sequenc
             smaller.
         classes: the logits to choose among, for pictures of some classes only; a label is then a position in
             this list, and K is its length. None for all.
+        advance: is told how many more pictures are done, `Progress.add`.
 
     Returns:
         A dict of plain Python numbers and lists, ready for JSON:
         `accuracy`: the share of correct predictions, in 0…1.
         `standard_error`: that of the accuracy p on n pictures drawn independently, √(p (1 − p) / n).
         `top5_accuracy`: the share of labels among the five most likely classes, where K is above 5.
-        `loss`: mean cross-entropy, in nats.
-        `nll`: the same under its name in the literature on calibration, negative log-likelihood.
+        `nll`: negative log-likelihood, the mean cross-entropy in nats.
         `brier`: mean Σ_k (p_k − [k = label])², in 0…2.
         `ece`: expected calibration error, see `expected_calibration_error`.
         `count`: n.
@@ -69,18 +76,21 @@ def evaluate(network: keras.Model, batches: tf.data.Dataset, *, classes: Sequenc
             are not finite.
     """
     parts, num_classes = [], 0
-    for logits, labels in _passes(network, batches, classes):
+    for logits, labels in _passes(network, batches, classes, advance):
         parts.append(outcomes(logits, labels))
         num_classes = logits.shape[1]
     return summarize(Outcomes(*map(np.concatenate, zip(*parts, strict=True))), num_classes)
 
 
-def predict(network: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def predict(
+    network: keras.Model, batches: tf.data.Dataset, *, advance: Callable[[int], None] = silent
+) -> tuple[np.ndarray, np.ndarray]:
     """Collects a network's logits on labeled pictures.
 
     Args:
         network: as for `evaluate`.
         batches: as for `evaluate`.
+        advance: as for `evaluate`.
 
     Returns:
         Logits, float32 `[N, K]`, and labels, int64 `[N]`.
@@ -88,7 +98,7 @@ def predict(network: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray,
     Raises:
         ValueError: as `evaluate`.
     """
-    logits, labels = zip(*_passes(network, batches, None), strict=True)
+    logits, labels = zip(*_passes(network, batches, None, advance), strict=True)
     return np.concatenate(logits), np.concatenate(labels)
 
 
@@ -131,13 +141,12 @@ def summarize(result: Outcomes, num_classes: int) -> dict:
     """
     pairs = np.bincount(result.label * num_classes + result.prediction, minlength=num_classes**2)
     confusion = pairs.reshape(num_classes, num_classes)
-    count, accuracy, loss = len(result.label), float(result.correct.mean()), float(result.loss.mean())
+    count, accuracy = len(result.label), float(result.correct.mean())
     return {
         "accuracy": accuracy,
         "standard_error": math.sqrt(accuracy * (1.0 - accuracy) / count),
         **({"top5_accuracy": float(result.in_top.mean())} if num_classes > TOP else {}),
-        "loss": loss,
-        "nll": loss,
+        "nll": float(result.loss.mean()),
         "brier": float(result.brier.mean()),
         "ece": calibration.expected_calibration_error(result.confidence, result.correct),
         "count": count,
@@ -149,7 +158,7 @@ def summarize(result: Outcomes, num_classes: int) -> dict:
     }
 
 
-def _passes(network, batches, classes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _passes(network, batches, classes, advance) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Logits, float32 `[B, K]`, and labels, int64 `[B]`, of each batch."""
     empty = True
     for batch in batches:
@@ -167,6 +176,7 @@ def _passes(network, batches, classes) -> Iterator[tuple[np.ndarray, np.ndarray]
             )
         empty = False
         yield logits, labels
+        advance(len(labels))
     if empty:
         raise ValueError(
             "The dataset to evaluate on is empty: pass at least one batch, and leave drop_remainder off where "

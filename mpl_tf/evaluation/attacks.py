@@ -12,15 +12,23 @@ import tensorflow as tf
 
 from mpl_tf import checks, distribute, losses
 from mpl_tf.methods import refusals
+from mpl_tf.progress import silent
 
 
-def fgsm(network: keras.Model, batches: tf.data.Dataset, epsilons: Sequence[float]) -> dict:
+def fgsm(
+    network: keras.Model,
+    batches: tf.data.Dataset,
+    epsilons: Sequence[float],
+    *,
+    advance: Callable[[int], None] = silent,
+) -> dict:
     """The accuracy on pictures x + ε sign(∇_x loss(x, label)), for several ε.
 
     Args:
         network: `keras.Model` from pictures in 0…255 to logits.
         batches: finite dataset of `{"image": float32 [B, …], "label": int32 [B]}`.
         epsilons: ε in levels of 0…255, each at least 0; 0 is the clean accuracy.
+        advance: is told how many more pictures are done, `Progress.add`.
 
     Returns:
         A dict of lists, one entry per ε: `epsilon`, `accuracy` and `standard_error`; and of `count` and
@@ -44,6 +52,7 @@ def fgsm(network: keras.Model, batches: tf.data.Dataset, epsilons: Sequence[floa
         for row, epsilon in enumerate(epsilons):
             logits = distribute.predict(network, step(images, signs, epsilon))
             correct[row] += np.sum(np.argmax(logits, axis=-1) == labels)
+        advance(len(labels))
     if not count:
         raise ValueError("The dataset to attack is empty: pass at least one batch.")
     accuracy = (correct / count).tolist()

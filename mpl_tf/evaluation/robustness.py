@@ -4,7 +4,7 @@ Hendrycks, Dietterich 2019, *Benchmarking Neural Network Robustness to Common Co
 arXiv 1903.12261, section 4; Noisy Student (Xie et al. 2020, arXiv 1911.04252) reports these scores.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -13,13 +13,18 @@ import tensorflow as tf
 from mpl_tf import distribute
 from mpl_tf.evaluation import corruptions, perturbations
 from mpl_tf.methods import refusals
+from mpl_tf.progress import silent
 
 # Pictures whose sequences go through the networks together.
 _SEQUENCES_AT_ONCE = 8
 
 
 def corruption_errors(
-    networks: Mapping[str, keras.Model], batches: tf.data.Dataset, *, seed: int = 0
+    networks: Mapping[str, keras.Model],
+    batches: tf.data.Dataset,
+    *,
+    seed: int = 0,
+    advance: Callable[[int], None] = silent,
 ) -> dict[str, dict[str, list[float]]]:
     """The share of wrong predictions under each corruption at each severity.
 
@@ -27,6 +32,8 @@ def corruption_errors(
         networks: role → `keras.Model` from pictures in 0…255 to logits. All see the same corrupted pictures.
         batches: finite dataset of `{"image": float32 [B, H, W, C], "label": int32 [B]}`.
         seed: of the corruptions, which also depend on a picture's position among the batches.
+        advance: is told how many more pictures are done, `Progress.add`; a picture counts once for each corruption
+            and severity.
 
     Returns:
         role → corruption → five errors in 0…1.
@@ -43,6 +50,7 @@ def corruption_errors(
                 corrupted = corruptions.corrupt(images, name, severity, index=index, seed=seed)
                 for role, network in networks.items():
                     wrong[role][row, column] += np.sum(predictions(network, corrupted) != labels)
+                advance(len(labels))
     return {
         role: dict(zip(corruptions.NAMES, (counts / count).tolist(), strict=True))
         for role, counts in wrong.items()
@@ -72,7 +80,11 @@ def mean_corruption_error(
 
 
 def flip_probabilities(
-    networks: Mapping[str, keras.Model], batches: tf.data.Dataset, *, seed: int = 0
+    networks: Mapping[str, keras.Model],
+    batches: tf.data.Dataset,
+    *,
+    seed: int = 0,
+    advance: Callable[[int], None] = silent,
 ) -> dict[str, dict[str, float]]:
     """How often the prediction changes within the sequences of each perturbation.
 
@@ -80,6 +92,7 @@ def flip_probabilities(
         networks: as for `corruption_errors`.
         batches: as for `corruption_errors`.
         seed: as for `corruption_errors`.
+        advance: as for `corruption_errors`; a picture counts once for each perturbation.
 
     Returns:
         role → perturbation → probability, see `flip_probability`.
@@ -98,6 +111,7 @@ def flip_probabilities(
                 predicted = predicted.reshape(frames.shape[:2])
                 noise = name in perturbations.NOISES
                 flips[role][name] += flip_probability(predicted, noise=noise) * len(images)
+            advance(len(images))
     return {role: {name: total / count for name, total in totals.items()} for role, totals in flips.items()}
 
 

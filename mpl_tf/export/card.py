@@ -52,6 +52,8 @@ class Provenance:
         results: domain (`"validation"`, `"test"`) → what `evaluation.evaluate` returns.
         temperature: fitted on the validation split; None where it was not.
         versions: package → version.
+        run: name of the run and of the weights that it ended with, which no other run has; None for an export that
+            is made each time it is asked for. `saved_model` writes a run's own once, however often it is killed.
     """
 
     role: str
@@ -63,9 +65,12 @@ class Provenance:
     results: dict = dataclasses.field(default_factory=dict)
     temperature: float | None = None
     versions: dict = dataclasses.field(default_factory=dict)
+    run: str | None = None
 
     @classmethod
-    def of_run(cls, metrics: dict, role: str, *, data: str, split: Split) -> "Provenance":
+    def of_run(
+        cls, metrics: dict, role: str, *, data: str, split: Split, run: str | None = None
+    ) -> "Provenance":
         """Reads it from what a run's metrics.json holds.
 
         Args:
@@ -73,6 +78,7 @@ class Provenance:
             role: of the network.
             data: name of the dataset.
             split: of its pictures.
+            run: name of the run and of its weights, where the run itself exports.
         """
         domains = [domain for domain in ("validation", "test") if role in metrics.get(domain, {})]
         evaluated = metrics.get("evaluation", {}).get("test", {}).get(role, {})
@@ -86,6 +92,7 @@ class Provenance:
             results={domain: metrics[domain][role] for domain in domains},
             temperature=evaluated.get("calibration", {}).get("temperature"),
             versions=metrics.get("versions", {}),
+            run=run,
         )
 
 
@@ -127,6 +134,16 @@ def write_card(
     (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
+def is_of_run(folder: pathlib.Path, run: str) -> bool:
+    """Whether the folder of a SavedModel has a card that names this run."""
+    path = folder / "card.md"
+    return path.is_file() and _run_line(run) in path.read_text("utf-8", errors="replace").splitlines()
+
+
+def _run_line(run):
+    return f"- run: `{run}`"
+
+
 def _signature_names(network):
     offered = signatures.signatures(network, [""] * network.output_shape[-1], top_k=1)
     return [signatures.DEFAULT, *offered]
@@ -151,6 +168,8 @@ def _origin(provenance):
     if provenance.versions:
         versions = (f"{package} {version}" for package, version in provenance.versions.items())
         lines.append(f"- versions: {', '.join(versions)}")
+    if provenance.run:
+        lines.append(_run_line(provenance.run))
     yield "\n".join(lines)
     if provenance.results:
         yield "## Results"

@@ -14,6 +14,7 @@ import tensorflow as tf
 from mpl_tf import checks
 from mpl_tf.export import refusals
 from mpl_tf.export.interpreter import Interpreter, Model
+from mpl_tf.progress import silent
 
 KINDS = ("float32", "float16", "int8", "int8_full")
 # Of one picture, for the latency: enough for a median, and little beside the conversion.
@@ -63,6 +64,7 @@ def write_variants(
     images: np.ndarray,
     labels: np.ndarray,
     max_accuracy_drop: float = 0.02,
+    advance: Callable[[int], None] = silent,
 ) -> list[Measurement]:
     """Writes `<name>_<kind>.tflite` for each kind and measures it on held-out pictures.
 
@@ -78,6 +80,8 @@ def write_variants(
         images: float32 `[n, *input_shape]`, validation pictures.
         labels: int `[n]`, their classes.
         max_accuracy_drop: how far a variant's accuracy may be below the network's, in 0…1.
+        advance: is told how many more pictures are done, `Progress.add`; each counts once for the network and once
+            for each kind.
 
     Returns:
         The measurements of the network and of each kind.
@@ -95,16 +99,14 @@ def write_variants(
                 f"There are no {what} pictures to make and measure LiteRT models with: leave LiteRT out, or hold "
                 "some out."
             )
-    reference = np.concatenate([network.predict_on_batch(batch) for batch in _batches(images)]).argmax(
-        axis=-1
-    )
+    reference = _predictions(network.predict_on_batch, images, advance)
     accuracy = float(np.mean(reference == labels))
     size = sum(weight.numpy().nbytes for weight in network.weights)
     latency = median_seconds(lambda: network.predict_on_batch(images[:1]))
     measured = [Measurement("keras", accuracy, 1.0, size, latency, "")]
     for kind, model in convert(network, kinds, representative):
         run = Interpreter(model)
-        predicted = np.concatenate([run(batch) for batch in _batches(images)]).argmax(axis=-1)
+        predicted = _predictions(run, images, advance)
         found = Measurement(
             kind=kind,
             accuracy=float(np.mean(predicted == labels)),
@@ -184,5 +186,10 @@ def _converter(folder, kind, representative, *, builtin):
     return converter
 
 
-def _batches(images):
-    return (images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE))
+def _predictions(run, images, advance):
+    """The most likely class of each picture, int `[n]`."""
+    classes = []
+    for start in range(0, len(images), _BATCH_SIZE):
+        classes.append(np.argmax(run(images[start : start + _BATCH_SIZE]), axis=-1))
+        advance(len(classes[-1]))
+    return np.concatenate(classes)

@@ -36,11 +36,12 @@ def saved_model(
             `directory/1`. It appears in one step, so that a server which watches the folder never meets half a
             model, and no version that exists is touched.
         class_names: K different names, in the order of the logits.
-        provenance: where the network comes from, for the model card.
+        provenance: where the network comes from, for the model card. Where it names a run whose version is there
+            already, because the run was killed after its export, that version is returned as it is.
         **options: of `write_saved_model`.
 
     Returns:
-        The folder of the new version.
+        The folder of the version.
 
     Raises:
         ValueError: when the network does not have one input and logits, when the class names do not fit it, or
@@ -48,30 +49,39 @@ def saved_model(
         RuntimeError: when the written model does not compute what the network does. No version is left then.
     """
     directory = pathlib.Path(directory)
+    run = provenance.run if provenance else None
+    if run:
+        files.remove_unfinished(directory, mark=run)
+        for number in reversed(_numbers(directory)):
+            if card.is_of_run(directory / str(number), run):
+                return directory / str(number)
 
     def write(folder):
         write_saved_model(network, folder, name=directory.name, class_names=class_names, **options)
         card.write_card(folder, network, name=directory.name, class_names=class_names, provenance=provenance)
 
-    return new_version(directory, write)
+    return new_version(directory, write, mark=run)
 
 
-def new_version(directory: str | os.PathLike, write: Callable[[pathlib.Path], None]) -> pathlib.Path:
+def new_version(
+    directory: str | os.PathLike, write: Callable[[pathlib.Path], None], *, mark: str | None = None
+) -> pathlib.Path:
     """Adds the next version to a folder of versions, in one step.
 
     Args:
         directory: folder of the versions.
         write: makes the folder that it is given; it is a temporary one beside the versions. Called once more in
             the rare case that another program takes the number meanwhile.
+        mark: of the temporary folder, see `files.replacing`.
 
     Returns:
         The folder of the new version.
     """
     directory = pathlib.Path(directory)
     while True:
-        version = directory / str(_next_number(directory))
+        version = directory / str(1 + max(_numbers(directory), default=0))
         try:
-            with files.replacing(version) as temporary:
+            with files.replacing(version, mark=mark) as temporary:
                 write(temporary)
             return version
         except OSError:
@@ -173,6 +183,6 @@ def _compare(network, inputs, answers):
                     )
 
 
-def _next_number(directory):
+def _numbers(directory):
     names = [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
-    return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+    return sorted(int(name) for name in names if name.isdecimal())

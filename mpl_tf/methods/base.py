@@ -6,18 +6,16 @@ evaluation, and saving. The networks are built before the method is, and the met
 `__init__` ends: under a strategy Keras would otherwise try to build it symbolically on the nested batch.
 """
 
-import inspect
-
 import keras
-import numpy as np
 import tensorflow as tf
 
 from mpl_tf import checks, distribute, schedules
 from mpl_tf.methods import loss_scaling, refusals
+from mpl_tf.methods.persistence import Persistence
 from mpl_tf.methods.training_pass import TrainingPass
 
 
-class Method(keras.Model):
+class Method(Persistence, keras.Model):
     """Base of the training methods.
 
     Args:
@@ -40,6 +38,8 @@ class Method(keras.Model):
 
     # Whether `train_step` reads pictures; where it does not, `data.numbered_batches` is enough.
     takes_pictures = True
+    # What makes a batch's views inside of the step, `mpl_tf.data.BatchViews`; None where the pipeline has made them.
+    augmentation = None
 
     def __init__(
         self,
@@ -130,8 +130,7 @@ class Method(keras.Model):
 
         Args:
             optimizers: role → a Keras optimizer, or its name.
-            jit_compile: True, False or `"auto"`: on for one accelerator, off on CPUs, where XLA made the step
-                about twice as slow.
+            jit_compile: True, False or `"auto"`, see `distribute.use_xla`.
             micro_batches: in how many parts the training passes are made, of which one's activations are in memory
                 at a time; a number for every classifier that learns, or role → number.
             recompute: whether their backward passes compute activations again instead of keeping them.
@@ -154,29 +153,37 @@ class Method(keras.Model):
                 inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
             optimizer.build(variables)
             setattr(self, f"{role}_optimizer", optimizer)
-        self.recompute = recompute
-        self.micro_batches = refusals.micro_batches(
-            micro_batches, [role for role in optimizers if role in self.classifiers]
-        )
+        learners = [role for role in optimizers if role in self.classifiers]
+        self.micro_batches, self.recompute = refusals.micro_batches(micro_batches, learners), recompute
         for role, count in self.micro_batches.items():
             training_pass = TrainingPass(getattr(self, role), micro_batches=count, recompute=recompute)
             setattr(self, f"{role}_pass", training_pass)
+        # What Keras compiles is the step on all replicas together, which is more than XLA can.
+        self.compiles_replicas = jit_compile and distribute.replica_count() > 1
+        jit_compile = jit_compile and not self.compiles_replicas
         super().compile(
             optimizer=self.student_optimizer, jit_compile=jit_compile, auto_scale_loss=False, **options
         )
 
-    def get_compile_config(self):
-        """One serialized optimizer for each role that learns, and how the passes are made."""
-        roles = [role for role in self.roles if hasattr(self, f"{role}_optimizer")]
-        options = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in roles}
-        options |= {"micro_batches": self.micro_batches, "recompute": self.recompute}
-        return {key: keras.saving.serialize_keras_object(value) for key, value in options.items()}
-
-    def compile_from_config(self, config):
-        """Compiles with what `get_compile_config` described."""
-        self.compile(**{key: keras.saving.deserialize_keras_object(value) for key, value in config.items()})
+    def make_train_function(self, force=False):
+        """Keras' own training function, but on several replicas where that cannot do what is asked for."""
+        strategy = self.distribute_strategy
+        several = strategy.num_replicas_in_sync > 1 and self.steps_per_execution > 1
+        if self.run_eagerly or not (several or self.compiles_replicas):
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            steps, jit_compile = self.steps_per_execution, self.compiles_replicas
+            self.train_function = distribute.train_function(
+                self.train_step, strategy, steps=steps, jit_compile=jit_compile
+            )
 
     # --- inside train_step -----------------------------------------------------------------------------
+
+    def views(self, data: dict) -> dict:
+        """The batch with its weak and strong views, which are made here where `augmentation` is set."""
+        if self.augmentation is None:
+            return data
+        return self.augmentation(data)
 
     def training_logits(self, role: str, images: tf.Tensor) -> tf.Tensor:
         """Logits of a classifier that learns, in training mode; in micro-batches where `compile` was told so.
@@ -291,7 +298,7 @@ class Method(keras.Model):
             unlabeled: each unlabeled picture once and not augmented, `{"image", "index"}`.
         """
 
-    # --- evaluation and saving -------------------------------------------------------------------------
+    # --- evaluation -------------------------------------------------------------------------------------
 
     def test_step(self, data):
         """Loss (nats) of the served student and accuracy of every network on labeled pictures."""
@@ -306,49 +313,6 @@ class Method(keras.Model):
                 )
                 loss.update_state(entropies)
         return distribute.as_logs(self.test_trackers)
-
-    def get_config(self):
-        """The arguments of the constructor, each of which is kept under its own name; networks serialized."""
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
-
-    @classmethod
-    def from_config(cls, config):
-        """Builds the method from what `get_config` returned."""
-        return cls(
-            **{
-                key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
-                for key, value in config.items()
-            }
-        )
-
-    def random_states(self) -> list:
-        """The seed states of dropout and its like: in a network's `variables`, not in its `weights`."""
-        networks = [getattr(self, role) for role in self.roles]
-        known = {id(weight) for network in networks for weight in network.weights}
-        return [v for network in networks for v in network.variables if id(v) not in known]
-
-    def running_means(self) -> list:
-        """What the metrics of training have summed up since the epoch began."""
-        return [v for tracker in [*self.train_trackers, *self.skip_trackers] for v in tracker.variables]
-
-    def save_own_variables(self, store):
-        """Saves the step counter and, which Keras leaves out, random states and running means."""
-        super().save_own_variables(store)
-        for name, variables in self._left_out_by_keras():
-            for index, variable in enumerate(variables):
-                store[f"{name}_{index}"] = np.asarray(variable)
-
-    def load_own_variables(self, store):
-        """Restores what `save_own_variables` wrote."""
-        others = {key: store[key] for key in tuple(store.keys())}
-        for name, variables in self._left_out_by_keras():
-            for index, variable in enumerate(variables):
-                variable.assign(others.pop(f"{name}_{index}"))
-        super().load_own_variables(others)
-
-    def _left_out_by_keras(self):
-        return ("random_state", self.random_states()), ("running_mean", self.running_means())
 
 
 def probabilities(network: keras.Model, images) -> tf.Tensor:

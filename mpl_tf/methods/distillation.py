@@ -82,6 +82,7 @@ class Distillation(Method):
 
     def train_step(self, data):
         """One step on `data["unlabeled"]` and, where they have a weight, the labels of `data["labeled"]`."""
+        data = self.views(data)
         refusals.training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]

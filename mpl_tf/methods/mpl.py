@@ -117,6 +117,7 @@ class MetaPseudoLabels(Method):
 
     def train_step(self, data):
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
+        data = self.views(data)
         refusals.training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
@@ -130,7 +131,9 @@ class MetaPseudoLabels(Method):
 
             with teacher_tape.stop_recording():
                 # ŷ_u ~ T(x_u; θ_T), without a gradient: it returns below, as the feedback.
-                targets, sampled_labels = self._label(teacher_logits_on_strong)
+                targets, sampled_labels = sampling.student_targets(
+                    teacher_logits_on_strong, self.student_labels, seed=self.seed, step=self.step.value
+                )
 
                 # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
                 before = student_feedback.Snapshot(self.student_pass, self.student_optimizer)
@@ -187,10 +190,3 @@ class MetaPseudoLabels(Method):
             teacher_gradient_norm=teacher_norm,
             **feedback_metrics,
         )
-
-    def _label(self, teacher_logits):
-        """Step 1: the targets `[N, K]` for the student, and the draw `[N]` behind them where there is one."""
-        if self.student_labels == "soft":
-            return tf.nn.softmax(teacher_logits), None
-        sampled_labels = sampling.categorical(teacher_logits, seed=self.seed, step=self.step.value)
-        return tf.one_hot(sampled_labels, teacher_logits.shape[1]), sampled_labels

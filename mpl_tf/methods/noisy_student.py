@@ -75,6 +75,7 @@ class NoisyStudent(Method):
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are the teacher's."""
+        data = self.views(data)
         refusals.training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         unlabeled, probabilities = data["unlabeled"]["strong"], data["unlabeled"]["probabilities"]

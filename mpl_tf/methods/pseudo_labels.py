@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, losses, mixup, schedules
+from mpl_tf import checks, distribute, losses, mixup, schedules, workers
 from mpl_tf.methods import refusals
 from mpl_tf.methods.base import Method, probabilities
 
@@ -133,6 +133,7 @@ class PseudoLabels(Method):
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
+        data = self.views(data)
         refusals.training_batch(data, self.student, unlabeled=True, index=self.keeps_labels)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, unlabeled = data["unlabeled"]["weak"], data["unlabeled"][self.view]
@@ -235,10 +236,13 @@ class PseudoLabels(Method):
         return probabilities(self.served, images)
 
     def _keep_labels(self, predict, batches):
-        table = self.kept_labels.numpy().copy()
+        kept = self.kept_labels.numpy()
+        table, labeled = np.zeros_like(kept), np.zeros(len(kept), bool)
         for batch in batches:
-            table[np.asarray(batch["index"])] = predict(batch["image"])
-        self.kept_labels.assign(table)
+            rows = np.asarray(batch["index"])
+            table[rows], labeled[rows] = predict(batch["image"]), True
+        table, labeled = workers.put_together(self.distribute_strategy, table, labeled)
+        self.kept_labels.assign(np.where(labeled[:, np.newaxis], table, kept))
 
     def label(self, images, index):
         """The labels that are kept, or else what the student predicts."""

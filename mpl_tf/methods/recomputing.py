@@ -60,11 +60,8 @@ def _recomputed(segment, inputs, weights, state):
     @tf.custom_gradient
     def run(inputs, *weights):
         def backward(slopes, *_):
-            # Not before the gradient is there, or the activations would wait for it. XLA knows no control
-            # dependencies, and would merge both passes of a segment unless their inputs differ; they do not in value.
             with tf.control_dependencies([slopes]):
-                zero = tf.minimum(tf.abs(tf.reshape(slopes, [-1])[0]), 0.0)
-                sources = [inputs + tf.cast(zero, inputs.dtype), *map(tf.identity, weights)]
+                sources = [not_before(slopes, inputs), *map(tf.identity, weights)]
                 with tf.GradientTape() as tape:
                     tape.watch(sources)
                     outputs, _ = segment.stateless_call(sources[1:], state, sources[0], training=True)
@@ -73,6 +70,15 @@ def _recomputed(segment, inputs, weights, state):
         return segment.stateless_call(list(weights), state, inputs, training=True), backward
 
     return run(inputs, *weights)
+
+
+def not_before(slopes: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+    """The inputs of a second pass, which is to wait for the gradient, or its activations would wait in memory.
+
+    XLA knows no control dependencies, and merges two passes unless their inputs differ; these do not in value.
+    """
+    zero = tf.minimum(tf.abs(tf.reshape(slopes, [-1])[0]), 0.0)
+    return inputs + tf.cast(zero, inputs.dtype)
 
 
 def _ends_of_segments(network):

@@ -116,6 +116,7 @@ class ReducedMetaPseudoLabels(Method):
 
     def train_step(self, data):
         """One iteration on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are stored."""
+        data = self.views(data)
         domains = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)
         refusals.training_batch(data, self.student, unlabeled=True, probabilities=domains)
         strong = data["unlabeled"]["strong"]
@@ -128,7 +129,9 @@ class ReducedMetaPseudoLabels(Method):
 
             with calibrator_tape.stop_recording():
                 # ŷ_u, without a gradient: it returns below, as the feedback.
-                targets, sampled_labels = self._label(teacher_logits)
+                targets, sampled_labels = sampling.student_targets(
+                    teacher_logits, self.student_labels, seed=self.seed, step=self.step.value
+                )
 
                 # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
                 before = student_feedback.Snapshot(self.student_pass, self.student_optimizer)
@@ -178,13 +181,6 @@ class ReducedMetaPseudoLabels(Method):
             student_gradient_norm=student_norm,
             **metrics,
         )
-
-    def _label(self, teacher_logits):
-        """Step 1: the targets `[N, K]` for the student, and the draw `[N]` behind them where there is one."""
-        if self.student_labels == "soft":
-            return tf.nn.softmax(teacher_logits), None
-        sampled_labels = sampling.categorical(teacher_logits, seed=self.seed, step=self.step.value)
-        return tf.one_hot(sampled_labels, teacher_logits.shape[1]), sampled_labels
 
 
 def _logarithm(probabilities):

@@ -59,3 +59,21 @@ def categorical(logits: tf.Tensor, *, seed: int, step: tf.Tensor) -> tf.Tensor:
     rows = logits.shape[0] or tf.shape(logits)[0]
     gumbel = -tf.math.log(-tf.math.log(uniform(rows, logits.shape[1], seed=seed, step=step)))
     return tf.argmax(logits + gumbel, axis=-1)
+
+
+def student_targets(logits: tf.Tensor, kind: str, *, seed: int, step: tf.Tensor) -> tuple:
+    """What a student learns from its teacher's logits.
+
+    Args:
+        logits: float32 `[N, K]`.
+        kind: `"soft"` for the distribution, `"sampled"` for one draw from it.
+        seed: of the draw.
+        step: int64 scalar.
+
+    Returns:
+        Targets float32 `[N, K]`, and the draw int64 `[N]`, or None where there is none.
+    """
+    if kind == "soft":
+        return tf.nn.softmax(logits), None
+    labels = categorical(logits, seed=seed, step=step)
+    return tf.one_hot(labels, logits.shape[1]), labels

@@ -40,9 +40,9 @@ class Snapshot:
         """Logits float32 `[B, K]` in training mode; neither weights nor moving statistics change."""
         return self.training_pass(images, weights, self.state)[0]
 
-    def slopes(self, images: tf.Tensor, direction: list, method: Callable) -> tf.Tensor:
-        """Derivative of the old student's logits along a direction of its weights, float32 `[B, K]`."""
-        return self.training_pass.derivative(images, self.weights, self.state, along=direction, method=method)
+    def slopes(self, images: tf.Tensor, weights: list, direction: list, method: Callable) -> tf.Tensor:
+        """Derivative of the logits at these weights along a direction, float32 `[B, K]`."""
+        return self.training_pass.derivative(images, weights, self.state, along=direction, method=method)
 
 
 def on_teacher_logits(
@@ -128,17 +128,21 @@ def on_teacher_logits(
 
 
 def _slopes(settings, images, before, direction, student_logits):
+    # TensorFlow would start this pass, which needs the old weights only, beside the student's own, and hold the
+    # activations of both.
+    with tf.control_dependencies(direction):
+        weights = [tf.identity(weight) for weight in before.weights]
     if settings.finite_difference:
         unlabeled_logits = functools.partial(before.logits, images)
-        return feedback.finite_difference(unlabeled_logits, before.weights, direction, outputs=student_logits)
+        return feedback.finite_difference(unlabeled_logits, weights, direction, outputs=student_logits)
     derivative = feedback.directional_derivative
     if distribute.replica_count() > 1:
         derivative = feedback.directional_derivative_by_reverse
     if before.loss_scale is None:
-        return before.slopes(images, direction, derivative)
+        return before.slopes(images, weights, direction, derivative)
     # The derivative is linear in the direction, whose numbers may be too small for float16.
     length = tf.maximum(tf.linalg.global_norm(direction), 1e-12)
-    return length * before.slopes(images, [slope / length for slope in direction], derivative)
+    return length * before.slopes(images, weights, [slope / length for slope in direction], derivative)
 
 
 def _per_example(settings, teacher_logits, slopes, learning_rate):

@@ -52,6 +52,7 @@ class Supervised(Method):
 
     def train_step(self, data):
         """One step on `data["labeled"]`; anything else in the batch is ignored."""
+        data = self.views(data)
         refusals.training_batch(data, self.student, unlabeled=False)
         images, labels = data["labeled"]["image"], data["labeled"]["label"]
 

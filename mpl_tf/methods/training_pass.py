@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from mpl_tf import distribute
 from mpl_tf.methods import refusals
-from mpl_tf.methods.recomputing import Segments
+from mpl_tf.methods.recomputing import Segments, not_before
 
 
 class TrainingPass:
@@ -85,13 +85,12 @@ class TrainingPass:
                     own = list(map(tf.identity, weights))
                     with tf.GradientTape() as tape:
                         tape.watch(own)
-                        part, state = self._whole(tf.gather(images, rows), own, state)
+                        part, state = self._whole(not_before(slopes, tf.gather(images, rows)), own, state)
                     gradients = tape.gradient(
                         part, own, tf.gather(slopes, rows), tf.UnconnectedGradients.ZERO
                     )
                     return [total + gradient for total, gradient in zip(sums, gradients, strict=True)], state
 
-                # Not before the gradient is there, or the activations would wait for it.
                 with tf.control_dependencies([slopes]):
                     sums = [tf.zeros_like(weight) for weight in weights]
                     return _in_turn(add_gradients, parts, sums, state)[0]

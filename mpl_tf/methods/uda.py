@@ -93,6 +93,7 @@ class UDA(Method):
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
+        data = self.views(data)
         refusals.training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]

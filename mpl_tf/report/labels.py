@@ -1,6 +1,5 @@
 """What a label store holds: confidence, classes before and after a selection, kept and dropped pictures."""
 
-import math
 import os
 import pathlib
 import warnings
@@ -11,11 +10,10 @@ from matplotlib import ticker
 
 from mpl_tf.data import selection
 from mpl_tf.report import figures
+from mpl_tf.report.predictions import Strip, short
 
 KEPT, DROPPED, COPIES = figures.CLASS_COLORS[0], "#b9bfc5", "#a9c3e3"
-WRONG = "#b3261e"
-_COLUMNS, _ROWS = 12, 2
-_BARS_UP_TO, _BINS = 24, 40
+_BARS_UP_TO, _BINS, _SHOWN = 24, 40, 24
 
 
 def label_store_picture(
@@ -63,7 +61,7 @@ def label_store_picture(
     if pictures is not None and len(pictures.image_shape) == 3:
         parts = {"Kept": np.flatnonzero(chosen), "Dropped": np.flatnonzero(~chosen)}
         strips = [
-            _Strip(caption, members, pictures, index, confidence, classes, names)
+            _strip(caption, members, pictures, index, confidence, classes, names)
             for caption, members in parts.items()
             if len(members)
         ]
@@ -138,7 +136,7 @@ def _draw_classes(axes, names, counts):
         tilted = max(map(len, names)) * len(names) > 60
         axes.set_xticks(
             places,
-            [_short(name, 14) for name in names],
+            [short(name, 14) for name in names],
             rotation=40 * tilted,
             ha="right" if tilted else "center",
         )
@@ -155,48 +153,14 @@ def _finish(axes):
     axes.legend(**place, ncols=3, fontsize=8, handlelength=1)
 
 
-class _Strip:
+def _strip(caption, members, pictures, index, confidence, classes, names):
     """Some of the kept or of the dropped pictures, evenly spread over them in the order of falling confidence."""
-
-    def __init__(self, caption, members, pictures, index, confidence, classes, names):
-        ordered = members[np.argsort(-confidence[members], kind="stable")]
-        count = min(len(ordered), _COLUMNS * _ROWS)
-        shown = ordered[np.linspace(0, len(ordered) - 1, count).round().astype(int)]
-        labels = pictures.labels[index[shown]]
-        self.title = (
-            f"{caption}: {count} of {len(members):,}" if count < len(members) else f"{caption}: all {count}"
-        )
-        self.title += " (red: the picture's own label is another)" if (labels >= 0).any() else ""
-        self.images = pictures.fetch(index[shown]).numpy()
-        self.captions = [f"{_short(names[classes[row]], 13)}\n{confidence[row]:.0%}" for row in shown]
-        self.wrong = (labels >= 0) & (labels != classes[shown])
-        # In units of a column: a picture fits into a square of .9, and two lines of text stand below it.
-        height, width = pictures.image_shape[:2]
-        self.width, self.tall = (0.9 * side / max(height, width) for side in (width, height))
-        self.cell = self.tall + 0.52
-
-    @property
-    def height(self):
-        """In inches."""
-        return 0.4 + 0.82 * self.cell * math.ceil(len(self.images) / _COLUMNS)
-
-    def draw(self, axes):
-        axes.set_title(self.title)
-        for place, (image, caption, wrong) in enumerate(
-            zip(self.images, self.captions, self.wrong, strict=True)
-        ):
-            row, column = divmod(place, _COLUMNS)
-            middle, top = column + 0.5, self.cell * row
-            extent = (middle - self.width / 2, middle + self.width / 2, top + self.tall, top)
-            axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), extent=extent)
-            color = WRONG if wrong else figures.INK
-            text = {"ha": "center", "va": "top", "fontsize": 8, "linespacing": 1.1, "color": color}
-            axes.text(middle, top + self.tall + 0.04, caption, **text)
-        bottom = self.cell * math.ceil(len(self.images) / _COLUMNS)
-        axes.set(xlim=(0, _COLUMNS), ylim=(bottom, 0), xticks=(), yticks=(), aspect="equal", anchor="NW")
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-
-
-def _short(name, length):
-    return name if len(name) <= length else name[: length - 1] + "…"
+    ordered = members[np.argsort(-confidence[members], kind="stable")]
+    count = min(len(ordered), _SHOWN)
+    shown = ordered[np.linspace(0, len(ordered) - 1, count).round().astype(int)]
+    labels = pictures.labels[index[shown]]
+    title = f"{caption}: {count} of {len(members):,}" if count < len(members) else f"{caption}: all {count}"
+    title += " (red: the picture's own label is another)" if (labels >= 0).any() else ""
+    captions = [f"{short(names[classes[row]], 13)}\n{confidence[row]:.0%}" for row in shown]
+    wrong = (labels >= 0) & (labels != classes[shown])
+    return Strip(title, pictures.fetch(index[shown]).numpy(), captions, wrong)

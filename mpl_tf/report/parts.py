@@ -31,7 +31,7 @@ def accuracy(run: RunView) -> Section:
                 row[f"{domain} %"] = f"{100 * found['accuracy']:.2f}"
                 row[f"{domain}: 95 % interval"] = f"{100 * low:.1f} – {100 * high:.1f}"
         found = run.metrics[run.domain][role]
-        row[f"{run.domain} NLL"] = f"{found['loss']:.3f}"
+        row[f"{run.domain} NLL"] = f"{found['nll']:.3f}"
         if "ece" in found:
             row[f"{run.domain} ECE %"] = f"{100 * found['ece']:.1f}"
         rows.append(row)

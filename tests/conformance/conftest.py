@@ -65,7 +65,7 @@ def run(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_two_replicas():
-    """Case → what `replicas.py` measured, all in one process."""
+    """Case → what `replicas.py` measured, all in one process; `"float16"` and `"overflow"` → the same in 16 bits."""
     names = [name for name, case in CASES.items() if case.on_several_replicas]
     command = [sys.executable, "-m", "tests.conformance.replicas", *names]
     root = pathlib.Path(__file__).parents[2]

@@ -11,8 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import distribute
+from mpl_tf.methods.mpl import MetaPseudoLabels
 from tests import tiny
 from tests.conformance.cases import CASES
+
+# Two roles, of which one learns from a derivative along the other's gradient.
+IN_FLOAT16 = ("mpl per_example",)
 
 
 def largest_difference(left, right) -> float:
@@ -59,12 +63,113 @@ def compare(case, strategy) -> dict:
     }
 
 
+def several_steps_per_call(strategy) -> dict:
+    """Two replicas that make two steps per call from Python, until the data end in the third call, against one."""
+    case = CASES["mpl per_example"]
+    results = []
+    for steps in (1, 2):
+        with strategy.scope():
+            method = case.compiled(tiny.plain_network, steps_per_execution=steps)
+        history = method.fit(case.data(batches=5), verbose=0).history
+        results.append((tiny.values(method.weights), history))
+    (weights, one), (others, two) = results
+    return {
+        "steps": int(method.step.numpy()),
+        "weights apart": largest_difference(weights, others),
+        "metrics": [sorted(one), sorted(two)],
+    }
+
+
+def xla_is_inside_of_the_replicas(strategy) -> str:
+    """What a step that XLA cannot compile says where each replica's step is to be compiled."""
+
+    def step(data):
+        return {"length": tf.strings.length(tf.strings.as_string(tf.reduce_sum(data)))}
+
+    data = tf.data.Dataset.from_tensors(tf.ones([2])).repeat()
+    iterator = iter(strategy.experimental_distribute_dataset(data.batch(2)))
+    distribute.train_function(step, strategy, steps=2, jit_compile=False)(iterator)
+    try:
+        distribute.train_function(step, strategy, steps=2, jit_compile=True)(iterator)
+    except tf.errors.InvalidArgumentError as error:
+        return str(error)
+    return "compiled"
+
+
+def scales(method, strategy) -> dict:
+    """Role → its loss scale on each replica."""
+    optimizers = {role: getattr(method, f"{role}_optimizer", None) for role in method.roles}
+    return {
+        role: [float(scale) for scale in strategy.experimental_local_results(optimizer.dynamic_scale.value)]
+        for role, optimizer in optimizers.items()
+        if optimizer
+    }
+
+
+def compare_in_float16(case, strategy) -> dict:
+    """Largest difference between one replica and two, beside the longest way, and the loss scales of both."""
+    one = case.compiled(tiny.plain_network, run_eagerly=True)
+    start = tiny.values(one.trainable_variables)
+    one.fit(case.data(batches=10), verbose=0)
+    with strategy.scope():
+        two = case.compiled(tiny.plain_network)
+        two.fit(case.data(batches=10), verbose=0)
+    return {
+        "moved": largest_difference(start, tiny.values(one.trainable_variables)),
+        "apart": largest_difference(tiny.values(one.weights), tiny.values(two.weights)),
+        "scales": scales(two, strategy),
+        "scales of one": scales(one, strategy),
+    }
+
+
+def with_an_overflowing_teacher():
+    """Meta Pseudo Labels whose teacher is sure of class 0, with a scale that no gradient of an error survives."""
+    networks = {"teacher": tiny.plain_network("teacher"), "student": tiny.plain_network("student", seed=1)}
+    networks["teacher"].weights[-1].assign([20.0, 0.0, 0.0])
+    method = MetaPseudoLabels(**networks)
+    teacher_optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**20)
+    method.compile(teacher_optimizer, keras.optimizers.SGD(0.1))
+    return method
+
+
+def overflow_on_the_second(strategy) -> dict:
+    """One step in which the first replica's labels are what the teacher says and the second's are not."""
+    batch = tiny.batch()
+    batch["labeled"]["label"] = np.array([0, 0, 1, 1], np.int32)
+    alone = []
+    for replica in (0, 1):
+        half = tf.nest.map_structure(lambda rows, replica=replica: np.split(rows, 2)[replica], batch)
+        logs = with_an_overflowing_teacher().train_step(tiny.tensors(half))
+        alone.append(float(logs["teacher_skipped_steps"]))
+    with strategy.scope():
+        method = with_an_overflowing_teacher()
+        start = {role: tiny.values(getattr(method, role).weights) for role in method.roles}
+        logs = method.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
+    moved = {}
+    for role in method.roles:
+        weights = getattr(method, role).weights
+        copies = zip(*(strategy.experimental_local_results(w.value) for w in weights), strict=True)
+        moved[role] = [largest_difference(start[role], tiny.values(copy)) for copy in copies]
+    return {
+        "skipped alone": alone,
+        "skipped": logs["teacher_skipped_steps"] + logs["student_skipped_steps"],
+        "moved": moved,
+        "scales": scales(method, strategy),
+    }
+
+
 def main(names: list[str]):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     # One strategy for all: a second one in the same process mixes up its collective operations.
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    print(json.dumps({name: compare(CASES[name], strategy) for name in names}))
+    measured = {name: compare(CASES[name], strategy) for name in names}
+    measured["several steps per call"] = several_steps_per_call(strategy)
+    measured["xla"] = xla_is_inside_of_the_replicas(strategy)
+    keras.config.set_dtype_policy("mixed_float16")
+    measured["float16"] = {name: compare_in_float16(CASES[name], strategy) for name in IN_FLOAT16}
+    measured["overflow"] = overflow_on_the_second(strategy)
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.data import augment, pipeline
+from mpl_tf.data import augment, batch_views, pipeline
 
 
 class Numbers:
@@ -244,3 +244,16 @@ def test_the_view_of_a_picture_to_label_depends_on_the_seed_and_the_picture_alon
     assert views(range(10), 4) == views(range(9, -1, -1), 3)
     assert len(set(views(range(10), 4).values())) == 10
     assert views(range(10), 4) != views(range(10), 4, seed=1)
+
+
+def test_views_made_later_are_those_that_the_pipeline_makes():
+    def times(factor):
+        return lambda pictures, **place: factor * view_that_tells_its_draw(pictures, **place)
+
+    views = {"weak": times(1), "strong": times(2), "labeled_view": times(3)}
+    drawn = batches(3, start=2, augment=False, seed=4, **views)
+    assert set(drawn[0]["labeled"]) == {"image", "label", "position"}
+    assert set(drawn[0]["unlabeled"]) == {"image", "index", "position"}
+    made = map(batch_views.BatchViews(**views, seed=4), drawn)
+    for later, expected in zip(made, batches(3, start=2, seed=4, **views), strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, later, expected)

@@ -6,7 +6,8 @@ import pytest
 
 from mpl_tf.data.pictures import ArrayPictures
 from mpl_tf.data.source import Source
-from mpl_tf.data.splits import draw_split, load_or_draw_split
+from mpl_tf.data.split_file import load_or_draw_split
+from mpl_tf.data.splits import draw_split
 
 SEEDS = range(5)
 

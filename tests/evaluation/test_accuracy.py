@@ -39,7 +39,7 @@ def test_every_number_is_that_of_a_loop_over_the_pictures():
     assert result["confusion"] == confusion
     assert result["count"] == 23
     assert result["accuracy"] == pytest.approx(share, abs=1e-12)
-    assert result["loss"] == result["nll"] == pytest.approx(np.mean(losses), rel=1e-9)
+    assert result["nll"] == pytest.approx(np.mean(losses), rel=1e-9)
     assert "top5_accuracy" not in result
     for label in (0, 1, 3):
         hits = confusion[label][label] / (labels == label).sum()
@@ -105,8 +105,8 @@ def test_the_result_survives_json_and_does_not_depend_on_the_batches():
     results = [evaluation.evaluate(table_network(logits), pictures(labels, size)) for size in (1, 5, 12)]
     for result in results:
         assert json.loads(json.dumps(result, allow_nan=False)) == result
-        assert result["loss"] == pytest.approx(results[0]["loss"], rel=1e-6)
-        assert {**result, "loss": 0} == {**results[0], "loss": 0}
+        assert result["nll"] == pytest.approx(results[0]["nll"], rel=1e-6)
+        assert {**result, "nll": 0} == {**results[0], "nll": 0}
 
 
 def test_all_correct_and_all_wrong():
@@ -116,8 +116,8 @@ def test_all_correct_and_all_wrong():
     wrong = evaluation.evaluate(table_network(certain), pictures([1, 2, 0, 0]))
     assert (right["accuracy"], right["standard_error"], right["per_class_accuracy"]) == (1.0, 0.0, [1.0] * 3)
     assert (wrong["accuracy"], wrong["standard_error"], wrong["per_class_accuracy"]) == (0.0, 0.0, [0.0] * 3)
-    assert right["loss"] == pytest.approx(0.0, abs=1e-6)
-    assert wrong["loss"] == pytest.approx(50.0)
+    assert right["nll"] == pytest.approx(0.0, abs=1e-6)
+    assert wrong["nll"] == pytest.approx(50.0)
 
 
 def test_the_network_is_evaluated_in_inference_mode():
@@ -127,14 +127,14 @@ def test_the_network_is_evaluated_in_inference_mode():
     dense.set_weights([np.tile([[0.5, -0.5]], (4, 1)), np.zeros(2)])
     data = {"image": np.ones((64, 4), "float32"), "label": np.ones(64, "int32")}
     result = evaluation.evaluate(network, tf.data.Dataset.from_tensors(data))
-    assert result["loss"] == pytest.approx(np.logaddexp(2.0, -2.0) + 2.0, rel=1e-6)
+    assert result["nll"] == pytest.approx(np.logaddexp(2.0, -2.0) + 2.0, rel=1e-6)
 
 
 def test_losses_of_a_16_bit_network_are_computed_in_float32():
     logits = np.array([[0.0, 30.0], [0.0, 0.0078125]], "float32")
     result = evaluation.evaluate(table_network(logits, dtype="float16"), pictures([0, 0]))
     expected = np.mean(np.logaddexp(0.0, logits[:, 1].astype("float64")))
-    assert result["loss"] == pytest.approx(expected, rel=1e-6)
+    assert result["nll"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_an_empty_dataset_is_refused():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mpl_tf.methods import sampling
 from tests import oracles, tiny
 from tests.methods.replays import (
     STUDENT_RATE,
@@ -23,6 +24,12 @@ def batch(batch):
     """The strong views are those of other pictures, so that mixing up the views is seen."""
     unlabeled = {**batch["unlabeled"], "strong": batch["unlabeled"]["strong"][::-1]}
     return {**batch, "unlabeled": unlabeled}
+
+
+def targets_of(method, teacher_logits):
+    return sampling.student_targets(
+        teacher_logits, method.student_labels, seed=method.seed, step=method.step.value
+    )
 
 
 def confidences(batch, view):
@@ -114,7 +121,7 @@ def test_the_metrics_are_those_of_the_step(batch, threshold):
 def test_the_student_descends_the_cross_entropy_to_its_labels(labels, batch):
     method = compiled(student_labels=labels)
     teacher_logits = method.teacher(batch["unlabeled"]["strong"])
-    targets = tf.nn.softmax(teacher_logits) if labels == "soft" else method._label(teacher_logits)[0]
+    targets = tf.nn.softmax(teacher_logits) if labels == "soft" else targets_of(method, teacher_logits)[0]
     with tf.GradientTape() as tape:
         loss = mean_cross_entropy(targets, method.student(batch["unlabeled"]["strong"]))
     gradients = tape.gradient(loss, method.student.trainable_variables)
@@ -127,7 +134,7 @@ def test_sampled_labels_follow_the_teacher():
     method = compiled("loss_difference")
     probabilities = np.array([0.6, 0.3, 0.1])
     rows = 20_000
-    targets, labels = method._label(tf.tile(tf.math.log([[0.6, 0.3, 0.1]]), [rows, 1]))
+    targets, labels = targets_of(method, tf.tile(tf.math.log([[0.6, 0.3, 0.1]]), [rows, 1]))
     frequencies = np.bincount(labels, minlength=3) / rows
     assert np.array_equal(targets, oracles.one_hot(labels, 3))
     assert np.abs(frequencies - probabilities).max() < 4 * np.sqrt(0.25 / rows)
@@ -135,7 +142,7 @@ def test_sampled_labels_follow_the_teacher():
 
 def test_one_draw_serves_the_student_and_the_feedback(batch):
     method = compiled(raw("loss_difference"))
-    drawn = method._label(method.teacher(batch["unlabeled"]["strong"]))[1].numpy()
+    drawn = targets_of(method, method.teacher(batch["unlabeled"]["strong"]))[1].numpy()
     moved = teacher_changes(method, batch)
     assert len(set(drawn)) > 1
     expected = teacher_changes(compiled(raw("loss_difference")), batch, labels=drawn)
@@ -146,7 +153,7 @@ def test_sampled_labels_are_a_function_of_the_seed_and_the_step():
     def draws(seed, step):
         method = compiled("loss_difference", seed=seed)
         method.step.assign(step)
-        return tuple(method._label(tf.zeros([50, 3]))[1].numpy())
+        return tuple(targets_of(method, tf.zeros([50, 3]))[1].numpy())
 
     assert draws(0, 7) == draws(0, 7)
     assert len({draws(0, 7), draws(0, 8), draws(1, 7), draws(1, 8)}) == 4
@@ -154,8 +161,10 @@ def test_sampled_labels_are_a_function_of_the_seed_and_the_step():
 
 def test_sampled_labels_of_a_batch_of_unknown_size():
     method = compiled("loss_difference")
-    draw = tf.function(lambda logits: method._label(logits)[1], input_signature=[tf.TensorSpec([None, 3])])
-    assert np.array_equal(draw(tf.zeros([50, 3])), method._label(tf.zeros([50, 3]))[1])
+    draw = tf.function(
+        lambda logits: targets_of(method, logits)[1], input_signature=[tf.TensorSpec([None, 3])]
+    )
+    assert np.array_equal(draw(tf.zeros([50, 3])), targets_of(method, tf.zeros([50, 3]))[1])
 
 
 @pytest.mark.parametrize(
