@@ -1,5 +1,10 @@
 """Passes that save memory, beside passes over the same rows that keep everything on one tape."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -218,3 +223,22 @@ def test_a_saved_method_goes_on_in_its_micro_batches(tmp_path):
     assert loaded.teacher_pass.segments
     assert loaded.student_pass.segments
     assert len(loaded.student.layers) == layers
+
+
+@pytest.mark.slow
+def test_memory_is_saved():
+    root = pathlib.Path(__file__).parents[2]
+    small = ["--model=wrn-16-2", "--labeled=8", "--ratio=7"]
+    command = [sys.executable, "benchmarks/memory.py", *small]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)}
+    shown = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    shares = [float(line[41:46]) for line in shown.splitlines()[3:]]
+    print(shown)
+    whole, halves, quarters, recomputed, both = shares
+    assert whole == 1.0
+    assert halves < 0.8
+    assert quarters < 0.65
+    assert recomputed < 0.65
+    assert both < 0.5
