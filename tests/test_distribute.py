@@ -119,9 +119,6 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_does(ends):
         assert set(left) == set(right)
         for name in set(left) - {"seconds"}:
             assert float(left[name] or 0) == pytest.approx(float(right[name] or 0), abs=1e-4), name
-    shown = [written(folder / "run", "train") for folder in (one, two)]
-    assert set(shown[0]) == set(shown[1])
-    assert [step for step, _ in shown[1]["loss"]] == [4, 8, 12, 14]
     losses = [RunFolder(folder / "run").read_metrics()["test"]["student"]["nll"] for folder in (one, two)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert [path.name for path in (two / "exported").iterdir()] == ["1"]
