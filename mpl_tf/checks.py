@@ -28,6 +28,22 @@ def within(name: str, value, *, low: float, high: float | None = None, optional:
         raise ValueError(f"{name}={value} is out of range: pass a value {bounds}.")
 
 
+def whole(name: str, value, *, low: int) -> None:
+    """Refuses what is not a whole number of at least low.
+
+    Args:
+        name: of the argument, for the message.
+        value: what the user gave.
+        low: smallest allowed value.
+
+    Raises:
+        ValueError: when it is not a whole number or out of range.
+    """
+    if not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name}={value!r} is not a whole number: pass one of at least {low}.")
+    within(name, value, low=low)
+
+
 def one_of(name: str, value, choices: Iterable[str]) -> None:
     """Refuses a value that is not among the choices, naming the nearest.
 

@@ -96,8 +96,9 @@ def use_xla(jit_compile: bool | str) -> bool:
             step about twice as slow. On a TPU nothing runs uncompiled, whatever this says.
 
     Raises:
-        ValueError: for True on several CPUs, between which compiled code cannot sum.
+        ValueError: for another value, and for True on several CPUs, between which compiled code cannot sum.
     """
+    checks.one_of("jit_compile", jit_compile, (True, False, "auto"))
     strategy, replicas = tf.distribute.get_strategy(), replica_count()
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return False

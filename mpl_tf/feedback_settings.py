@@ -68,7 +68,8 @@ class FeedbackSettings:
         checks.within("floor", self.floor, low=1e-12)
         checks.within("clip", self.clip, low=0.0, optional=True)
         checks.within("baseline_decay", self.baseline_decay, low=0.0, high=1.0)
-        checks.within("warmup_steps", self.warmup_steps, low=0)
+        checks.one_of("finite_difference", self.finite_difference, (True, False))
+        checks.whole("warmup_steps", self.warmup_steps, low=0)
         if self.baseline_decay and not self.is_scalar:
             raise ValueError(
                 f"baseline_decay={self.baseline_decay} is for the scalar feedbacks; {self.estimator!r} has "

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from mpl_tf import files
+from mpl_tf import files, models
 
 try:
     import fcntl
@@ -209,7 +209,7 @@ class RunFolder:
 
     def load_network(self, role: str) -> keras.Model:
         """Loads `networks/<role>.keras`, not compiled."""
-        return keras.saving.load_model(self.path / "networks" / f"{role}.keras", compile=False)
+        return models.load(self.path / "networks" / f"{role}.keras")
 
 
 def _size_on_disk(method):

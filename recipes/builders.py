@@ -71,9 +71,18 @@ def feedback_settings() -> FeedbackSettings:
     )
 
 
-def compile_options() -> dict:
-    """What `compile` takes besides the optimizers."""
-    return {"jit_compile": jit_compile(), "steps_per_execution": FLAGS.steps_per_execution}
+def compile_options(**micro_batches: int) -> dict:
+    """What `compile` takes besides the optimizers.
+
+    Args:
+        **micro_batches: role → in how many micro-batches it is passed, for learners besides the student.
+    """
+    return {
+        "jit_compile": jit_compile(),
+        "steps_per_execution": FLAGS.steps_per_execution,
+        "micro_batches": {"student": FLAGS.student_micro_batches, **micro_batches},
+        "recompute": FLAGS.recompute,
+    }
 
 
 def jit_compile() -> bool | str:

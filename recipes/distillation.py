@@ -3,10 +3,9 @@
 python -m recipes.distillation --preset=digits --teacher=runs/digits/networks/teacher.keras --model=mlp
 """
 
-import keras
 from absl import flags
 
-from mpl_tf import training
+from mpl_tf import models, training
 from mpl_tf.methods.distillation import Distillation
 from recipes import builders, common, shared_flags, start
 
@@ -29,7 +28,7 @@ flags.mark_flag_as_required("teacher")
 def build(data: training.RunData) -> Distillation:
     """The compiled method."""
     method = Distillation(
-        teacher=keras.saving.load_model(FLAGS.teacher, compile=False),
+        teacher=models.load(FLAGS.teacher),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         temperature=FLAGS.temperature,
         distillation_weight=FLAGS.distillation_weight,

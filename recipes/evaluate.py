@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from mpl_tf import data, evaluation, files
+from mpl_tf import data, evaluation, files, models
 from mpl_tf.evaluation import corruptions, perturbations
 from mpl_tf.progress import Progress
 from mpl_tf.run_folder import RunFolder
@@ -99,14 +99,14 @@ def load_networks() -> dict[str, keras.Model]:
             raise ValueError(
                 f"--baseline={FLAGS.baseline} is a role, and --network has none: --baseline needs a .keras file."
             )
-        network = pathlib.Path(FLAGS.network)
-        return finished.load({network.stem: network, **files})
+        files = {pathlib.Path(FLAGS.network).stem: FLAGS.network, **files}
+        return {role: models.load(file) for role, file in files.items()}
     folder = RunFolder(FLAGS.run_dir)
     roles = list(FLAGS.roles or finished.classifiers(folder))
     if given and not files and FLAGS.baseline not in roles:
         roles.append(FLAGS.baseline)
     # The file first: it is the one whose name may be wrong.
-    baseline = finished.load(files)
+    baseline = {role: models.load(file) for role, file in files.items()}
     return finished.networks(folder, roles) | baseline
 
 

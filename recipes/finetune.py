@@ -9,11 +9,10 @@ FixRes, the last step of Noisy Student: a larger resolution, no augmentation, an
 
 import dataclasses
 
-import keras
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import training
+from mpl_tf import models, training
 from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
@@ -46,7 +45,7 @@ def main(_):
 
     def build(data):
         return training.finetuning(
-            keras.saving.load_model(FLAGS.network, compile=False),
+            models.load(FLAGS.network),
             FLAGS.learning_rate,
             builders.jit_compile(),
             image_shape=data.source.image_shape,

@@ -1,6 +1,5 @@
 """What the recipes share that look at a finished run."""
 
-import pathlib
 from collections.abc import Sequence
 
 import keras
@@ -56,31 +55,17 @@ def networks(folder: RunFolder, roles: Sequence[str] | None = None) -> dict[str,
         FileNotFoundError: for a file that is missing.
     """
     known = classifiers(folder)
-    paths = {}
-    for role in known if roles is None else roles:
+    for role in roles or ():
         checks.one_of("role", role, known)
-        paths[role] = _files(folder) / f"{role}.keras"
-    return load(paths)
+    return {role: folder.load_network(role) for role in (known if roles is None else roles)}
 
 
 def classifiers(folder: RunFolder) -> list[str]:
     """The roles that a run evaluated at its end, in the order of the training; all, where it could evaluate none."""
     metrics = folder.read_metrics()
     evaluated = [metrics[domain] for domain in ("validation", "test") if domain in metrics]
-    return list(evaluated[0]) if evaluated else sorted(file.stem for file in _files(folder).glob("*.keras"))
-
-
-def load(paths: dict[str, pathlib.Path]) -> dict[str, keras.Model]:
-    """Loads networks, when all of their files are there.
-
-    Raises:
-        FileNotFoundError: for the first that is not.
-    """
-    for path in paths.values():
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: give a .keras file, or a role of a run.")
-    return {role: keras.saving.load_model(path, compile=False) for role, path in paths.items()}
-
-
-def _files(folder):
-    return folder.path / "networks"
+    return (
+        list(evaluated[0])
+        if evaluated
+        else sorted(file.stem for file in (folder.path / "networks").glob("*.keras"))
+    )

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from absl import flags
 
-from mpl_tf import checks, data, distribute, labeling, report
+from mpl_tf import checks, data, distribute, labeling, models, report
 from mpl_tf.data import LabelStore
 from mpl_tf.models import rebuilding
 from recipes import builders, common, shared_flags, start
@@ -130,7 +130,7 @@ def teacher(view) -> dict:
 
 def load_network() -> keras.Model:
     """The network that labels, in the precision that is asked for."""
-    network = keras.saving.load_model(FLAGS.network, compile=False)
+    network = models.load(FLAGS.network)
     return network if FLAGS.precision is None else rebuilding.in_precision(network, FLAGS.precision)
 
 

@@ -21,6 +21,7 @@ shared_flags.define_run_flags()
 
 flags.DEFINE_string("teacher_model", None, "The teacher's network; the student's when not given.")
 flags.DEFINE_float("teacher_learning_rate", None, "Peak; the student's when not given.", 0.0)
+flags.DEFINE_integer("teacher_micro_batches", 1, "As --student_micro_batches.", lower_bound=1)
 flags.DEFINE_integer("student_wait_steps", 0, "Steps before the student begins to learn.", lower_bound=0)
 flags.DEFINE_integer("uda_ramp_steps", 5000, "Linear ramp of the consistency's weight.", lower_bound=0)
 flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
@@ -47,7 +48,7 @@ def build(data: training.RunData) -> MetaPseudoLabels:
         student_optimizer=builders.optimizer(
             FLAGS.learning_rate, steps=FLAGS.steps, wait=FLAGS.student_wait_steps
         ),
-        **builders.compile_options(),
+        **builders.compile_options(teacher=FLAGS.teacher_micro_batches),
     )
     return method
 

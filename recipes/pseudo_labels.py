@@ -8,7 +8,7 @@ python -m recipes.pseudo_labels --preset=arazo_cifar10_4k
 import keras
 from absl import flags
 
-from mpl_tf import checks, training
+from mpl_tf import checks, models, training
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.methods.supervised import Supervised
 from recipes import builders, common, shared_flags, start
@@ -70,7 +70,7 @@ def build(data: training.RunData, teacher: keras.Model | None = None) -> PseudoL
 def build_teacher(data: training.RunData) -> Supervised:
     """The teacher from its file, or one that is to be trained on the labels from the student's first weights."""
     if FLAGS.teacher:
-        return Supervised(student=keras.saving.load_model(FLAGS.teacher, compile=False))
+        return Supervised(student=models.load(FLAGS.teacher))
     return builders.supervised(data, steps=teacher_steps())
 
 

@@ -60,6 +60,12 @@ def define_training_flags():
         "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
         "Of the networks' arithmetic; float16 comes with a loss scale for every optimizer.",
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "student_micro_batches", 1,
+        "Parts in which the student passes a batch, with the activations of one in memory at a time.",
+        lower_bound=1,
+    )  # fmt: skip
+    flags.DEFINE_bool("recompute", False, "Compute activations again in the backward pass, not keep them.")
     flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
     flags.DEFINE_enum(
         "strategy", "default", list(distribute.STRATEGIES),

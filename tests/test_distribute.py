@@ -50,25 +50,25 @@ def finish(processes):
     return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 
-def two_workers(program, *arguments, second_also=()):
+def two_workers(program, *arguments, also=((), ())):
     addresses = free_addresses(2)
     configs = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}} for i in range(2)]
-    more = [(), second_also]
     return finish(
         [
             start(program, *arguments, *others, config=config)
-            for config, others in zip(configs, more, strict=True)
+            for config, others in zip(configs, also, strict=True)
         ]
     )
 
 
-def assert_second_is_lost(folder, moment):
-    """Two workers go on until the second kills itself, and the first says so."""
-    (first, output, errors), (second, *_) = two_workers(
-        "tests.worker_program", folder, "multi_worker", second_also=[moment]
-    )
-    assert second == -signal.SIGKILL, errors
-    assert first == 1, errors
+def assert_lost(folder, moment, *, index=1):
+    """Two workers go on until one kills itself; returns what the other has printed, which says so."""
+    also = [[], []]
+    also[index] = [moment]
+    ends = two_workers("tests.worker_program", folder, "multi_worker", also=also)
+    (status, output, errors), (killed, *_) = ends[1 - index], ends[index]
+    assert killed == -signal.SIGKILL, errors
+    assert status == 1, errors
     assert "WorkerLostError: Another worker has ended or cannot be reached any more" in output
     return output
 
@@ -81,7 +81,7 @@ def ends(tmp_path_factory):
     assert status == 0, errors
 
     two = folder / "two"
-    assert_second_is_lost(two, 6)
+    assert_lost(two, 6)
     checkpoints = RunFolder(two / "run").checkpoints()
     assert [path.name for path in checkpoints] == ["step_000000004.weights.h5"]
 
@@ -151,8 +151,9 @@ def test_two_workers_label_their_own_share_of_the_pictures(ends):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_while_it_labels(ends, tmp_path):
-    output = assert_second_is_lost(tmp_path, "round_1/shard_3")
+def test_the_first_worker_is_killed_and_then_the_second_while_it_labels(ends, tmp_path):
+    assert_lost(tmp_path, 6, index=0)
+    output = assert_lost(tmp_path, "round_1/shard_3")
     assert re.findall("(.*) is written", output) == ["round_1/shard_0", "round_1/shard_2"]
     finished = two_workers("tests.worker_program", tmp_path, "multi_worker")
     assert [status for status, *_ in finished] == [0, 0], finished

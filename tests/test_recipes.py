@@ -36,6 +36,7 @@ def run(recipe, *options, expect_success=True):
 
 def test_mpl_then_finetune(tmp_path):
     small = [*SMALL, "--unlabeled_ratio=2", "--baseline", "--finetune_steps=2"]
+    small += ["--teacher_micro_batches=2", "--student_micro_batches=3", "--recompute"]
     options = [*small, f"--run_dir={tmp_path / 'mpl'}", f"--export_dir={tmp_path / 'exported'}"]
     shown = run("mpl", *options).stdout
     for text in ("supervised on the same labels", "teacher", "student, fine-tuned", "validation accuracy %"):

@@ -28,6 +28,11 @@ def test_a_taken_folder_is_refused_without_resume(tmp_path):
         folder.claim({"steps": 10}, resume=False)
 
 
+def test_a_run_is_the_same_when_it_goes_on_and_no_other(tmp_path):
+    names = [RunFolder(tmp_path / folder).identity() for folder in ("one", "one", "two")]
+    assert names[0] == names[1] != names[2]
+
+
 def test_history_forgets_the_epochs_that_a_kill_undid(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_history([{"epoch": 0, "step": 5, "loss": 2.0}, {"epoch": 1, "step": 10, "val_loss": 1.0}])

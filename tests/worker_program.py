@@ -87,7 +87,7 @@ def main(folder: str, name: str, moment: str = "never"):
             folder.save_network(role, getattr(method, role))
 
     try:
-        whole = settings("run", export_dir=str(path / "exported"), confirmation_pictures=20)
+        whole = settings("run", export_dir=str(path / "exported"), confirmation_pictures=20, tensorboard=True)
         training.run(lambda: meta_pseudo_labels(tiny.plain_network), data, whole)
 
         # Of the others, what is of their own; nothing is held out.

@@ -129,12 +129,22 @@ def _existing_folder(argument: str, folder: str | os.PathLike) -> pathlib.Path:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{argument}={folder} {what}: give a folder of pictures.")
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        _refuse_unreadable(error)
     return folder
+
+
+def _refuse_unreadable(error):
+    raise ValueError(
+        f"The folder {error.filename} cannot be read ({error.strerror}): give yourself the right to, or move it away."
+    ) from error
 
 
 def _walk(folder: pathlib.Path, prefix: str) -> Iterator[tuple[str, str]]:
     """Yields (path, name relative to `folder` behind the prefix) of each picture, in an order that is fixed."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if _is_picture(name):

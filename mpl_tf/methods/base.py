@@ -12,6 +12,7 @@ import tensorflow as tf
 from mpl_tf import checks, distribute, schedules
 from mpl_tf.methods import loss_scaling, refusals
 from mpl_tf.methods.persistence import Persistence
+from mpl_tf.methods.training_pass import TrainingPass
 
 
 class Method(Persistence, keras.Model):
@@ -108,11 +109,20 @@ class Method(Persistence, keras.Model):
 
         Args:
             student_optimizer: a Keras optimizer, or its name.
-            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+                `steps_per_execution`.
         """
         self.compile_roles({"student": student_optimizer}, **options)
 
-    def compile_roles(self, optimizers: dict, *, jit_compile="auto", **options):
+    def compile_roles(
+        self,
+        optimizers: dict,
+        *,
+        jit_compile: bool | str = "auto",
+        micro_batches: int | dict = 1,
+        recompute: bool = False,
+        **options,
+    ):
         """Takes one optimizer per role, with a loss scale where networks compute in float16, and builds its state.
 
         Building here matters: under MirroredStrategy an optimizer cannot create variables inside the step,
@@ -121,9 +131,17 @@ class Method(Persistence, keras.Model):
         Args:
             optimizers: role → a Keras optimizer, or its name.
             jit_compile: True, False or `"auto"`, see `distribute.use_xla`.
+            micro_batches: in how many parts the training passes are made, of which one's activations are in memory
+                at a time; a number for every classifier that learns, or role → number.
+            recompute: whether their backward passes compute activations again instead of keeping them.
             **options: `run_eagerly`, `steps_per_execution`.
+
+        Raises:
+            ValueError: for an optimizer or a value that does not work here.
         """
         jit_compile = distribute.use_xla(jit_compile)
+        checks.one_of("recompute", recompute, (True, False))
+        checks.whole("steps_per_execution", options.get("steps_per_execution", 1), low=1)
         for role, optimizer in optimizers.items():
             optimizer = refusals.optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
             if self.scales_losses:
@@ -135,6 +153,11 @@ class Method(Persistence, keras.Model):
                 inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
             optimizer.build(variables)
             setattr(self, f"{role}_optimizer", optimizer)
+        learners = [role for role in optimizers if role in self.classifiers]
+        self.micro_batches, self.recompute = refusals.micro_batches(micro_batches, learners), recompute
+        for role, count in self.micro_batches.items():
+            training_pass = TrainingPass(getattr(self, role), micro_batches=count, recompute=recompute)
+            setattr(self, f"{role}_pass", training_pass)
         # What Keras compiles is the step on all replicas together, which is more than XLA can.
         self.compiles_replicas = jit_compile and distribute.replica_count() > 1
         jit_compile = jit_compile and not self.compiles_replicas
@@ -161,6 +184,18 @@ class Method(Persistence, keras.Model):
         if self.augmentation is None:
             return data
         return self.augmentation(data)
+
+    def training_logits(self, role: str, images: tf.Tensor) -> tf.Tensor:
+        """Logits of a classifier that learns, in training mode; in micro-batches where `compile` was told so.
+
+        Args:
+            role: whose.
+            images: `[B, H, W, C]` in 0…255. In several micro-batches no gradient reaches them.
+
+        Returns:
+            float32 `[B, K]`.
+        """
+        return getattr(self, f"{role}_pass").logits(images)
 
     def gradients(self, tape: tf.GradientTape, **losses) -> dict:
         """Gradients of the global batch, in float32 and without a loss scale.

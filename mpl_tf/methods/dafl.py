@@ -115,6 +115,7 @@ class DataFreeLearning(Method):
         checks.within("one_hot_weight", self.one_hot_weight, low=0.0)
         checks.within("entropy_weight", self.entropy_weight, low=0.0)
         checks.within("activation_weight", self.activation_weight, low=0.0)
+        checks.whole("seed", self.seed, low=0)
         checks.within("temperature", self.temperature, low=1e-3)
         checks.within("generator_weight_decay", self.generator_weight_decay, low=0.0)
         checks.one_of(
@@ -128,7 +129,8 @@ class DataFreeLearning(Method):
             generator_optimizer: a Keras optimizer, or its name. None leaves the generator as it is, and one without
                 trainable weights stays as it is anyway.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
-            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+                `steps_per_execution`.
         """
         optimizers = {"student": student_optimizer}
         self.generator_optimizer = None
@@ -169,8 +171,7 @@ class DataFreeLearning(Method):
             )
 
             # KL(y_T ‖ y_S): neither the pictures nor the teacher's predictions carry a gradient into it.
-            student_logits = self.student(tf.stop_gradient(pictures), training=True)
-            student_logits = tf.cast(student_logits, tf.float32)
+            student_logits = self.training_logits("student", tf.stop_gradient(pictures))
             student_loss = losses.distillation(teacher_logits, student_logits, temperature=self.temperature)
             student_loss = tf.reduce_mean(student_loss)
 

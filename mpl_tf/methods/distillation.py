@@ -77,6 +77,7 @@ class Distillation(Method):
         checks.within("temperature", self.temperature, low=1e-3)
         checks.within("distillation_weight", self.distillation_weight, low=0.0)
         checks.within("labeled_weight", self.labeled_weight, low=0.0)
+        checks.one_of("same_view", self.same_view, (True, False))
         checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
 
     def train_step(self, data):
@@ -93,8 +94,8 @@ class Distillation(Method):
 
         with tf.GradientTape() as tape:
             # z_i: one pass over both domains, in one BatchNorm population.
-            logits = self.student(tf.concat([labeled, strong], axis=0), training=True)
-            logits = tf.split(tf.cast(logits, tf.float32), sizes)
+            logits = self.training_logits("student", tf.concat([labeled, strong], axis=0))
+            logits = tf.split(logits, sizes)
             student_logits_on_labeled, student_logits_on_unlabeled = logits
 
             # T² KL(softmax(v / T) ‖ softmax(z / T))

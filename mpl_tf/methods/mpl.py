@@ -100,7 +100,8 @@ class MetaPseudoLabels(Method):
         checks.within("uda_weight", self.uda_weight, low=0.0)
         checks.within("uda_temperature", self.uda_temperature, low=1e-3)
         checks.within("uda_threshold", self.uda_threshold, low=0.0, high=1.0)
-        checks.within("uda_ramp_steps", self.uda_ramp_steps, low=0)
+        checks.whole("uda_ramp_steps", self.uda_ramp_steps, low=0)
+        checks.whole("seed", self.seed, low=0)
         refusals.scalar_feedback(self.feedback, self.student_labels)
 
     def compile(self, teacher_optimizer="sgd", student_optimizer="sgd", **options):
@@ -109,7 +110,8 @@ class MetaPseudoLabels(Method):
         Args:
             teacher_optimizer: a Keras optimizer, or its name.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
-            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+                `steps_per_execution`.
         """
         self.compile_roles({"teacher": teacher_optimizer, "student": student_optimizer}, **options)
 
@@ -123,8 +125,8 @@ class MetaPseudoLabels(Method):
 
         with tf.GradientTape() as teacher_tape:
             # T(x_l), T(x_u): one pass over all three views, in one BatchNorm population.
-            teacher_logits = self.teacher(tf.concat([labeled, weak, strong], axis=0), training=True)
-            teacher_logits = tf.split(tf.cast(teacher_logits, tf.float32), sizes)
+            teacher_logits = self.training_logits("teacher", tf.concat([labeled, weak, strong], axis=0))
+            teacher_logits = tf.split(teacher_logits, sizes)
             teacher_logits_on_labeled, teacher_logits_on_weak, teacher_logits_on_strong = teacher_logits
 
             with teacher_tape.stop_recording():
@@ -134,9 +136,9 @@ class MetaPseudoLabels(Method):
                 )
 
                 # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
-                before = student_feedback.Snapshot(self.student, self.student_optimizer)
+                before = student_feedback.Snapshot(self.student_pass, self.student_optimizer)
                 with tf.GradientTape() as student_tape:
-                    student_logits = tf.cast(self.student(strong, training=True), tf.float32)
+                    student_logits = self.training_logits("student", strong)
                     student_loss = tf.reduce_mean(losses.soft_cross_entropy(targets, student_logits))
                 student_gradients = self.gradients(student_tape, student=student_loss)["student"]
                 student_norm = self.descend("student", student_gradients)

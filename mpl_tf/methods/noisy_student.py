@@ -83,8 +83,8 @@ class NoisyStudent(Method):
 
         with tf.GradientTape() as tape:
             # S_noised(x), S_noised(x̃): one pass over both domains, in one BatchNorm population.
-            logits = self.student(tf.concat([labeled, unlabeled], axis=0), training=True)
-            logits = tf.split(tf.cast(logits, tf.float32), sizes)
+            logits = self.training_logits("student", tf.concat([labeled, unlabeled], axis=0))
+            logits = tf.split(logits, sizes)
             student_logits_on_labeled, student_logits_on_unlabeled = logits
 
             # 1/n Σ CE(y_i, S_noised(x_i))

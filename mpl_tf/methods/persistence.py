@@ -25,13 +25,14 @@ class Persistence:
         )
 
     def get_compile_config(self):
-        """One serialized optimizer for each role that learns."""
+        """One serialized optimizer for each role that learns, and how the passes are made."""
         roles = [role for role in self.roles if hasattr(self, f"{role}_optimizer")]
-        optimizers = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in roles}
-        return {key: keras.saving.serialize_keras_object(value) for key, value in optimizers.items()}
+        options = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in roles}
+        options |= {"micro_batches": self.micro_batches, "recompute": self.recompute}
+        return {key: keras.saving.serialize_keras_object(value) for key, value in options.items()}
 
     def compile_from_config(self, config):
-        """Compiles with the optimizers that `get_compile_config` described."""
+        """Compiles with what `get_compile_config` described."""
         self.compile(**{key: keras.saving.deserialize_keras_object(value) for key, value in config.items()})
 
     def random_states(self) -> list:

@@ -117,17 +117,19 @@ class PseudoLabels(Method):
 
     def _check_settings(self):
         checks.one_of("labels", self.labels, ("online", "fixed", "stored"))
-        checks.within("num_pictures", self.num_pictures, low=0 if self.labels == "online" else 1)
+        checks.whole("num_pictures", self.num_pictures, low=0 if self.labels == "online" else 1)
+        checks.one_of("hard", self.hard, (True, False))
         checks.within("threshold", self.threshold, low=0.0, high=1.0)
         checks.within("labeled_weight", self.labeled_weight, low=0.0)
         checks.within("unlabeled_weight", self.unlabeled_weight, low=0.0)
-        checks.within("ramp_start", self.ramp_start, low=0)
-        checks.within("ramp_end", self.ramp_end, low=self.ramp_start)
+        checks.whole("ramp_start", self.ramp_start, low=0)
+        checks.whole("ramp_end", self.ramp_end, low=self.ramp_start)
         checks.one_of("view", self.view, ("weak", "strong"))
         checks.within("mixup", self.mixup, low=0.0)
         checks.within("prior_weight", self.prior_weight, low=0.0)
         checks.within("entropy_weight", self.entropy_weight, low=0.0)
         checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
+        checks.whole("seed", self.seed, low=0)
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
@@ -147,7 +149,7 @@ class PseudoLabels(Method):
             # weak views as they are, they are appended.
             if not self.keeps_labels and (self.view == "strong" or self.mixup):
                 pictures = tf.concat([pictures, weak], axis=0)
-            logits = tf.cast(self.student(pictures, training=True), tf.float32)
+            logits = self.training_logits("student", pictures)
             logits, logits_on_weak = logits[:num_pictures], logits[-num_unlabeled:]
 
             # y': no gradient reaches it.

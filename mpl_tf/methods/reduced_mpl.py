@@ -92,6 +92,7 @@ class ReducedMetaPseudoLabels(Method):
         checks.one_of("student_labels", self.student_labels, ("soft", "sampled"))
         checks.within("labeled_weight", labeled_weight, low=0.0)
         checks.within("label_smoothing", label_smoothing, low=0.0, high=1.0)
+        checks.whole("seed", seed, low=0)
         refusals.scalar_feedback(feedback, self.student_labels)
         refusals.calibrator(calibrator, student)
         self.feedback_baseline = self.add_state("feedback_baseline")
@@ -107,7 +108,8 @@ class ReducedMetaPseudoLabels(Method):
         Args:
             calibrator_optimizer: a Keras optimizer, or its name.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
-            **options: `jit_compile` (True, False, `"auto"`), `run_eagerly`, `steps_per_execution`.
+            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+                `steps_per_execution`.
         """
         optimizers = {"calibrator": calibrator_optimizer, "student": student_optimizer}
         self.compile_roles(optimizers, **options)
@@ -132,9 +134,9 @@ class ReducedMetaPseudoLabels(Method):
                 )
 
                 # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
-                before = student_feedback.Snapshot(self.student, self.student_optimizer)
+                before = student_feedback.Snapshot(self.student_pass, self.student_optimizer)
                 with tf.GradientTape() as student_tape:
-                    student_logits = tf.cast(self.student(strong, training=True), tf.float32)
+                    student_logits = self.training_logits("student", strong)
                     student_loss = tf.reduce_mean(losses.soft_cross_entropy(targets, student_logits))
                 student_gradients = self.gradients(student_tape, student=student_loss)["student"]
                 student_norm = self.descend("student", student_gradients)

@@ -5,6 +5,8 @@ import itertools
 import keras
 import tensorflow as tf
 
+from mpl_tf import checks
+
 
 def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
     """Refuses networks that are not built, share weights, disagree in shape or end in a softmax.
@@ -17,6 +19,7 @@ def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
     for role, network in everything.items():
         _not_built(role, network)
     for role, network in classifiers.items():
+        _logits(role, network)
         _softmax(role, network)
     first_role, first = next(iter(classifiers.items()))
     for role, network in list(classifiers.items())[1:]:
@@ -47,12 +50,21 @@ def _not_built(role, network):
         )
 
 
+def _logits(role, network):
+    shape = network.output_shape
+    if len(shape) != 2 or not isinstance(shape[-1], int) or shape[-1] < 2:
+        raise ValueError(
+            f"The {role} {network.name!r} returns the shape {shape}, and a classifier's logits are [B, K] with at "
+            "least two classes: end it in a dense layer of as many units as there are classes."
+        )
+
+
 def _softmax(role, network):
-    final = network.layers[-1]
-    if (
-        isinstance(final, keras.layers.Softmax)
-        or getattr(final, "activation", None) is keras.activations.softmax
-    ):
+    final = network
+    while isinstance(final, keras.Model):
+        # Operations, where there are any, are the layers and functions such as keras.ops.softmax.
+        final = getattr(final, "operations", final.layers)[-1]
+    if type(final).__name__ == "Softmax" or getattr(final, "activation", None) is keras.activations.softmax:
         raise ValueError(
             f"The {role} {network.name!r} ends in a softmax, but the losses here take logits: "
             "remove the softmax from its last layer."
@@ -119,11 +131,14 @@ def training_batch(
             )
         for key in keys:
             shape = tuple(data[domain][key].shape[1:])
-            if key not in ("label", "index") and shape != tuple(network.input_shape[1:]):
+            if key == "label":
+                _class_numbers(data[domain][key])
+            elif key != "index" and shape != tuple(network.input_shape[1:]):
                 raise ValueError(
                     f"The batch's {domain} {key} pictures have shape {shape}, but {network.name!r} takes "
                     f"{tuple(network.input_shape[1:])}: build the networks with the pictures' shape."
                 )
+        _same_rows(domain, {key: data[domain][key].shape[0] for key in keys})
     for domain in probabilities:
         if "probabilities" not in data[domain]:
             raise ValueError(
@@ -136,6 +151,23 @@ def training_batch(
                 f"The stored labels have {classes} classes and {network.name!r} has {expected}: label the pictures "
                 "with a teacher of the same classes."
             )
+
+
+def _class_numbers(labels):
+    if len(labels.shape) != 1 or not tf.as_dtype(labels.dtype).is_integer:
+        raise ValueError(
+            f"The batch's labels are {tf.as_dtype(labels.dtype).name} of shape {tuple(labels.shape)}: pass one whole "
+            "number per picture, its class; the argmax of one-hot labels."
+        )
+
+
+def _same_rows(domain, rows):
+    if len({count for count in rows.values() if count is not None}) > 1:
+        counts = ", ".join(f"{key} {count}" for key, count in rows.items())
+        raise ValueError(
+            f"The entries of the batch's {domain!r} have different lengths ({counts}): each row of all of them "
+            "belongs to one picture."
+        )
 
 
 def all_tracked(left_over: dict) -> None:
@@ -197,6 +229,44 @@ def one_replica_only(feedback: str, replicas: int) -> None:
         raise ValueError(
             f"The feedback {feedback!r} goes through the student's whole step and runs on one replica, not "
             f"on {replicas}: use 'per_example', which is as exact."
+        )
+
+
+def plain_pass_only(feedback: str, training_pass) -> None:
+    """Refuses a feedback that needs the second derivative of the student's pass."""
+    if not training_pass.is_plain:
+        raise ValueError(
+            f"The feedback {feedback!r} differentiates the student's pass twice and keeps all of its activations: "
+            "pass micro_batches=1 for the student and recompute=False, or use 'per_example', which is as exact."
+        )
+
+
+def micro_batches(micro_batches: int | dict, learners: list) -> dict:
+    """Role → the number of micro-batches, for each of the classifiers that learn; refuses other roles and numbers."""
+    if not isinstance(micro_batches, dict):
+        micro_batches = dict.fromkeys(learners, micro_batches)
+    for role, count in micro_batches.items():
+        checks.one_of("The role of micro_batches", role, learners)
+        checks.whole(f"micro_batches of the {role}", count, low=1)
+    return {role: micro_batches.get(role, 1) for role in learners}
+
+
+def known_rows(images: tf.Tensor) -> int:
+    """How many pictures a batch has; refuses one whose number is not known when the step is traced."""
+    if images.shape[0] is None:
+        raise ValueError(
+            "A batch of an unknown number of pictures cannot be cut into micro-batches: batch the dataset with "
+            "drop_remainder=True, or pass micro_batches=1."
+        )
+    return images.shape[0]
+
+
+def layers_to_follow(network: keras.Model, *, reached: bool) -> None:
+    """Refuses a network whose layers could not be followed from its input to its output."""
+    if not reached:
+        raise ValueError(
+            f"recompute=True needs a network whose layers are used once, and {network.name!r} has some that are used "
+            "more often or were taken from another network: build it anew, or pass recompute=False."
         )
 
 

@@ -6,6 +6,7 @@ weights alone and not by dropout or BatchNorm noise, which is larger than the si
 """
 
 import functools
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -13,35 +14,35 @@ import tensorflow as tf
 from mpl_tf import distribute, feedback, losses, schedules
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods import loss_scaling, refusals
+from mpl_tf.methods.training_pass import TrainingPass, tensors
 
 
 class Snapshot:
     """A network's weights and random state before a step, and its logits as a function of the weights.
 
     Args:
-        network: the student, before it learns.
+        training_pass: the student's, before it learns.
         optimizer: its optimizer, before that.
     """
 
-    def __init__(self, network: keras.Model, optimizer: keras.optimizers.Optimizer):
-        self.network = network
+    def __init__(self, training_pass: TrainingPass, optimizer: keras.optimizers.Optimizer):
+        self.training_pass = training_pass
+        self.network = training_pass.network
         # η of the coming step; Nesterov's momentum m moves the weights by η (1 + m) times a new gradient.
         inner = loss_scaling.inner(optimizer)
         boost = 1.0 + inner.momentum if getattr(inner, "nesterov", False) else 1.0
         self.learning_rate = tf.cast(optimizer.learning_rate, tf.float32) * boost
         self.loss_scale = loss_scaling.scale(optimizer)
-        self.weights = tensors(network.trainable_variables)
-        self.state = tensors(network.non_trainable_variables)
+        self.weights = tensors(self.network.trainable_variables)
+        self.state = tensors(self.network.non_trainable_variables)
 
     def logits(self, images: tf.Tensor, weights: list) -> tf.Tensor:
         """Logits float32 `[B, K]` in training mode; neither weights nor moving statistics change."""
-        logits, _ = self.network.stateless_call(list(weights), self.state, images, training=True)
-        return tf.cast(logits, tf.float32)
+        return self.training_pass(images, weights, self.state)[0]
 
-
-def tensors(variables: list) -> list:
-    """The current values of Keras variables, unaffected by later assignments."""
-    return [tf.identity(variable.value) for variable in variables]
+    def slopes(self, images: tf.Tensor, weights: list, direction: list, method: Callable) -> tf.Tensor:
+        """Derivative of the logits at these weights along a direction, float32 `[B, K]`."""
+        return self.training_pass.derivative(images, weights, self.state, along=direction, method=method)
 
 
 def on_teacher_logits(
@@ -94,10 +95,11 @@ def on_teacher_logits(
         labeled_gradients, student_gradients = both[: len(new_weights)], both[len(new_weights) :]
 
     if settings.estimator == "per_example":
-        slopes = _slopes(settings, unlabeled_logits, before, labeled_gradients, student_logits)
+        slopes = _slopes(settings, data["unlabeled"]["strong"], before, labeled_gradients, student_logits)
         gradient, size = _per_example(settings, teacher_logits, slopes, before.learning_rate)
     elif settings.estimator == "unrolled":
         refusals.one_replica_only("unrolled", distribute.replica_count())
+        refusals.plain_pass_only("unrolled", before.training_pass)
         gradient = feedback.unrolled(
             teacher_logits,
             unlabeled_logits,
@@ -125,21 +127,22 @@ def on_teacher_logits(
     return weight * gradient, {"feedback": size, "student_labeled_loss": new_loss}
 
 
-def _slopes(settings, unlabeled_logits, before, direction, student_logits):
+def _slopes(settings, images, before, direction, student_logits):
     # TensorFlow would start this pass, which needs the old weights only, beside the student's own, and hold the
     # activations of both.
     with tf.control_dependencies(direction):
         weights = [tf.identity(weight) for weight in before.weights]
     if settings.finite_difference:
+        unlabeled_logits = functools.partial(before.logits, images)
         return feedback.finite_difference(unlabeled_logits, weights, direction, outputs=student_logits)
     derivative = feedback.directional_derivative
     if distribute.replica_count() > 1:
         derivative = feedback.directional_derivative_by_reverse
     if before.loss_scale is None:
-        return derivative(unlabeled_logits, weights, direction)
+        return before.slopes(images, weights, direction, derivative)
     # The derivative is linear in the direction, whose numbers may be too small for float16.
     length = tf.maximum(tf.linalg.global_norm(direction), 1e-12)
-    return length * derivative(unlabeled_logits, weights, [slope / length for slope in direction])
+    return length * before.slopes(images, weights, [slope / length for slope in direction], derivative)
 
 
 def _per_example(settings, teacher_logits, slopes, learning_rate):

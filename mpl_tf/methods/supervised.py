@@ -58,7 +58,7 @@ class Supervised(Method):
 
         # L = CE(y_l, S(x_l; θ_S))
         with tf.GradientTape() as tape:
-            logits = tf.cast(self.student(images, training=True), tf.float32)
+            logits = self.training_logits("student", images)
             loss = tf.reduce_mean(losses.cross_entropy(labels, logits, label_smoothing=self.label_smoothing))
 
         # θ_S ← θ_S - η ∇L

@@ -88,7 +88,7 @@ class UDA(Method):
         checks.within("threshold", self.threshold, low=0.0, high=1.0)
         checks.within("entropy_weight", self.entropy_weight, low=0.0)
         checks.one_of("annealing", self.annealing, ("none", *schedules.ANNEALING))
-        checks.within("annealing_steps", self.annealing_steps, low=0 if self.annealing == "none" else 1)
+        checks.whole("annealing_steps", self.annealing_steps, low=0 if self.annealing == "none" else 1)
         checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
 
     def train_step(self, data):
@@ -101,8 +101,8 @@ class UDA(Method):
 
         with tf.GradientTape() as tape:
             # S(x_l), S(x_u), S(x̂_u): one pass over all three, in one BatchNorm population.
-            logits = self.student(tf.concat([labeled, weak, strong], axis=0), training=True)
-            logits = tf.split(tf.cast(logits, tf.float32), sizes)
+            logits = self.training_logits("student", tf.concat([labeled, weak, strong], axis=0))
+            logits = tf.split(logits, sizes)
             logits_on_labeled, logits_on_weak, logits_on_strong = logits
 
             # CE(y_l, S(x_l)) over the pictures that training signal annealing leaves in.

@@ -13,10 +13,11 @@ from mpl_tf.models import backbones, small
 from mpl_tf.models.calibrator import calibrator
 from mpl_tf.models.finetuned import to_finetune
 from mpl_tf.models.generator import generator, pixel_noise
+from mpl_tf.models.loading import load
 from mpl_tf.models.rebuilding import Edit, rebuild, seed_from, synchronize_batch_norm
 from mpl_tf.models.wide_resnet import wide_resnet
 
-__all__ = ["build", "calibrator", "generator", "names", "pixel_noise", "to_finetune"]
+__all__ = ["build", "calibrator", "generator", "load", "names", "pixel_noise", "to_finetune"]
 
 
 class _Network(NamedTuple):

@@ -28,18 +28,20 @@ class Case:
         learns: the roles that have an optimizer and whose every weight moves; all others stand still.
         data: takes the number of batches and returns the dataset for `fit`.
         on_several_replicas: whether the method may run there.
+        options: of `compile`, besides the optimizers.
     """
 
     make: Callable[[Callable[..., keras.Model]], Method]
     learns: tuple[str, ...]
     data: Callable[..., tf.data.Dataset] = tiny.dataset
     on_several_replicas: bool = True
+    options: dict = dataclasses.field(default_factory=dict)
 
     def compiled(self, network: Callable[..., keras.Model] = tiny.network, **options) -> Method:
         """A new method from the same weights, with momentum, so that optimizers have a state to lose."""
         method = self.make(network)
         optimizers = {f"{role}_optimizer": keras.optimizers.SGD(0.1, momentum=0.9) for role in self.learns}
-        method.compile(**optimizers, **options)
+        method.compile(**optimizers, **{**self.options, **options})
         return method
 
 
@@ -189,5 +191,8 @@ CASES = {
     "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH),
     "mpl loss_difference": Case(meta_pseudo_labels("loss_difference"), learns=BOTH),
     "mpl dot_product": Case(meta_pseudo_labels(LITERAL), learns=BOTH),
+    "mpl saving memory": Case(
+        meta_pseudo_labels("per_example"), learns=BOTH, options={"micro_batches": 2, "recompute": True}
+    ),
     "mpl unrolled": Case(meta_pseudo_labels("unrolled"), learns=BOTH, on_several_replicas=False),
 }

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -140,6 +141,23 @@ def test_missing_folders_are_named(tmp_path, folders):
         from_folders(tmp_path / "labeled", test_dir=nowhere)
     with pytest.raises(FileNotFoundError, match=r"labeled_dir=.*a\.png is a file"):
         from_folders(tmp_path / "labeled/cat/a.png")
+
+
+@pytest.mark.parametrize("locked", ["labeled", "labeled/ant", "unlabeled"])
+def test_folders_that_may_not_be_read_are_named(tmp_path, folders, monkeypatch, locked):
+    scan = os.scandir
+
+    def guarded(path):
+        if os.fspath(path) == str(tmp_path / locked):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    # Whoever runs the tests may be allowed to read everything.
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(
+        ValueError, match=rf"{locked} cannot be read \(Permission denied\): give yourself the"
+    ):
+        load(tmp_path)
 
 
 def test_folders_laid_out_in_another_way_are_refused(tmp_path, folders, save_picture):

@@ -102,6 +102,25 @@ def test_a_number_that_another_writer_takes_meanwhile_is_left_to_it(tmp_path, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
+def test_a_run_exports_once_and_beside_what_others_have(tmp_path):
+    def exported_by(run):
+        provenance = export.Provenance(role="student", data="pets", run=run)
+        return export.saved_model(
+            network(), tmp_path, class_names=NAMES, provenance=provenance, num_checks=1, warm_up=False
+        )
+
+    for left_over in (".writing-ours-1", ".writing-theirs-1"):
+        (tmp_path / left_over).mkdir()
+    assert exported_by("ours") == tmp_path / "1"
+    assert not (tmp_path / ".writing-ours-1").exists()
+    assert exported_by("theirs") == tmp_path / "2"
+    written = (tmp_path / "1" / "saved_model.pb").stat().st_mtime_ns
+    assert exported_by("ours") == tmp_path / "1"
+    assert (tmp_path / "1" / "saved_model.pb").stat().st_mtime_ns == written
+    # Who does not say what the run is gets a new version each time.
+    assert [exported_by(None).name for _ in range(2)] == ["3", "4"]
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_exports_float32(tmp_path, policy):
     keras.config.set_dtype_policy(policy)

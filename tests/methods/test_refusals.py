@@ -65,6 +65,26 @@ def test_a_network_that_ends_in_a_softmax(layers):
         Supervised(student=ending_in(*layers))
 
 
+@pytest.mark.parametrize("kind", ["function", "nested"])
+def test_a_softmax_that_is_no_layer_of_the_network(kind):
+    inputs = keras.Input(tiny.IMAGE_SHAPE)
+    if kind == "function":
+        outputs = keras.ops.softmax(keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    else:
+        outputs = ending_in(keras.layers.Dense(3, activation="softmax"))(inputs)
+    with pytest.raises(ValueError, match=r"The student 'whole' ends in a softmax.*remove the softmax"):
+        Supervised(student=keras.Model(inputs, outputs, name="whole"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [([keras.layers.Dense(1)], r"\(None, 1\)"), ([keras.layers.Reshape((4, 4))], r"\(None, 4, 4\)")],
+)
+def test_a_network_that_is_no_classifier(layers, shape):
+    with pytest.raises(ValueError, match=rf"The student 'net' returns the shape {shape}.*end it in a dense"):
+        Supervised(student=ending_in(*layers))
+
+
 def test_a_softmax_inside_the_network_is_fine():
     student = ending_in(keras.layers.Dense(5, activation="softmax"), keras.layers.Dense(3))
     assert Supervised(student=student).student is student
@@ -140,6 +160,10 @@ def test_an_optimizer_for_a_frozen_network(role):
             "shape",
             r"The batch's unlabeled weak pictures have shape \(8, 8, 1\), but 'student' takes \(4, 4, 1",
         ),
+        ("one-hot", r"The batch's labels are float32 of shape \(4, 3\): pass one whole number per picture"),
+        ("fractions", r"The batch's labels are float32 of shape \(4,\): pass one whole number per picture"),
+        ("too few labels", r"'labeled' have different lengths \(image 4, label 3\): each row of all"),
+        ("too few weak", r"'unlabeled' have different lengths \(weak 5, strong 6\): each row of all"),
     ],
 )
 def test_training_batches(batch, broken, message):
@@ -152,6 +176,14 @@ def test_training_batches(batch, broken, message):
         del data["unlabeled"]
     elif broken == "no strong":
         del data["unlabeled"]["strong"]
+    elif broken == "one-hot":
+        data["labeled"]["label"] = tf.one_hot(data["labeled"]["label"], 3)
+    elif broken == "fractions":
+        data["labeled"]["label"] = tf.cast(data["labeled"]["label"], tf.float32)
+    elif broken == "too few labels":
+        data["labeled"]["label"] = data["labeled"]["label"][:3]
+    elif broken == "too few weak":
+        data["unlabeled"]["weak"] = data["unlabeled"]["weak"][:5]
     else:
         data["unlabeled"]["weak"] = tf.zeros([6, 8, 8, 1])
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,83 @@
+"""What micro-batches and recomputed activations save of a training step's memory, and what they cost in time.
+
+Each line is a process of its own, which makes the step three times. Its memory is how much the resident set has
+grown, at its peak, since the networks, the optimizers and the batch were made.
+Options: --method, --model, --size, --labeled, --ratio, --jit, --only.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+
+import keras
+import tensorflow as tf
+import workload
+
+import mpl_tf
+
+SAVINGS = {
+    "neither": {},
+    "micro_batches=2": {"micro_batches": 2},
+    "micro_batches=4": {"micro_batches": 4},
+    "recompute": {"recompute": True},
+    "micro_batches=4, recompute": {"micro_batches": 4, "recompute": True},
+}
+METHODS = {
+    "Supervised": lambda network: mpl_tf.Supervised(student=network(0)),
+    "UDA": lambda network: mpl_tf.UDA(student=network(0), ema_decay=None),
+    "MetaPseudoLabels": lambda network: mpl_tf.MetaPseudoLabels(
+        teacher=network(0), student=network(1), ema_decay=None
+    ),
+}
+
+
+def main() -> None:
+    parser = workload.parser(__doc__)
+    parser.add_argument("--method", choices=METHODS, default="UDA")
+    parser.add_argument("--jit", action="store_true")
+    parser.add_argument("--only", action="append", choices=list(SAVINGS))
+    parser.add_argument("--child", choices=list(SAVINGS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(memory_and_time(SAVINGS[options.child], options)))
+        return
+    print(f"{options.method}, {workload.described(options)}{', XLA' if options.jit else ''}\n")
+    print(f"{'':30s} peak MiB  share  seconds  multiple")
+    first = None
+    for name in options.only or SAVINGS:
+        used = in_a_process(name)
+        first = first or used
+        print(
+            f"{name:30s} {used['peak']:8.0f}  {used['peak'] / first['peak']:5.2f}  {used['seconds']:7.2f}"
+            f"  {used['seconds'] / first['seconds']:8.2f}",
+            flush=True,
+        )
+
+
+def in_a_process(name: str) -> dict:
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory_and_time(saving: dict, options) -> dict:
+    """Growth of this process's resident set in MiB, and seconds of the fastest step after the first."""
+    method = METHODS[options.method](lambda seed: workload.network(options, seed))
+    optimizers = {f"{role}_optimizer": keras.optimizers.SGD(1e-3, momentum=0.9) for role in method.roles}
+    method.compile(**optimizers, **saving)
+    data = workload.batch(options, options.labeled, options.labeled * options.ratio)
+    step = tf.function(method.train_step, jit_compile=options.jit)
+    before = _resident_set()
+    seconds = [workload.seconds_of(step, data) for _ in range(3)]
+    return {"peak": _resident_set() - before, "seconds": min(seconds[1:])}
+
+
+def _resident_set():
+    # Linux counts in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
