@@ -112,8 +112,8 @@ class WriteSummaries(keras.callbacks.Callback):
         surest = labeled[np.argsort(-found.confidence[labeled], kind="stable")]
         wrong = surest[found.wrong[surest]]
         known = (found.label[labeled] >= 0).any()
-        judged = f"{len(wrong):,} of all are wrong (red)" if known else "which are wrong is unknown"
-        self._write_strip("surest", f"Surest of {len(labeled):,} pseudo labels; {judged}", surest)
+        judged = f"{len(wrong):,} of which are wrong (red)" if known else "of unknown truth"
+        self._write_strip("surest", f"Surest of {len(labeled):,} pseudo labels, {judged}", surest)
         if len(wrong):
             self._write_strip("surest_wrong", f"Surest of {len(wrong):,} wrong pseudo labels", wrong)
 

@@ -139,7 +139,7 @@ def test_pseudo_labels_refuse_flags_that_do_not_fit(tmp_path, options, message):
 
 def test_data_free_learning(tmp_path):
     models.build("mlp", 10, (8, 8, 1), seed=1).save(tmp_path / "teacher.keras")
-    small = [*SMALL, f"--teacher={tmp_path / 'teacher.keras'}", "--generator_width=8"]
+    small = [*SMALL, "--tensorboard", f"--teacher={tmp_path / 'teacher.keras'}", "--generator_width=8"]
     for kind, preset in (("learned", ["--preset=dafl_digits"]), ("noise", [])):
         folder = tmp_path / kind
         run("dafl", *preset, *small, f"--generator={kind}", f"--run_dir={folder}")
@@ -148,6 +148,7 @@ def test_data_free_learning(tmp_path):
         assert metrics["pictures"] == 20
         drawn = sorted(path.name for path in (folder / "generated").iterdir())
         assert drawn == ["epoch_000.png", "epoch_001.png", "last.png"]
+        assert any((folder / "tensorboard" / "validation").iterdir())
         generator = keras.saving.load_model(folder / "networks" / "generator.keras", safe_mode=True)
         assert generator.output_shape == (None, 8, 8, 1)
         assert bool(generator.trainable_variables) == (kind == "learned")

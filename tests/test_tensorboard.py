@@ -165,7 +165,7 @@ def test_the_surest_pseudo_labels_come_first_and_the_wrong_ones_are_red(whole, t
         assert caption == f"{said}\n{measured.confidence[row]:.1%}"
         assert wrong == (row in (2, 5, 8))
     np.testing.assert_array_equal(shown["images"], run_data().source.train.examples[measured.index[order]])
-    assert shown["title"] == "Surest of 9 pseudo labels; 3 of all are wrong (red)"
+    assert shown["title"] == "Surest of 9 pseudo labels, 3 of which are wrong (red)"
     assert mistakes["captions"] == [shown["captions"][place] for place in (0, 3, 6)]
     for name, columns in (("surest", {0, 3, 6}), ("surest_wrong", {0, 1, 2})):
         ((_, value),) = written(tmp_path / "own", "train")[f"pseudo_labels/{name}"]
