@@ -160,7 +160,7 @@ def show_course(folder: pathlib.Path) -> None:
     for rows in zip(*(history(folder / name) for name in ("one", "half", "two")), strict=True):
         student, teacher = ([float(row[name]) for row in rows] for name in ("loss", "teacher_labeled_loss"))
         columns = [f"{one:<11.5f}  {half:<14.5f}  {two:<11.5f}" for one, half, two in (student, teacher)]
-        print(f"{rows[0]['step']:>6}   {columns[0]}  {columns[1]}")
+        print(f"{rows[0]['step']:>6}   {columns[0]}  {columns[1]}".rstrip())
 
 
 def show_difference(folder: pathlib.Path) -> None:
