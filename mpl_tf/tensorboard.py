@@ -134,12 +134,10 @@ class WriteSummaries(keras.callbacks.Callback):
         )
 
     def _write_confusion(self):
-        names, labels = (
-            self.data.source.class_names,
-            np.asarray(self.data.source.train.labels)[self.validation],
-        )
-        batches = pipeline.picture_batches(self.data.source.train, self.validation)
+        train, names = self.data.source.train, self.data.source.class_names
+        batches = pipeline.picture_batches(train, self.validation)
         found = np.concatenate([np.argmax(self.classify(batch["image"]), axis=-1) for batch in batches])
+        labels = np.asarray(train.labels)[self.validation]
         pairs = np.bincount(labels * len(names) + found, minlength=len(names) ** 2)
         right = f"{(found == labels).mean():.1%} of {len(labels):,} validation examples right"
         counts = pairs.reshape(len(names), len(names))
