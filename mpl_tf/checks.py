@@ -44,7 +44,7 @@ def whole(name: str, value, *, low: int) -> None:
     within(name, value, low=low)
 
 
-def one_of(name: str, value, choices: Iterable[str]) -> None:
+def one_of(name: str, value, choices: Iterable) -> None:
     """Refuses a value that is not among the choices, naming the nearest.
 
     Args:
@@ -58,7 +58,8 @@ def one_of(name: str, value, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value in choices:
         return
-    nearest = difflib.get_close_matches(str(value), choices, n=1)
+    words = [choice for choice in choices if isinstance(choice, str)]
+    nearest = difflib.get_close_matches(str(value), words, n=1)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise ValueError(f"{name}={value!r} is unknown: {hint}Choose one of {', '.join(map(repr, choices))}.")
 

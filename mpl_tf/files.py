@@ -8,6 +8,11 @@ import shutil
 import uuid
 from collections.abc import Iterator
 
+try:
+    import fcntl
+except ImportError:  # Windows has no advisory file locks of this kind.
+    fcntl = None
+
 # No space, no quota, and a file larger than the file system or the user's limit allows.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -37,8 +42,28 @@ def replacing(path: str | os.PathLike, *, mark: str | None = None) -> Iterator[p
     # Not the process's number, which another machine that shares the folder may have too.
     temporary = path.with_name(f".writing-{mark or uuid.uuid4().hex[:12]}-{path.name}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with room_for(path):
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def room_for(path: str | os.PathLike) -> Iterator[None]:
+    """Turns the error of a full disk into one that says what to do.
+
+    Args:
+        path: what the block writes, for the message.
+
+    Raises:
+        DiskFullError: when the block meets a full disk.
+    """
+    try:
+        yield
     except Exception as error:
         # TensorFlow's errors carry the system's words, not its number.
         if getattr(error, "errno", None) in NO_ROOM or os.strerror(errno.ENOSPC) in str(error):
@@ -47,11 +72,26 @@ def replacing(path: str | os.PathLike, *, mark: str | None = None) -> Iterator[p
                 "start the same command again; a run goes on from its last good checkpoint."
             ) from error
         raise
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, refusal: str) -> Iterator[None]:
+    """Keeps a second process out while the block runs; the lock dies with the process.
+
+    Args:
+        path: of the file that stands for what is locked. It is made where it is missing, and not changed.
+        refusal: what to say when another process holds the lock.
+
+    Raises:
+        ValueError: when another process does.
+    """
+    with open(path, "ab") as lock:
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(refusal) from None
+        yield
 
 
 def reserve(path: str | os.PathLike, size: int) -> None:

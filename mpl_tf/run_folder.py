@@ -20,11 +20,6 @@ import tensorflow as tf
 
 from mpl_tf import files, models
 
-try:
-    import fcntl
-except ImportError:  # Windows has no advisory file locks of this kind.
-    fcntl = None
-
 CHECKPOINTS_KEPT = 2
 
 
@@ -86,15 +81,11 @@ class RunFolder:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
-            try:
-                if fcntl is not None:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"Another process is training in the run folder {str(self.path)!r}: wait until it has ended, "
-                    "or choose another run_dir."
-                ) from None
+        refusal = (
+            f"Another process is training in the run folder {str(self.path)!r}: wait until it has ended, or choose "
+            "another run_dir."
+        )
+        with files.locked(self.path / ".lock", refusal):
             yield
 
     # --- checkpoints -----------------------------------------------------------------------------------

@@ -45,6 +45,30 @@ def test_one_of_names_the_nearest():
         checks.one_of("color", "gren", ("red", "green"))
 
 
+def test_one_of_takes_choices_that_are_no_words():
+    assert checks.one_of("jit", True, (True, False, "auto")) is None
+    with pytest.raises(ValueError, match=r"^jit='aut' .* mean 'auto'\? Choose one of True, False, 'auto'\.$"):
+        checks.one_of("jit", "aut", (True, False, "auto"))
+
+
+@pytest.mark.parametrize("value", [2, np.int64(5)])
+def test_whole_accepts_whole_numbers(value):
+    assert checks.whole("rows", value, low=2) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (2.0, "is not a whole number: pass one of at least 2"),
+        (1, "is out of range"),
+        (True, "is not a number"),
+    ],
+)
+def test_whole_refuses_others(value, message):
+    with pytest.raises(ValueError, match=f"^rows={value} {message}"):
+        checks.whole("rows", value, low=2)
+
+
 @pytest.mark.parametrize("value", ["xyzzy", None, 3])
 def test_one_of_names_the_choices_where_none_is_near(value):
     with pytest.raises(ValueError, match=r"is unknown: Choose one of 'red', 'green'\.$"):

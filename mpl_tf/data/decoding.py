@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from mpl_tf.data import orientation
+from mpl_tf.data import formats, orientation
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 _MODES = {1: "L", 3: "RGB"}
@@ -57,40 +57,55 @@ def decode_file(source: str | os.PathLike | io.BytesIO, image_shape: tuple[int, 
         return np.asarray(picture).reshape(image_shape)
 
 
-def decode_record(
-    encoded: tf.Tensor, image_shape: tuple[int, int, int], *, resize: bool, upright: bool = False
-) -> tf.Tensor:
-    """Decodes a picture with TensorFlow, in a graph.
+def decode_record(encoded: tf.Tensor, image_shape: tuple[int, int, int], *, resize: bool) -> tf.Tensor:
+    """Decodes a dataset's picture with TensorFlow, in a graph.
 
     Args:
         encoded: string `[]`, a JPEG, PNG, GIF, BMP or WebP file.
         image_shape: `(H, W, C)` of the result.
-        resize: whether to fit the shorter side (bilinear, antialiased) and keep the middle. Otherwise the picture
-            must have that shape.
-        upright: whether to turn it as its camera's orientation tag says, which `decode_file` always does.
+        resize: whether to fit the shorter side and keep the middle. Otherwise the picture must have that shape.
 
     Returns:
         uint8 `[H, W, C]`.
     """
-    height, width, channels = image_shape
-    picture = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    picture = tf.ensure_shape(picture, (None, None, channels))
-    if upright:
-        picture = orientation.turned_upright(picture, orientation.read_tag(encoded))
+    picture = tf.io.decode_image(encoded, channels=image_shape[-1], expand_animations=False)
+    picture = tf.ensure_shape(picture, (None, None, image_shape[-1]))
     if resize:
-        size = tf.cast(tf.shape(picture)[:2], tf.float32)
-        scale = tf.reduce_max([height, width] / size)
-        # Fitting and cropping in one, as Pillow does: crops in whole pixels of a small result would be far off.
-        picture = tf.raw_ops.ScaleAndTranslate(
-            images=tf.cast(picture, tf.float32)[tf.newaxis],
-            size=[height, width],
-            scale=[scale, scale],
-            translation=([height, width] - scale * size) / 2,
-            kernel_type="triangle",
-            antialias=True,
-        )[0]
-        picture = tf.saturate_cast(tf.round(picture), tf.uint8)
+        picture = _fitted(picture, image_shape[:2])
     return tf.ensure_shape(picture, image_shape)
+
+
+def decode_as_file(encoded: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
+    """Does what `decode_file` does with TensorFlow, in a graph: for pictures that people send to a server.
+
+    Args:
+        encoded: string `[]`, a JPEG, PNG, GIF, BMP or WebP file.
+        image_shape: `(H, W, C)` of the result, C of 1 (gray) or 3 (RGB).
+
+    Returns:
+        uint8 `[H, W, C]`.
+    """
+    picture = formats.decode_rgb(encoded)
+    if image_shape[-1] == 1:
+        picture = formats.to_gray(picture)
+    picture = orientation.turned_upright(picture, orientation.read_tag(encoded))
+    return tf.ensure_shape(_fitted(picture, image_shape[:2]), image_shape)
+
+
+def _fitted(picture: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """The shorter side fitted (bilinear, antialiased) and the middle kept, uint8 `[*size, C]`."""
+    sides = tf.cast(tf.shape(picture)[:2], tf.float32)
+    scale = tf.reduce_max(size / sides)
+    # Fitting and cropping in one, as Pillow does: crops in whole pixels of a small result would be far off.
+    fitted = tf.raw_ops.ScaleAndTranslate(
+        images=picture[tf.newaxis],
+        size=size,
+        scale=[scale, scale],
+        translation=(size - scale * sides) / 2,
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
+    return tf.saturate_cast(tf.round(fitted), tf.uint8)
 
 
 def checked_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:

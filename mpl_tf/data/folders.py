@@ -58,7 +58,7 @@ def from_folders(
         )
     if unlabeled_dir is not None:
         known = _real_paths(labeled) | _real_paths(test)
-        unlabeled = _scan_unlabeled(unlabeled_dir)
+        unlabeled = [_File(path, name, -1) for path, name in picture_files("unlabeled_dir", unlabeled_dir)]
         train = labeled + [file for file in unlabeled if os.path.realpath(file.path) not in known]
     sizes = _check_readable(train + test, skip_unreadable)
     unreadable = tuple(file.path for file in train + test if file.path not in sizes)
@@ -69,6 +69,30 @@ def from_folders(
         for files in (train, test)
     )
     return Source("folders", class_names, train, test, unreadable=unreadable)
+
+
+def picture_files(argument: str, folder: str | os.PathLike) -> list[tuple[str, str]]:
+    """Finds the pictures at any depth of a folder, by their extensions.
+
+    Args:
+        argument: what the folder was given as, for the message.
+        folder: to look in. Files and folders whose names begin with a dot are passed over.
+
+    Returns:
+        (path, name relative to the folder) of each, in an order that is fixed.
+
+    Raises:
+        FileNotFoundError: for a folder that is missing.
+        ValueError: for one without pictures.
+    """
+    folder = _existing_folder(argument, folder)
+    found = list(_walk(folder, ""))
+    if not found:
+        raise ValueError(
+            f"{argument}={folder} has no pictures ({', '.join(decoding.EXTENSIONS)}) at any depth: "
+            "give the folder that holds them."
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,17 +135,6 @@ def _scan_classes(
             )
         files += members
     return files, class_names
-
-
-def _scan_unlabeled(folder: str | os.PathLike) -> list[_File]:
-    folder = _existing_folder("unlabeled_dir", folder)
-    files = [_File(path, name, -1) for path, name in _walk(folder, "")]
-    if not files:
-        raise ValueError(
-            f"unlabeled_dir={folder} has no pictures ({', '.join(decoding.EXTENSIONS)}) at any depth: "
-            "give the folder that holds them, or leave it out."
-        )
-    return files
 
 
 def _existing_folder(argument: str, folder: str | os.PathLike) -> pathlib.Path:

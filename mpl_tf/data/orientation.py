@@ -1,15 +1,19 @@
 """The orientation tag of photographs (EXIF 2.32, section 4.6.4), read and obeyed in a TensorFlow graph.
 
 Cameras save a picture as the sensor saw it and note how the camera was held. TensorFlow's decoders ignore the note.
-Read here is that of JPEGs, which is what cameras write.
 """
 
 import tensorflow as tf
 
+from mpl_tf.data.formats import begins_with
+
 TAG = 0x0112
-# The note comes before the picture, in a segment of at most 64 KiB that starts with these bytes.
+# In a JPEG the note comes before the picture, in a segment of at most 64 KiB that starts with these bytes.
 _HEADER = b"Exif\0\0"
 _SEARCHED = 2**17
+# PNG and WebP files are chains of chunks, behind so many bytes, and a chunk with the note may be the last.
+_PNG, _PNG_START = b"\x89PNG", 8
+_WEBP, _WEBP_START = b"RIFF", 12
 _MAX_ENTRIES = 512
 
 
@@ -22,15 +26,14 @@ def read_tag(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
         int64 `[]`, 1 to 8; 1, upright, where the file does not say, or says nonsense.
     """
-    start = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 0, _SEARCHED), tf.uint8), tf.int64)
-    count = tf.maximum(tf.size(start) - len(_HEADER) + 1, 0)
-    same = [start[place : place + count] == byte for place, byte in enumerate(_HEADER)]
-    found = tf.where(tf.reduce_all(same, axis=0))[:, 0]
-    tag = tf.cond(
-        tf.size(found) > 0,
-        lambda: _tag_in_tiff(start[found[0] + len(_HEADER) :]),
-        lambda: tf.constant(1, tf.int64),
+    tiff = tf.case(
+        [
+            (begins_with(encoded, _PNG), lambda: _chunk(encoded, b"eXIf", _PNG_START, png=True)),
+            (begins_with(encoded, _WEBP), lambda: _chunk(encoded, b"EXIF", _WEBP_START, png=False)),
+        ],
+        default=lambda: _behind_header(encoded),
     )
+    tag = _tag_in_tiff(_numbers(tiff))
     return tf.where((tag >= 1) & (tag <= 8), tag, tf.constant(1, tf.int64))
 
 
@@ -53,6 +56,61 @@ def turned_upright(picture: tf.Tensor, tag: tf.Tensor) -> tf.Tensor:
             lambda picture=picture: picture,
         )
     return picture
+
+
+def _numbers(encoded):
+    """The bytes of a string `[]` as int64."""
+    return tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)
+
+
+def _behind_header(encoded):
+    """What follows a JPEG's header of the note, string `[]`; empty where there is none."""
+    start = _numbers(tf.strings.substr(encoded, 0, _SEARCHED))
+    count = tf.maximum(tf.size(start) - len(_HEADER) + 1, 0)
+    same = [start[place : place + count] == byte for place, byte in enumerate(_HEADER)]
+    found = tf.where(tf.reduce_all(same, axis=0))[:, 0]
+    return tf.cond(
+        tf.size(found) > 0,
+        lambda: tf.strings.substr(encoded, found[0] + len(_HEADER), _SEARCHED),
+        lambda: tf.constant(b""),
+    )
+
+
+def _chunk(encoded, name, start, *, png):
+    """The contents of the first chunk of that name, string `[]`; empty where there is none."""
+    size = tf.cast(tf.strings.length(encoded), tf.int64)
+
+    def read(place, count):
+        return tf.strings.substr(encoded, place, count)
+
+    def length(place):
+        # PNG: length, name, contents, checksum. WebP: name, length, contents, a byte where their length is odd.
+        numbers = _numbers(read(place if png else place + 4, 4))
+        powers = range(3, -1, -1) if png else range(4)
+        return tf.reduce_sum(numbers * tf.constant([256**power for power in powers], tf.int64))
+
+    def is_other(place):
+        return tf.cond(
+            place + 8 <= size,
+            lambda: read(place + 4 if png else place, 4) != name,
+            lambda: tf.constant(False),
+        )
+
+    def behind(place):
+        return (place + 8 + length(place) + (4 if png else length(place) % 2),)
+
+    (place,) = tf.while_loop(is_other, behind, (tf.constant(start, tf.int64),))
+    return tf.cond(
+        place + 8 <= size,
+        lambda: _without_header(read(place + 8, tf.minimum(length(place), _SEARCHED))),
+        lambda: tf.constant(b""),
+    )
+
+
+def _without_header(note):
+    """The note without JPEG's header, which some programs write into other formats too."""
+    skipped = tf.where(begins_with(note, _HEADER), len(_HEADER), 0)
+    return tf.strings.substr(note, skipped, _SEARCHED)
 
 
 def _tag_in_tiff(tiff):

@@ -2,10 +2,12 @@
 
 from mpl_tf.export import litert
 from mpl_tf.export.card import Provenance, default_role, write_card
+from mpl_tf.export.exported import ExportedClassifier
 from mpl_tf.export.signatures import classifier
 from mpl_tf.export.writing import new_version, saved_model, write_saved_model
 
 __all__ = [
+    "ExportedClassifier",
     "Provenance",
     "classifier",
     "default_role",

@@ -50,6 +50,8 @@ def classifier(
     count = min(top_k, len(class_names))
 
     def classify(images):
+        # Servers do not check it, and a convolution may take another number of channels for groups.
+        images = tf.ensure_shape(images, network.input_shape)
         logits = tf.cast(network(tf.cast(images, tf.float32), training=False), tf.float32)
         probabilities = tf.nn.softmax(logits)
         scores, indices = tf.math.top_k(probabilities, count)
@@ -117,7 +119,7 @@ def decode(encoded: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
         uint8 `[n, H, W, C]`.
     """
     return tf.map_fn(
-        lambda file: decoding.decode_record(file, shape, resize=True, upright=True),
+        lambda file: decoding.decode_as_file(file, shape),
         encoded,
         fn_output_signature=tf.TensorSpec(shape, tf.uint8),
     )

@@ -75,28 +75,11 @@ class TrainingPass:
 
         @tf.custom_gradient
         def run(*weights):
-            def add_logits(rows, logits, state):
-                part, state = self.plain(tf.gather(images, rows), weights, state)
-                return _put(logits, rows, part), state
-
             def backward(slopes, *_):
-                def add_gradients(rows, sums, state):
-                    # Under names of the loop's own, or the tape would not find them there.
-                    own = list(map(tf.identity, weights))
-                    with tf.GradientTape() as tape:
-                        tape.watch(own)
-                        part, state = self._whole(not_before(slopes, tf.gather(images, rows)), own, state)
-                    gradients = tape.gradient(
-                        part, own, tf.gather(slopes, rows), tf.UnconnectedGradients.ZERO
-                    )
-                    return [total + gradient for total, gradient in zip(sums, gradients, strict=True)], state
-
                 with tf.control_dependencies([slopes]):
-                    sums = [tf.zeros_like(weight) for weight in weights]
-                    return _in_turn(add_gradients, parts, sums, state)[0]
+                    return self._gradients(images, parts, weights, state, slopes)
 
-            logits = tf.zeros([images.shape[0], self.network.output_shape[-1]])
-            return _in_turn(add_logits, parts, logits, state), backward
+            return self._logits(images, parts, weights, state), backward
 
         return run(*weights)
 
@@ -134,6 +117,30 @@ class TrainingPass:
         """The same as a call in one piece, all of whose activations are kept; differentiable any number of times."""
         logits, state = self.network.stateless_call(list(weights), list(state), images, training=True)
         return tf.cast(logits, tf.float32), list(state)
+
+    def _logits(self, images, parts, weights, state):
+        """The logits of all micro-batches, and the state afterwards."""
+
+        def add_logits(rows, logits, state):
+            part, state = self.plain(tf.gather(images, rows), weights, state)
+            return _put(logits, rows, part), state
+
+        logits = tf.zeros([images.shape[0], self.network.output_shape[-1]])
+        return _in_turn(add_logits, parts, logits, state)
+
+    def _gradients(self, images, parts, weights, state, slopes):
+        """The weights' gradients, summed over all micro-batches, of which each is passed once more."""
+
+        def add_gradients(rows, sums, state):
+            # Under names of the loop's own, or the tape would not find them there.
+            own = list(map(tf.identity, weights))
+            with tf.GradientTape() as tape:
+                tape.watch(own)
+                part, state = self._whole(not_before(slopes, tf.gather(images, rows)), own, state)
+            gradients = tape.gradient(part, own, tf.gather(slopes, rows), tf.UnconnectedGradients.ZERO)
+            return [total + gradient for total, gradient in zip(sums, gradients, strict=True)], state
+
+        return _in_turn(add_gradients, parts, [tf.zeros_like(weight) for weight in weights], state)[0]
 
     def _whole(self, images, weights, state):
         """One pass without micro-batches, to be differentiated."""

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from mpl_tf.data import decoding, orientation
 
 
-def encode(pixels, tag=None, *, form="JPEG", byte_order=None):
+def encode(pixels, tag=None, *, form="JPEG", byte_order=None, **options):
     exif = Image.Exif()
     if byte_order is not None:
         exif.endian = byte_order
@@ -17,7 +17,7 @@ def encode(pixels, tag=None, *, form="JPEG", byte_order=None):
         exif[orientation.TAG] = tag
     exif[0x0131] = "a program's name"
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form, exif=exif, quality=100)
+    Image.fromarray(pixels).save(file, form, exif=exif, quality=100, **options)
     return file.getvalue()
 
 
@@ -38,13 +38,48 @@ def test_both_decoders_turn_a_photograph_the_same_way(rng):
     encoded = encode(pixels, 6)
     expected = decoding.decode_file(io.BytesIO(encoded), (16, 12, 3)).astype(float)
 
-    def decode_record(*, upright):
-        decoded = decoding.decode_record(tf.constant(encoded), (16, 12, 3), resize=True, upright=upright)
-        return decoded.numpy().astype(float)
-
+    upright = decoding.decode_as_file(tf.constant(encoded), (16, 12, 3)).numpy().astype(float)
+    ignored = decoding.decode_record(tf.constant(encoded), (16, 12, 3), resize=True).numpy().astype(float)
     # The two JPEG decoders spread the colors of so coarse a picture a little differently.
-    assert abs(decode_record(upright=True) - expected).mean() < 4
-    assert abs(decode_record(upright=False) - expected).mean() > 20
+    assert abs(upright - expected).mean() < 4
+    assert abs(ignored - expected).mean() > 20
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_other_formats_have_their_tag_in_a_chunk(rng, tag, form):
+    encoded = encode(rng.integers(0, 256, (5, 8, 3), dtype=np.uint8), tag, form=form, lossless=True)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
+    shape = expected.shape
+    np.testing.assert_array_equal(decoding.decode_as_file(tf.constant(encoded), shape), expected)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_chunks_are_found_behind_the_picture_and_with_a_header_of_jpeg(rng, form):
+    whole = encode(rng.integers(0, 256, (5, 8, 3), dtype=np.uint8), 6, form=form, lossless=True)
+    name = {"PNG": b"eXIf", "WEBP": b"EXIF"}[form]
+    at = whole.index(name)
+    if form == "PNG":
+        # In this format the length comes first, and a checksum, which nobody checks here, last.
+        length = int.from_bytes(whole[at - 4 : at], "big")
+        chunk, rest = whole[at - 4 : at + 8 + length], whole[: at - 4] + whole[at + 8 + length :]
+        moved = rest + chunk
+        note = b"Exif\0\0" + chunk[8:-4]
+        headed = rest + len(note).to_bytes(4, "big") + name + note + chunk[-4:]
+    else:
+        length = int.from_bytes(whole[at + 4 : at + 8], "little")
+        moved = whole
+        note = b"Exif\0\0" + whole[at + 8 : at + 8 + length]
+        headed = whole[: at + 4] + len(note).to_bytes(4, "little") + note
+    for encoded in (moved, headed):
+        assert orientation.read_tag(tf.constant(encoded)) == 6
+    for size in range(0, len(whole), 7):
+        # However a file is cut off, and however long a chunk claims to be.
+        assert orientation.read_tag(tf.constant(whole[:size])) in (1, 6)
+    claims = (
+        whole[: at - 4] + b"\xff\xff\xff\xff" + whole[at:] if form == "PNG" else whole[: at + 4] + b"\xff" * 4
+    )
+    assert orientation.read_tag(tf.constant(claims)) in (1, 6)
 
 
 def test_files_that_do_not_say_are_upright(rng):
