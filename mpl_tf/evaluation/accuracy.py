@@ -11,7 +11,7 @@ from scipy import special
 
 from mpl_tf import distribute
 from mpl_tf.evaluation import calibration
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals
 from mpl_tf.progress import silent
 
 TOP = 5
@@ -162,7 +162,7 @@ def _passes(network, batches, classes, advance) -> Iterator[tuple[np.ndarray, np
     """Logits, float32 `[B, K]`, and labels, int64 `[B]`, of each batch."""
     empty = True
     for batch in batches:
-        images, labels = refusals.evaluation_batch(batch)
+        images, labels = batch_refusals.evaluation_batch(batch)
         # The network keeps the function that this compiles, for the next dataset.
         logits = distribute.predict(network, images).astype(np.float32)
         if classes is not None:

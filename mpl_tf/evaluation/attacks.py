@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import checks, distribute, losses
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals
 from mpl_tf.progress import silent
 
 
@@ -44,7 +44,7 @@ def fgsm(
     find_signs = gradient_signs(network)
     correct, without_gradient, count = np.zeros(len(epsilons)), 0, 0
     for batch in batches:
-        images, labels = refusals.evaluation_batch(batch)
+        images, labels = batch_refusals.evaluation_batch(batch)
         images, labels = tf.cast(images, tf.float32), tf.cast(labels, tf.int32)
         signs = find_signs(images, labels)
         without_gradient += np.sum(~np.any(signs, axis=tuple(range(1, len(signs.shape)))))

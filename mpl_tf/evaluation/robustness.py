@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mpl_tf import distribute
 from mpl_tf.evaluation import corruptions, perturbations
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals
 from mpl_tf.progress import silent
 
 # Pictures whose sequences go through the networks together.
@@ -166,7 +166,7 @@ def _numbered(batches, size=None) -> Iterator[tuple[np.ndarray, np.ndarray, np.n
     """Pictures, labels and positions, cut into pieces of `size` where it is given."""
     start = 0
     for batch in batches:
-        images, labels = map(np.asarray, refusals.evaluation_batch(batch))
+        images, labels = map(np.asarray, batch_refusals.evaluation_batch(batch))
         for first in range(0, len(images), size or len(images)):
             piece = slice(first, first + (size or len(images)))
             yield images[piece], labels[piece], start + np.arange(len(images))[piece]

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import checks, distribute, schedules
-from mpl_tf.methods import loss_scaling, refusals
+from mpl_tf.methods import batch_refusals, loss_scaling, refusals
 from mpl_tf.methods.optimization import Optimization
 from mpl_tf.methods.persistence import Persistence
 
@@ -163,7 +163,7 @@ class Method(Optimization, Persistence, keras.Model):
 
     def test_step(self, data):
         """Loss (nats) of the served student and accuracy of every network on labeled pictures."""
-        images, labels = refusals.evaluation_batch(data)
+        images, labels = batch_refusals.evaluation_batch(data)
         loss, *accuracies = self.test_trackers
         for tracker, network in zip(accuracies, self.evaluated().values(), strict=True):
             logits = network(images, training=False)

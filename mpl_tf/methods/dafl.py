@@ -24,7 +24,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import checks, distribute, losses
-from mpl_tf.methods import refusals, sampling
+from mpl_tf.methods import batch_refusals, refusals, sampling
 from mpl_tf.methods.base import Method
 
 
@@ -140,7 +140,7 @@ class DataFreeLearning(Method):
 
     def train_step(self, data):
         """One step of both networks on as many pictures as `data["generated"]["index"]` numbers."""
-        refusals.numbered_batch(data)
+        batch_refusals.numbered_batch(data)
         index = data["generated"]["index"]
         rows, columns = index.shape[0] or tf.shape(index)[0], self.generator.input_shape[-1]
         noise = sampling.normal(rows, columns, seed=self.seed, step=self.step.value)

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from mpl_tf import checks, losses, schedules
 from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import refusals, sampling, student_feedback
+from mpl_tf.methods import batch_refusals, refusals, sampling, student_feedback
 from mpl_tf.methods.base import Method
 
 
@@ -118,7 +118,7 @@ class MetaPseudoLabels(Method):
     def train_step(self, data):
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        refusals.training_batch(data, self.student, unlabeled=True)
+        batch_refusals.training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import checks, losses
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
 
 
@@ -76,7 +76,7 @@ class NoisyStudent(Method):
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are the teacher's."""
         data = self.views(data)
-        refusals.training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))
+        batch_refusals.training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         unlabeled, probabilities = data["unlabeled"]["strong"], data["unlabeled"]["probabilities"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, unlabeled)]

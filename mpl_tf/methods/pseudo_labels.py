@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import checks, distribute, losses, mixup, schedules, workers
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals, refusals
 from mpl_tf.methods.base import Method, probabilities
 
 
@@ -134,7 +134,7 @@ class PseudoLabels(Method):
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        refusals.training_batch(data, self.student, unlabeled=True, index=self.keeps_labels)
+        batch_refusals.training_batch(data, self.student, unlabeled=True, index=self.keeps_labels)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, unlabeled = data["unlabeled"]["weak"], data["unlabeled"][self.view]
         num_labeled, num_unlabeled = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, unlabeled)]

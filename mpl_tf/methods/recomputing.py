@@ -6,7 +6,7 @@ activations of one. In residual networks the segments found here are the blocks.
 
 `keras.RematScope` and `tf.recompute_grad` are not used. They run a layer's `call` a second time, with what it does
 to variables: dropout draws another mask for the gradient than it drew for the loss, and BatchNorm's moving statistics
-move twice. And a remat scope is a layer's, so what lies between the layers of a block would be kept.
+move more than once. And a remat scope is a layer's, so what lies between the layers of a block would be kept.
 """
 
 import collections

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from mpl_tf import checks, losses
 from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import refusals, sampling, student_feedback
+from mpl_tf.methods import batch_refusals, refusals, sampling, student_feedback
 from mpl_tf.methods.base import Method
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
@@ -118,7 +118,7 @@ class ReducedMetaPseudoLabels(Method):
         """One iteration on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are stored."""
         data = self.views(data)
         domains = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)
-        refusals.training_batch(data, self.student, unlabeled=True, probabilities=domains)
+        batch_refusals.training_batch(data, self.student, unlabeled=True, probabilities=domains)
         strong = data["unlabeled"]["strong"]
         metrics = {}
 

@@ -3,7 +3,6 @@
 import itertools
 
 import keras
-import tensorflow as tf
 
 from mpl_tf import checks
 
@@ -96,80 +95,6 @@ def optimizer(
     return given
 
 
-def evaluation_batch(data):
-    """Pictures and labels from `{"image", "label"}` or `(x, y)`."""
-    if isinstance(data, dict) and {"image", "label"} <= set(data):
-        return data["image"], data["label"]
-    if isinstance(data, tuple | list) and len(data) >= 2 and data[1] is not None:
-        return data[0], data[1]
-    raise ValueError(
-        'Evaluation needs labeled pictures: pass a dataset of {"image": …, "label": …} or x and y, '
-        f"not {tf.nest.map_structure(lambda value: getattr(value, 'shape', value), data)}."
-    )
-
-
-def training_batch(
-    data, network: keras.Model, *, unlabeled: bool, index: bool = False, probabilities: tuple = ()
-) -> None:
-    """Refuses a batch that does not have the structure and the shapes that a `train_step` reads.
-
-    Args:
-        data: what `train_step` was given.
-        network: one that the pictures are for.
-        unlabeled: whether both views of unlabeled pictures are read.
-        index: whether their places among the training pictures are read too.
-        probabilities: the domains, of `"labeled"` and `"unlabeled"`, that come with a teacher's stored labels.
-    """
-    needed = {"labeled": ("image", "label")}
-    if unlabeled:
-        needed["unlabeled"] = ("weak", "strong", "index") if index else ("weak", "strong")
-    for domain, keys in needed.items():
-        if not isinstance(data, dict) or domain not in data or not set(keys) <= set(data[domain]):
-            raise ValueError(
-                f"The batch has no {domain!r} entry with {' and '.join(map(repr, keys))}: "
-                "make batches with mpl_tf.data.training_batches."
-            )
-        for key in keys:
-            shape = tuple(data[domain][key].shape[1:])
-            if key == "label":
-                _class_numbers(data[domain][key])
-            elif key != "index" and shape != tuple(network.input_shape[1:]):
-                raise ValueError(
-                    f"The batch's {domain} {key} pictures have shape {shape}, but {network.name!r} takes "
-                    f"{tuple(network.input_shape[1:])}: build the networks with the pictures' shape."
-                )
-        _same_rows(domain, {key: data[domain][key].shape[0] for key in keys})
-    for domain in probabilities:
-        if "probabilities" not in data[domain]:
-            raise ValueError(
-                f"The batch's {domain} entry has no 'probabilities', the teacher's stored labels: pass targets= "
-                "of a label store to mpl_tf.data.training_batches."
-            )
-        classes, expected = data[domain]["probabilities"].shape[-1], network.output_shape[-1]
-        if classes != expected:
-            raise ValueError(
-                f"The stored labels have {classes} classes and {network.name!r} has {expected}: label the pictures "
-                "with a teacher of the same classes."
-            )
-
-
-def _class_numbers(labels):
-    if len(labels.shape) != 1 or not tf.as_dtype(labels.dtype).is_integer:
-        raise ValueError(
-            f"The batch's labels are {tf.as_dtype(labels.dtype).name} of shape {tuple(labels.shape)}: pass one whole "
-            "number per picture, its class; the argmax of one-hot labels."
-        )
-
-
-def _same_rows(domain, rows):
-    if len({count for count in rows.values() if count is not None}) > 1:
-        counts = ", ".join(f"{key} {count}" for key, count in rows.items())
-        raise ValueError(
-            f"The entries of the batch's {domain!r} have different lengths ({counts}): each row of all of them "
-            "belongs to one picture."
-        )
-
-
 def all_tracked(left_over: dict) -> None:
     """Refuses values that no metric was declared for."""
     if left_over:
@@ -215,14 +140,6 @@ def norm_of_predictions(one_hot: str) -> None:
         )
 
 
-def numbered_batch(data) -> None:
-    """Refuses a batch that does not number the pictures that are to be generated."""
-    if not isinstance(data, dict) or "index" not in data.get("generated", ()):
-        raise ValueError(
-            "The batch has no 'generated' entry with 'index': make batches with mpl_tf.data.numbered_batches."
-        )
-
-
 def one_replica_only(feedback: str, replicas: int) -> None:
     """Refuses a feedback that would need every replica's student step."""
     if replicas > 1:
@@ -249,16 +166,6 @@ def micro_batches(micro_batches: int | dict, learners: list) -> dict:
         checks.one_of("The role of micro_batches", role, learners)
         checks.whole(f"micro_batches of the {role}", count, low=1)
     return {role: micro_batches.get(role, 1) for role in learners}
-
-
-def known_rows(images: tf.Tensor) -> int:
-    """How many pictures a batch has; refuses one whose number is not known when the step is traced."""
-    if images.shape[0] is None:
-        raise ValueError(
-            "A batch of an unknown number of pictures cannot be cut into micro-batches: batch the dataset with "
-            "drop_remainder=True, or pass micro_batches=1."
-        )
-    return images.shape[0]
 
 
 def layers_to_follow(network: keras.Model, *, reached: bool) -> None:

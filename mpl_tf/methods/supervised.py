@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import checks, losses
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
 
 
@@ -53,7 +53,7 @@ class Supervised(Method):
     def train_step(self, data):
         """One step on `data["labeled"]`; anything else in the batch is ignored."""
         data = self.views(data)
-        refusals.training_batch(data, self.student, unlabeled=False)
+        batch_refusals.training_batch(data, self.student, unlabeled=False)
         images, labels = data["labeled"]["image"], data["labeled"]["label"]
 
         # L = CE(y_l, S(x_l; θ_S))

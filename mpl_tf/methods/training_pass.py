@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import distribute
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.recomputing import Segments, not_before
 
 
@@ -151,7 +151,7 @@ class TrainingPass:
 
     def _cut(self, images):
         """Which rows each micro-batch has: arrays `[m, b]` of those that have b rows each."""
-        rows = refusals.known_rows(images)
+        rows = batch_refusals.known_rows(images)
         count = min(self.micro_batches, rows)
         # Every count-th row, since a batch may hold its labeled pictures first and its unlabeled ones after them.
         parts = [np.arange(first, rows, count) for first in range(count)]

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import checks, distribute, losses, schedules
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
 
 
@@ -94,7 +94,7 @@ class UDA(Method):
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        refusals.training_batch(data, self.student, unlabeled=True)
+        batch_refusals.training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]

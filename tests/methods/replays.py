@@ -5,12 +5,14 @@ The change that the feedback makes to the teacher is isolated by a second method
 """
 
 import functools
+from unittest import mock
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mpl_tf.feedback_settings import FeedbackSettings
+from mpl_tf.methods import sampling
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from tests import oracles, tiny
 
@@ -43,9 +45,14 @@ def raw(estimator, **settings):
 
 def teacher_changes(method, batch, *, labels=None):
     """How one step moves the teacher; `labels` replace the draw for the student."""
-    if labels is not None:
-        method._label = lambda logits: (tf.one_hot(labels, logits.shape[1]), tf.constant(labels))
-    return tiny.changes(method.teacher, lambda: method.train_step(batch))
+
+    def drawn(logits, *_, **__):
+        return tf.one_hot(labels, logits.shape[1]), tf.constant(labels)
+
+    with mock.patch.object(
+        sampling, "student_targets", sampling.student_targets if labels is None else drawn
+    ):
+        return tiny.changes(method.teacher, lambda: method.train_step(batch))
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import distribute
-from mpl_tf.methods import refusals
+from mpl_tf.methods import batch_refusals, refusals
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
 from tests import tiny
@@ -187,7 +187,7 @@ def test_training_batches(batch, broken, message):
     else:
         data["unlabeled"]["weak"] = tf.zeros([6, 8, 8, 1])
     with pytest.raises(ValueError, match=message):
-        refusals.training_batch(data, tiny.network("student"), unlabeled=True)
+        batch_refusals.training_batch(data, tiny.network("student"), unlabeled=True)
 
 
 def test_fit_refuses_a_batch_before_its_first_step():
@@ -200,9 +200,9 @@ def test_fit_refuses_a_batch_before_its_first_step():
 
 
 def test_a_good_batch_passes(batch):
-    assert refusals.training_batch(batch, tiny.network("student"), unlabeled=True) is None
+    assert batch_refusals.training_batch(batch, tiny.network("student"), unlabeled=True) is None
     labeled = {"labeled": batch["labeled"]}
-    assert refusals.training_batch(labeled, tiny.network("student"), unlabeled=False) is None
+    assert batch_refusals.training_batch(labeled, tiny.network("student"), unlabeled=False) is None
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_evaluation_without_labels(data):
     with pytest.raises(
         ValueError, match=r"Evaluation needs labeled pictures: pass a dataset of .* or x and y"
     ):
-        refusals.evaluation_batch(data)
+        batch_refusals.evaluation_batch(data)
 
 
 def test_evaluation_refuses_pictures_alone():
