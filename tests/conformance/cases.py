@@ -27,14 +27,15 @@ class Case:
         make: takes a builder of networks, `network(name, seed=…)`, and returns the method.
         learns: the roles that have an optimizer and whose every weight moves; all others stand still.
         data: takes the number of batches and returns the dataset for `fit`.
-        on_several_replicas: whether the method may run there.
+        on_several_replicas: whether the method may run there; `"slow"` where another case stands for it, and only
+            the slow tests look at it there.
         options: of `compile`, besides the optimizers.
     """
 
     make: Callable[[Callable[..., keras.Model]], Method]
     learns: tuple[str, ...]
     data: Callable[..., tf.data.Dataset] = tiny.dataset
-    on_several_replicas: bool = True
+    on_several_replicas: bool | str = True
     options: dict = dataclasses.field(default_factory=dict)
 
     def compiled(self, network: Callable[..., keras.Model] = tiny.network, **options) -> Method:
@@ -161,10 +162,14 @@ CASES = {
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(
-        noisy_student(targets="hard", unlabeled_weight=0.7, labeled_weight=0.5), learns=("student",)
+        noisy_student(targets="hard", unlabeled_weight=0.7, labeled_weight=0.5),
+        learns=("student",),
+        on_several_replicas="slow",
     ),
     "reduced mpl per_example": Case(reduced_mpl("per_example"), learns=("calibrator", "student")),
-    "reduced mpl dot_product": Case(reduced_mpl(LITERAL), learns=("calibrator", "student")),
+    "reduced mpl dot_product": Case(
+        reduced_mpl(LITERAL), learns=("calibrator", "student"), on_several_replicas="slow"
+    ),
     "dafl": Case(data_free(), learns=GENERATED, data=tiny.numbers),
     "dafl per example": Case(
         data_free(
@@ -177,19 +182,26 @@ CASES = {
         ),
         learns=GENERATED,
         data=tiny.numbers,
+        on_several_replicas="slow",
     ),
     "pseudo labels online": Case(pseudo_labels("online", hard=False), learns=("student",)),
-    "pseudo labels strong": Case(pseudo_labels("online", view="strong"), learns=("student",)),
-    "pseudo labels fixed": Case(pseudo_labels("fixed", num_pictures=8), learns=("student",)),
+    "pseudo labels strong": Case(
+        pseudo_labels("online", view="strong"), learns=("student",), on_several_replicas="slow"
+    ),
+    "pseudo labels fixed": Case(
+        pseudo_labels("fixed", num_pictures=8), learns=("student",), on_several_replicas="slow"
+    ),
     # Every replica mixes its own pictures, so two do not equal one.
     "pseudo labels mixed": Case(
         pseudo_labels("stored", num_pictures=8, hard=False, mixup=1.0),
         learns=("student",),
         on_several_replicas=False,
     ),
-    "mpl none": Case(meta_pseudo_labels("none"), learns=BOTH),
+    "mpl none": Case(meta_pseudo_labels("none"), learns=BOTH, on_several_replicas="slow"),
     "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH),
-    "mpl loss_difference": Case(meta_pseudo_labels("loss_difference"), learns=BOTH),
+    "mpl loss_difference": Case(
+        meta_pseudo_labels("loss_difference"), learns=BOTH, on_several_replicas="slow"
+    ),
     "mpl dot_product": Case(meta_pseudo_labels(LITERAL), learns=BOTH),
     "mpl saving memory": Case(
         meta_pseudo_labels("per_example"), learns=BOTH, options={"micro_batches": 2, "recompute": True}

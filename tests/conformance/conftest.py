@@ -64,9 +64,11 @@ def run(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def on_two_replicas():
+def on_two_replicas(request):
     """Case → what `replicas.py` measured, all in one process; `"float16"` and `"overflow"` → the same in 16 bits."""
-    names = [name for name, case in CASES.items() if case.on_several_replicas]
+    users = [item for item in request.session.items if "on_two_replicas" in getattr(item, "fixturenames", ())]
+    asked = {item.callspec.params.get("name") for item in users if hasattr(item, "callspec")}
+    names = [name for name, case in CASES.items() if case.on_several_replicas and name in asked]
     command = [sys.executable, "-m", "tests.conformance.replicas", *names]
     root = pathlib.Path(__file__).parents[2]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}

@@ -10,7 +10,11 @@ from tests import tiny
 from tests.conformance import replicas
 from tests.conformance.cases import CASES
 
-ON_SEVERAL_REPLICAS = [name for name, case in CASES.items() if case.on_several_replicas]
+ON_SEVERAL_REPLICAS = [
+    pytest.param(name, marks=[pytest.mark.slow] * (case.on_several_replicas == "slow"))
+    for name, case in CASES.items()
+    if case.on_several_replicas
+]
 
 
 def all_values(method):

@@ -243,11 +243,20 @@ def dense_map():
     return keras.Model(images, keras.layers.Dense(3)(images), name="net")
 
 
+def two_inputs():
+    images = [keras.Input((4,)), keras.Input((4,))]
+    return keras.Model(images, keras.layers.Dense(3)(keras.layers.add(images)), name="net")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (two_headed, "'net' maps .* but an export needs one input and logits of shape"),
-        (dense_map, r"'net' maps .* to \(None, 8, 8, 3\), but an export needs one input"),
+        (
+            two_headed,
+            r"'net' returns the shape \[\(None, 3\), \(None, 3\)\], and a classifier's logits are \[B, K\]",
+        ),
+        (dense_map, r"'net' returns the shape \(None, 8, 8, 3\), and a classifier's logits are"),
+        (two_inputs, "'net' maps .* but an export needs one input and logits of shape"),
         (lambda: network(activation="softmax"), "'net' ends in a softmax"),
         (lambda: keras.Sequential([keras.layers.Dense(3)]), "is not built"),
         (lambda: "net", "is not a keras.Model"),
