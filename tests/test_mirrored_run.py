@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.test_training import run_data
 
 
+@pytest.mark.slow
 def test_a_run_on_two_replicas_ends_like_any_other(tmp_path):
     finished = subprocess.run(
         [sys.executable, "-m", "tests.mirrored_program", str(tmp_path)],

@@ -204,7 +204,10 @@ CASES = {
     ),
     "mpl dot_product": Case(meta_pseudo_labels(LITERAL), learns=BOTH),
     "mpl saving memory": Case(
-        meta_pseudo_labels("per_example"), learns=BOTH, options={"micro_batches": 2, "recompute": True}
+        meta_pseudo_labels("per_example"),
+        learns=BOTH,
+        on_several_replicas="slow",
+        options={"micro_batches": 2, "recompute": True},
     ),
     "mpl unrolled": Case(meta_pseudo_labels("unrolled"), learns=BOTH, on_several_replicas=False),
 }
