@@ -162,6 +162,7 @@ def test_the_first_worker_is_killed_and_then_the_second_while_it_labels(ends, tm
     assert_same_networks(ends[0] / "noisy", tmp_path / "noisy")
 
 
+@pytest.mark.slow
 def test_a_whole_recipe_in_two_workers_of_which_one_prints(tmp_path):
     (first, output, errors), (second, silence, _) = two_workers(
         "recipes.mpl", "--strategy=multi_worker", "--model=mlp", "--labels=20", "--batch_size=10", "--steps=4",

@@ -88,6 +88,7 @@ def test_uda_then_distillation(tmp_path):
     assert distilled["test"]["teacher"]["accuracy"] == uda["test"]["student"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_pseudo_labels_of_a_teacher_of_the_current_model_and_stored(tmp_path):
     def trained(name, *options):
         small = [
@@ -293,6 +294,7 @@ def test_an_unknown_dataset_is_refused_with_the_nearest(tmp_path):
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_noisy_student_then_reduced_mpl(tmp_path):
     small = [option for option in SMALL if not option.startswith("--steps")]
     rounds = ["--rounds=2", "--models=mlp,mlp-16x1", "--steps=2", "--threshold=0", "--targets=hard"]
