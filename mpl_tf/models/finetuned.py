@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from mpl_tf import checks
+from mpl_tf.models.rebuilding import clone
 
 
 def to_finetune(
@@ -28,18 +29,7 @@ def to_finetune(
         ValueError: for a share out of range, or a network whose weights depend on the resolution.
     """
     checks.within("frozen_share", frozen_share, low=0.0, high=0.99)
-    if image_shape is None or tuple(image_shape) == tuple(network.input_shape[1:]):
-        copy = keras.models.clone_model(network)
-    else:
-        pictures = keras.Input(tuple(image_shape), dtype="float32", name="image")
-        copy = keras.models.clone_model(network, input_tensors=pictures)
-    before, after = ([weight.shape for weight in model.weights] for model in (network, copy))
-    if before != after:
-        raise ValueError(
-            f"{network.name!r} takes pictures of shape {network.input_shape[1:]}, and its weights would have other "
-            f"shapes for {tuple(image_shape)}: take a network that averages over positions before its last layer."
-        )
-    copy.set_weights(network.get_weights())
+    copy = clone(network, image_shape=image_shape)
     layers = [layer for layer in copy.layers if layer.weights]
     for layer in layers[: int(frozen_share * len(layers))]:
         layer.trainable = False

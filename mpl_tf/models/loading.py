@@ -1,10 +1,30 @@
-"""A network from the file that it was saved in."""
+"""A network in a `.keras` file, with the names of its classes."""
 
+import json
 import os
 import pathlib
 import zipfile
 
 import keras
+
+from mpl_tf.models.class_names import get_class_names, set_class_names
+
+# A member that Keras does not look at, beside its own config.json and metadata.json.
+_CLASS_NAMES = "class_names.json"
+
+
+def save(network: keras.Model, path: str | os.PathLike) -> None:
+    """Saves a network as Keras does, and with it the class names that it carries.
+
+    Args:
+        network: to save, without its optimizer.
+        path: ends in `.keras`; a file that is there is replaced.
+    """
+    network.save(path)
+    names = get_class_names(network)
+    if names is not None:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(_CLASS_NAMES, json.dumps(names, ensure_ascii=False, indent=1) + "\n")
 
 
 def load(path: str | os.PathLike) -> keras.Model:
@@ -14,7 +34,7 @@ def load(path: str | os.PathLike) -> keras.Model:
         path: of a `.keras` file.
 
     Returns:
-        The network.
+        The network, which carries the class names that it was saved with, if any.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -27,4 +47,8 @@ def load(path: str | os.PathLike) -> keras.Model:
         raise ValueError(
             f"{path} is not a .keras file, or was cut off: give what network.save('name.keras') wrote."
         )
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    with zipfile.ZipFile(path) as archive:
+        if _CLASS_NAMES in archive.namelist():
+            set_class_names(network, json.loads(archive.read(_CLASS_NAMES)))
+    return network

@@ -198,7 +198,8 @@ def test_every_listed_name_is_known():
     [
         ("wrn28-2", "wrn-28-2"),
         ("MLP", "mlp"),
-        ("efficientnet-b0", "efficientnetv2-b0"),
+        ("EfficientNetB0", "efficientnet-b0"),
+        ("resnet50", "resnet-50"),
         ("lenet5", "lenet-5"),
     ],
 )
@@ -228,13 +229,13 @@ def test_sizes_may_be_numpy_integers():
 
 @pytest.mark.parametrize("name", ["convnet", "lenet-5", "wrn-10-1", "resnet-50", "efficientnetv2-b0"])
 def test_convolutions_refuse_points(name):
-    with pytest.raises(ValueError, match=rf"{name} takes pictures, got points with image_shape=\(2,\); give"):
+    with pytest.raises(ValueError, match=rf"{name} takes images, got points with image_shape=\(2,\); give"):
         models.build(name, CLASSES, (2,))
 
 
 def test_the_moons_network_refuses_pictures():
     with pytest.raises(
-        ValueError, match=r"moons_mlp takes points, .* got pictures with image_shape=\(8, 8, 1\)"
+        ValueError, match=r"moons_mlp takes points, .* got images with image_shape=\(8, 8, 1\)"
     ):
         models.build("moons_mlp", CLASSES, (8, 8, 1))
 
@@ -245,7 +246,7 @@ def test_the_moons_network_refuses_pictures():
 )
 def test_too_small_pictures_are_refused(name, side):
     too_small = (
-        rf"{name} takes pictures of at least {side}×{side} pixels, got image_shape=\({side}, {side - 1}, 3\)"
+        rf"{name} takes images of at least {side}×{side} pixels, got image_shape=\({side}, {side - 1}, 3\)"
     )
     with pytest.raises(ValueError, match=too_small):
         models.build(name, CLASSES, (side, side - 1, 3))
