@@ -19,19 +19,22 @@ shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
 shared_flags.define_run_flags()
+# The paper's student is noised on its labeled images too.
+FLAGS.set_default("randaugment_labeled", True)
 
 flags.DEFINE_integer("rounds", 3, "Students in a row, each labeled for by the one before.", lower_bound=1)
 flags.DEFINE_list("models", None, "The student's network in each round; --model in all when not given.")
 flags.DEFINE_string("teacher_model", None, "The first teacher's network; the student's when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of the first teacher; --steps when not given.", 1)
 flags.DEFINE_float("threshold", 0.3, "Confidence below which a label is left out.", 0.0, 1.0)
-flags.DEFINE_bool("balance", True, "Give every class the same number of pictures, repeated where too few.")
+flags.DEFINE_bool(
+    "balance_selection", True, "Give every class the same number of soft labels, repeated where too few."
+)
 flags.DEFINE_integer("per_class", None, "This number; the mean over the classes when not given.", 1)
 flags.DEFINE_enum("targets", "soft", ["soft", "hard"], "Whole distributions, or their most likely class.")
 flags.DEFINE_float("labeled_weight", 1.0, "Of the labeled loss; 0 leaves it to the fine-tuning.", 0.0)
 flags.DEFINE_float("unlabeled_weight", None, "Of the unlabeled loss; μ when not given.", 0.0)
 flags.DEFINE_enum("initialize", "scratch", ["scratch", "teacher"], "Where a student's weights start.")
-flags.DEFINE_bool("labeled_noise", True, "RandAugment on labeled pictures.")
 flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled pictures.")
 flags.DEFINE_bool("model_noise", True, "Dropout and stochastic depth in the students.")
 flags.DEFINE_bool("teacher_noise", False, "Dropout and stochastic depth while the teacher labels.")
@@ -46,7 +49,7 @@ def rounds(data: training.RunData) -> self_training.Rounds:
         rounds=FLAGS.rounds,
         teacher_steps=FLAGS.teacher_steps or FLAGS.steps,
         threshold=FLAGS.threshold,
-        balance=FLAGS.balance,
+        balance=FLAGS.balance_selection,
         per_class=FLAGS.per_class,
         teacher_noise=FLAGS.teacher_noise,
         teacher_view=views[FLAGS.teacher_view],
@@ -109,9 +112,7 @@ def copy_weights(teacher, student) -> None:
 
 def noised(data: training.RunData) -> training.RunData:
     """The data under the views that the noise switches ask for."""
-    labeled = data_module.Chain(data.weak, data.strong) if FLAGS.labeled_noise else None
-    strong = data.strong if FLAGS.unlabeled_noise else data_module.Identity()
-    return dataclasses.replace(data, strong=strong, labeled_view=labeled)
+    return data if FLAGS.unlabeled_noise else dataclasses.replace(data, strong=data_module.Identity())
 
 
 def run(data: training.RunData, settings: training.RunSettings) -> dict:
