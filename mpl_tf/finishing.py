@@ -8,14 +8,22 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import distribute, evaluation, export, report
+from mpl_tf import distribute, evaluation, export, models, report
 from mpl_tf.models.digest import weights_digest
 from mpl_tf.progress import Progress
 from mpl_tf.run_folder import RunFolder
 from mpl_tf.run_settings import RunData, RunSettings
 
 
-def finish(folder: RunFolder, data: RunData, settings: RunSettings, networks: dict, **facts) -> dict:
+def finish(
+    folder: RunFolder,
+    data: RunData,
+    settings: RunSettings,
+    networks: dict,
+    *,
+    evaluated: dict | None = None,
+    **facts,
+) -> dict:
     """Evaluates the finished networks, saves and exports them, and writes metrics.json.
 
     Args:
@@ -23,12 +31,16 @@ def finish(folder: RunFolder, data: RunData, settings: RunSettings, networks: di
         data: pictures and split.
         settings: where the student is exported to, and what is written down.
         networks: role → network. `export.default_role` says which one is exported.
+        evaluated: split → role → numbers, where the networks have been evaluated; None does so.
         **facts: more entries for metrics.json.
 
     Returns:
         What metrics.json holds.
     """
-    metrics = _evaluate(data, networks, settings.verbose)
+    for network in networks.values():
+        models.check_class_names(network, data.source.class_names)
+        models.set_class_names(network, data.source.class_names)
+    metrics = _evaluate(data, networks, settings.verbose) if evaluated is None else evaluated
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():

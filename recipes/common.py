@@ -20,7 +20,7 @@ FLAGS = flags.FLAGS
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
     "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
-    "tensorboard", "confirmation_pictures", "report",
+    "tensorboard", "confirmation_pictures", "report", "feature_cache",
 }  # fmt: skip
 
 
@@ -167,8 +167,27 @@ def run_settings(folder: str) -> training.RunSettings:
         verbose=verbose(),
         tensorboard=FLAGS.tensorboard,
         report=FLAGS.report,
-        command=" ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])]),
+        command=command(),
     )
+
+
+def untrained_settings(folder: str) -> training.RunSettings:
+    """The settings of a run that makes no updates."""
+    return training.RunSettings(
+        run_dir=folder,
+        export_dir=FLAGS.export_dir,
+        steps=1,
+        epoch_steps=1,
+        batch_size=1,
+        verbose=verbose(),
+        report=FLAGS.report,
+        command=command(),
+    )
+
+
+def command() -> str:
+    """The command line that started the run."""
+    return " ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])])
 
 
 def claim(folder: str, *, writes: bool = True) -> None:

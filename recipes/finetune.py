@@ -45,7 +45,7 @@ def main(_):
 
     def build(data):
         return training.finetuning(
-            models.load(FLAGS.network),
+            models.load(FLAGS.network, class_names=data.source.class_names),
             FLAGS.learning_rate,
             builders.jit_compile(),
             image_shape=data.source.image_shape,

@@ -70,7 +70,7 @@ def build(data: training.RunData, teacher: keras.Model | None = None) -> PseudoL
 def build_teacher(data: training.RunData) -> Supervised:
     """The teacher from its file, or one that is to be trained on the labels from the student's first weights."""
     if FLAGS.teacher:
-        return Supervised(student=models.load(FLAGS.teacher))
+        return Supervised(student=models.load(FLAGS.teacher, class_names=data.source.class_names))
     return builders.supervised(data, steps=teacher_steps())
 
 

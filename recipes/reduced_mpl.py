@@ -56,7 +56,7 @@ def with_stored_labels(data: training.RunData, run_dir: str) -> training.RunData
 
 def label(data: training.RunData, folder: pathlib.Path) -> data_module.LabelStore:
     """The teacher's labels of all labeled and unlabeled pictures, in a store."""
-    teacher = models.load(FLAGS.teacher)
+    teacher = models.load(FLAGS.teacher, class_names=data.source.class_names)
     store = data_module.LabelStore.create(
         folder,
         index=np.union1d(data.split.labeled, data.split.unlabeled),

@@ -1,10 +1,11 @@
 """A smaller learning rate for a network's backbone than for its head.
 
-Keras' optimizers have one learning rate. A factor on the gradients would do for plain SGD, but Adam and its relatives
-divide it out again. So the factor is put on what an optimizer's step has changed: w ← w₀ + f (w₁ − w₀). Keras'
-optimizers change weights, and decay them, in proportion to the learning rate, so this is the step that an optimizer of
-its own, with f times the learning rate, would make on these weights, under a schedule and with momentum too (its
-velocity is a sum of such changes). It needs no state: nothing is left out on resuming, and every replica does the same.
+Keras' optimizers have one learning rate. A factor on the gradients would do for plain SGD, but Adam and its
+relatives divide it out again. So the factor is put on what an optimizer's step has changed: w ← w₀ + f (w₁ − w₀).
+Keras' optimizers change weights, and decay them, in proportion to the learning rate, so this is the step that an
+optimizer of its own, with f times the learning rate, would make on these weights, under a schedule and with momentum
+too, whose velocity is a sum of such changes. It needs no state: nothing is lost on resuming, and every replica does
+the same.
 """
 
 import keras

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mpl_tf import checks, distribute
 from mpl_tf.methods import loss_scaling, refusals
+from mpl_tf.methods.layerwise import BackboneSteps
 from mpl_tf.methods.training_pass import TrainingPass
 
 
@@ -18,8 +19,8 @@ class Optimization:
 
         Args:
             student_optimizer: a Keras optimizer, or its name.
-            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
-                `steps_per_execution`.
+            **options: `jit_compile`, `micro_batches`, `recompute`, `backbone_learning_rate_factor` as in
+                `compile_roles`; `run_eagerly`, `steps_per_execution`.
         """
         self.compile_roles({"student": student_optimizer}, **options)
 
@@ -30,6 +31,7 @@ class Optimization:
         jit_compile: bool | str = "auto",
         micro_batches: int | dict = 1,
         recompute: bool = False,
+        backbone_learning_rate_factor: float = 1.0,
         **options,
     ):
         """Takes one optimizer per role, with a loss scale where networks compute in float16, and builds its state.
@@ -43,6 +45,8 @@ class Optimization:
             micro_batches: in how many parts the training passes are made, of which one's activations are in memory
                 at a time; a number for every classifier that learns, or role → number.
             recompute: whether their backward passes compute activations again instead of keeping them.
+            backbone_learning_rate_factor: of the learning rate of all weights but those of the last dense layer, in
+                0…1; for fine-tuning what was learned elsewhere under a new head.
             **options: `run_eagerly`, `steps_per_execution`.
 
         Raises:
@@ -50,6 +54,7 @@ class Optimization:
         """
         jit_compile = distribute.use_xla(jit_compile)
         checks.one_of("recompute", recompute, (True, False))
+        checks.within("backbone_learning_rate_factor", backbone_learning_rate_factor, low=0.0, high=1.0)
         checks.whole("steps_per_execution", options.get("steps_per_execution", 1), low=1)
         for role, optimizer in optimizers.items():
             optimizer = refusals.optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
@@ -64,6 +69,9 @@ class Optimization:
             setattr(self, f"{role}_optimizer", optimizer)
         learners = [role for role in optimizers if role in self.classifiers]
         self.micro_batches, self.recompute = refusals.micro_batches(micro_batches, learners), recompute
+        self.backbone_learning_rate_factor = backbone_learning_rate_factor
+        factor = backbone_learning_rate_factor
+        self.backbone_steps = {role: BackboneSteps(getattr(self, role), factor) for role in learners}
         for role, count in self.micro_batches.items():
             training_pass = TrainingPass(getattr(self, role), micro_batches=count, recompute=recompute)
             setattr(self, f"{role}_pass", training_pass)
@@ -146,7 +154,11 @@ class Optimization:
         count = distribute.replica_count()
         if count > 1:
             gradients = [gradient / count for gradient in gradients]
+        backbone_steps = self.backbone_steps.get(role)
+        before = backbone_steps.before() if backbone_steps else []
         made = loss_scaling.apply(getattr(self, f"{role}_optimizer"), gradients, variables)
+        if backbone_steps:
+            backbone_steps.shorten(before)
         for tracker in self.skip_trackers:
             if tracker.name == f"{role}_skipped_steps":
                 tracker.update_state(tf.where(made, 0.0, 1.0 / count))

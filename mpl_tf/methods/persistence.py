@@ -29,6 +29,7 @@ class Persistence:
         roles = [role for role in self.roles if hasattr(self, f"{role}_optimizer")]
         options = {f"{role}_optimizer": getattr(self, f"{role}_optimizer") for role in roles}
         options |= {"micro_batches": self.micro_batches, "recompute": self.recompute}
+        options["backbone_learning_rate_factor"] = self.backbone_learning_rate_factor
         return {key: keras.saving.serialize_keras_object(value) for key, value in options.items()}
 
     def compile_from_config(self, config):

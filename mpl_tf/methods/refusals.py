@@ -5,6 +5,7 @@ import itertools
 import keras
 
 from mpl_tf import checks
+from mpl_tf.models.class_names import check_class_names, get_class_names
 
 
 def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
@@ -27,6 +28,9 @@ def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
                 f"The {first_role} has {first.output_shape[-1]} classes and the {role} "
                 f"{network.output_shape[-1]}: both must be built for the same class names."
             )
+        names = get_class_names(network)
+        if names is not None and get_class_names(first) is not None:
+            check_class_names(first, names, whose=f"the {role}")
         if network.input_shape[1:] != first.input_shape[1:]:
             raise ValueError(
                 f"The {first_role} takes pictures of shape {first.input_shape[1:]} and the {role} of "

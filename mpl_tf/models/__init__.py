@@ -2,6 +2,7 @@
 
 from mpl_tf.models.calibrator import calibrator
 from mpl_tf.models.class_names import check_class_names, get_class_names, set_class_names
+from mpl_tf.models.ends import set_head
 from mpl_tf.models.finetuned import to_finetune
 from mpl_tf.models.generator import generator, pixel_noise
 from mpl_tf.models.loading import load, save
@@ -27,6 +28,7 @@ __all__ = [
     "pretrained_names",
     "save",
     "set_class_names",
+    "set_head",
     "set_trainable",
     "start_head",
     "to_finetune",

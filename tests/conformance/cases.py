@@ -157,7 +157,7 @@ BOTH = ("teacher", "student")
 GENERATED = ("generator", "student")
 
 CASES = {
-    "supervised": Case(supervised, learns=("student",)),
+    "supervised": Case(supervised, learns=("student",), options={"backbone_learning_rate_factor": 0.3}),
     "uda": Case(uda, learns=("student",)),
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),

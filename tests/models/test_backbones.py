@@ -207,7 +207,9 @@ def test_without_a_network_connection_the_file_and_its_folder_are_named(name, fi
     monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", no_network)
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    message = rf"weights of {name} could not be downloaded .*put the file {file} from https?://\S+ into {tmp_path}"
+    message = (
+        rf"weights of {name} could not be downloaded .*put the file {file} from https?://\S+ into {tmp_path}"
+    )
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(ValueError, match=message):
         models.build(name, 3, (SIDE, SIDE, 3), weights="imagenet")
 

@@ -49,7 +49,7 @@ def test_shallow_layers_are_frozen():
 
 
 def test_weights_that_depend_on_the_resolution_are_refused():
-    message = r"takes pictures of shape \(4, 4, 1\), and its weights would have other shapes for \(8, 8, 1\)"
+    message = r"takes images of shape \(4, 4, 1\), and its weights would have other shapes for \(8, 8, 1\)"
     with pytest.raises(ValueError, match=message):
         models.to_finetune(tiny.network("student"), (8, 8, 1))
 
