@@ -23,7 +23,7 @@ def fit(
 ) -> float:
     """Continues a compiled method from its newest checkpoint to `settings.steps`.
 
-    A SIGTERM meanwhile, as a preempted machine gets, ends it after the running step, with a checkpoint of that step.
+    SIGTERM, as a preempted machine gets, or Ctrl-C ends it after the running step, with a checkpoint of that step.
 
     Args:
         method: compiled.
@@ -37,7 +37,7 @@ def fit(
 
     Raises:
         ValueError: when the steps that the method makes per call from Python do not divide the stage's.
-        preemption.PreemptedError: after a SIGTERM.
+        preemption.PreemptedError: after one of them.
     """
     for name in ("steps", "epoch_steps"):
         if getattr(settings, name) % method.steps_per_execution:
@@ -52,7 +52,7 @@ def fit(
     hooks = list(_hooks(method, data, settings, folder, monitoring))
     validation = workers.whole_dataset(method.distribute_strategy, data.validation())
     verbose = monitoring.verbose if folder.writes else 0
-    with preemption.StopOnSigterm(method, folder) as stop:
+    with preemption.StopOnSignal(method, folder) as stop:
         while (step := int(method.step.numpy())) < settings.steps:
             _fit_epochs(method, data, settings, step, validation, [*hooks, stop], verbose)
     return sum(float(row["seconds"]) for row in folder.read_history())
@@ -67,7 +67,7 @@ def _fit_epochs(
     hooks: list,
     verbose: int | str,
 ) -> None:
-    """One call of Keras' fit: all whole epochs, or else a part of one, at the end of a stage or after a SIGTERM."""
+    """One call of Keras' fit: all whole epochs, or else a part of one, at the end of a stage or after a signal."""
     epoch, whole = step // settings.epoch_steps, settings.steps // settings.epoch_steps
     begun = step % settings.epoch_steps
     if begun:

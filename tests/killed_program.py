@@ -15,7 +15,7 @@ from mpl_tf import evaluation, files, report, self_training
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.preemption import EXIT_STATUS, PreemptedError
+from mpl_tf.preemption import PreemptedError
 from mpl_tf.run import Run
 from tests import test_training
 
@@ -111,6 +111,6 @@ def main(course, folder: pathlib.Path, moment: tuple = ()):
         course(folder)
     except PreemptedError as error:
         print(error, flush=True)
-        sys.exit(EXIT_STATUS)
+        sys.exit(error.exit_status)
     except files.DiskFullError as error:
         sys.exit(str(error))

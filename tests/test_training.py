@@ -357,7 +357,8 @@ def test_the_stored_labels_that_are_measured_are_the_refreshed_ones(tmp_path, mo
     monkeypatch.setattr(callbacks.ConfirmationBias.__init__, "__defaults__", (0.0, None))
     method, data_of_run = build_pseudo_labels(), run_data()
     folder = RunFolder(tmp_path)
-    training.fit(method, data_of_run, stage(confirmation_pictures=20, steps=4), folder, QUIET)
+    monitoring = dataclasses.replace(QUIET, confirmation_images=20)
+    training.fit(method, data_of_run, stage(steps=4), folder, monitoring)
     (row,) = folder.read_history()
     measured = data_of_run.unlabeled_sample(20)
     labels = data_of_run.source.train.labels[measured]
