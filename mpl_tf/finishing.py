@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import os
 import warnings
 
@@ -15,6 +14,7 @@ from mpl_tf.data.run_data import RunData
 from mpl_tf.models.digest import weights_digest
 from mpl_tf.progress import Progress
 from mpl_tf.run_folder import RunFolder
+from mpl_tf.version import __version__
 
 
 def finish(
@@ -54,7 +54,7 @@ def finish(
         **facts,
         split=data.split.name,
         command=command,
-        versions={name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "mpl_tf")},
+        versions={"tensorflow": tf.__version__, "keras": keras.__version__, "mpl_tf": __version__},
     )
     if export_dir:
         metrics["export"] = str(_export(folder, data, export_dir, networks, metrics))
