@@ -106,6 +106,7 @@ def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
         weak=weak,
         strong=strong,
         labeled_view=labeled_view,
+        balance=FLAGS.balance,
         augment_in_step=in_step,
     )
 
