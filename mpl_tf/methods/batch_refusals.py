@@ -1,19 +1,35 @@
 """Refusals of batches, each a sentence that says what to do."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 
-def evaluation_batch(data):
-    """Pictures and labels from `{"image", "label"}` or `(x, y)`."""
+def evaluation_batch(data: Any) -> tuple:
+    """Images, labels `[B]`, and the examples' weights or None.
+
+    Args:
+        data: `{"image", "label"}`, with `"sample_weight"` where there are weights, or `(x, y)` or `(x, y, weights)`.
+
+    Raises:
+        ValueError: where there are no labels, or they are not one whole number per image.
+    """
     if isinstance(data, dict) and {"image", "label"} <= set(data):
-        return data["image"], data["label"]
-    if isinstance(data, tuple | list) and len(data) >= 2 and data[1] is not None:
-        return data[0], data[1]
-    raise ValueError(
-        'Evaluation needs labeled pictures: pass a dataset of {"image": …, "label": …} or x and y, '
-        f"not {tf.nest.map_structure(lambda value: getattr(value, 'shape', value), data)}."
-    )
+        images, labels, weights = data["image"], data["label"], data.get("sample_weight")
+    elif isinstance(data, tuple | list) and len(data) >= 2 and data[1] is not None:
+        images, labels, weights = (*data, None)[:3]
+    else:
+        raise ValueError(
+            'Evaluation needs labeled pictures: pass a dataset of {"image": …, "label": …} or x and y, '
+            f"not {tf.nest.map_structure(lambda value: getattr(value, 'shape', value), data)}."
+        )
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[1] == 1:
+        # As keras.datasets has them.
+        labels = tf.squeeze(labels, axis=1)
+    _class_numbers(labels)
+    return images, tf.cast(labels, tf.int32), weights
 
 
 def training_batch(

@@ -15,6 +15,8 @@
 Where this departs from the released code, and why, is in docs/methods/mpl.md.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -50,6 +52,7 @@ class MetaPseudoLabels(Method):
         ValueError: for a value out of range, a combination without a meaning, or networks that do not fit.
     """
 
+    learners = ("teacher", "student")
     parameter_constraints = Method.parameter_constraints | {
         "feedback": Settings(FeedbackSettings),
         "student_labels": Choice("soft", "sampled", optional=True),
@@ -107,14 +110,22 @@ class MetaPseudoLabels(Method):
         refusals.scalar_feedback(self.feedback, self.student_labels)
         self.feedback_baseline = self.add_state("feedback_baseline")
 
-    def compile(self, teacher_optimizer="sgd", student_optimizer="sgd", **options):
-        """Sets the optimizers.
+    def compile(
+        self,
+        teacher_optimizer: str | keras.optimizers.Optimizer | None = None,
+        student_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **options: Any,
+    ) -> None:
+        """Sets the optimizers, one for each network.
 
         Args:
             teacher_optimizer: a Keras optimizer, or its name.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
             **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
+
+        Raises:
+            ValueError: when one of them is missing, and for one or an option that does not work here.
         """
         self.compile_roles({"teacher": teacher_optimizer, "student": student_optimizer}, **options)
 

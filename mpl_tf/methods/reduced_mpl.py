@@ -16,6 +16,8 @@ trained by the student's feedback as Algorithm 1 trains the teacher.
 | h · ∇CE(ŷ_u, T') | `feedback_on_logits`, carried into θ_T' by the calibrator's tape |
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -53,6 +55,7 @@ class ReducedMetaPseudoLabels(Method):
         ValueError: for a value out of range, a combination without a meaning, or networks that do not fit.
     """
 
+    learners = ("calibrator", "student")
     parameter_constraints = Method.parameter_constraints | {
         "feedback": Settings(FeedbackSettings),
         "student_labels": Choice("soft", "sampled", optional=True),
@@ -108,16 +111,26 @@ class ReducedMetaPseudoLabels(Method):
         """Whether anything trains the calibrator."""
         return self.feedback.estimator != "none" or self.labeled_weight > 0
 
-    def compile(self, calibrator_optimizer="adam", student_optimizer="sgd", **options):
-        """Sets the optimizers.
+    def compile(
+        self,
+        calibrator_optimizer: str | keras.optimizers.Optimizer | None = None,
+        student_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **options: Any,
+    ) -> None:
+        """Sets the optimizers, one for each network.
 
         Args:
-            calibrator_optimizer: a Keras optimizer, or its name.
+            calibrator_optimizer: a Keras optimizer, or its name; not needed where nothing trains the calibrator.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
             **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
+
+        Raises:
+            ValueError: when one of them is missing, and for one or an option that does not work here.
         """
         optimizers = {"calibrator": calibrator_optimizer, "student": student_optimizer}
+        if not self.calibrates and calibrator_optimizer is None:
+            del optimizers["calibrator"]
         self.compile_roles(optimizers, **options)
 
     def train_step(self, data):
