@@ -165,8 +165,8 @@ class Method(keras.Model):
         Raises:
             ValueError: for an optimizer or a value that does not work here.
         """
-        refusals.compile_options(type(self).__name__, self.optimizer_arguments, options)
-        refusals.optimizers(self.optimizer_arguments, optimizers)
+        refusals.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
+        refusals.check_optimizers(self.optimizer_arguments, optimizers)
         jit_compile = distribute.use_xla(jit_compile)
         checks.one_of("recompute", recompute, (True, False))
         checks.whole("steps_per_execution", options.get("steps_per_execution", 1), low=1)
@@ -225,10 +225,10 @@ class Method(keras.Model):
         """
         given = inspect.signature(keras.Model.fit).bind(self, *arguments, **options).arguments
         del given["self"]
-        refusals.fit_arguments(given)
+        refusals.check_fit_arguments(given)
         if given.get("steps_per_epoch") is None:
             given["steps_per_epoch"] = getattr(given.get("x"), "steps_per_epoch", None)
-            refusals.endless_epoch(given.get("x"), given["steps_per_epoch"])
+            refusals.check_epoch(given.get("x"), given["steps_per_epoch"])
         for callback in tf.nest.flatten(given.get("callbacks") or []):
             _set_direction(callback)
         # Keras warns of its own default where batches come from a dataset.
@@ -397,7 +397,7 @@ class Method(keras.Model):
         Raises:
             ValueError: for another ending: HDF5 has no place for several networks.
         """
-        refusals.file_of_a_method(filepath)
+        refusals.check_file(filepath)
         super().save(filepath, **options)
 
     def get_config(self) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _ends_in_a_sigmoid(network):
     return False
 
 
-def compile_options(method: str, arguments: dict[str, str], options: dict[str, Any]) -> None:
+def check_compile_options(method: str, arguments: dict[str, str], options: dict[str, Any]) -> None:
     """Refuses options of `compile` that would have no effect.
 
     Args:
@@ -146,7 +146,7 @@ def _listed(roles):
     return " and ".join(f"the {role}" for role in roles) + (" alone" if len(roles) == 1 else "")
 
 
-def optimizers(arguments: dict[str, str], optimizers: dict[str, Any]) -> None:
+def check_optimizers(arguments: dict[str, str], optimizers: dict[str, Any]) -> None:
     """Refuses a role without an optimizer, and one optimizer for two roles."""
     call = ", ".join(f"{argument}=…" for argument in arguments.values())
     for role, optimizer in optimizers.items():
@@ -188,7 +188,7 @@ def optimizer(
     return given
 
 
-def fit_arguments(arguments: dict[str, Any]) -> None:
+def check_fit_arguments(arguments: dict[str, Any]) -> None:
     """Refuses arguments of `keras.Model.fit` that have no effect on batches that are made already."""
     advice = {
         "y": "pass the batches that mpl_tf.data.training_batches makes of images and labels as x alone",
@@ -203,7 +203,7 @@ def fit_arguments(arguments: dict[str, Any]) -> None:
             raise ValueError(f"{name}= has no effect on the batches that a method is trained on: {instead}.")
 
 
-def endless_epoch(data: Any, steps_per_epoch: int | None) -> None:
+def check_epoch(data: Any, steps_per_epoch: int | None) -> None:
     """Refuses endless batches of which nobody knows how long an epoch is."""
     if steps_per_epoch is None and isinstance(data, tf.data.Dataset):
         cardinality = int(data.cardinality())
@@ -215,7 +215,7 @@ def endless_epoch(data: Any, steps_per_epoch: int | None) -> None:
             )
 
 
-def file_of_a_method(filepath: str | os.PathLike) -> None:
+def check_file(filepath: str | os.PathLike) -> None:
     """Refuses a file in which Keras cannot save several networks."""
     if not str(os.fspath(filepath)).endswith(".keras"):
         raise ValueError(
