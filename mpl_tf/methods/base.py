@@ -320,8 +320,10 @@ class Method(keras.Model):
         if self.student_average is not None:
             decay = schedules.average_decay(self.step.value, self.ema_decay)
             for average, value in zip(self.student_average.weights, self.student.weights, strict=True):
-                mixed = tf.cast(value, tf.float32) * (1.0 - decay) + tf.cast(average, tf.float32) * decay
-                average.assign(tf.cast(mixed, average.dtype))
+                # In float64 where the weights are, and never in 16 bits.
+                dtype = tf.float64 if average.dtype == "float64" else tf.float32
+                old, new, weight = (tf.cast(each, dtype) for each in (average, value, decay))
+                average.assign(tf.cast(old * weight + new * (1.0 - weight), average.dtype))
         with tf.control_dependencies([after]):
             self.step.assign_add(1)
 

@@ -237,7 +237,10 @@ def test_a_failure_to_write_is_not_taken_for_a_race(tmp_path):
         (["a", "b", "c\nd"], r"The class name 'c\\nd' is not one line of text"),
         (["a", "b", ""], "The class name '' is not one line of text"),
         (["a", "b", 3], "The class name 3 is not one line of text"),
-        ({"a": 1, "b": 2, "c": 3}, r"The class names have the indices \[1, 2, 3\], and logits are numbered from 0"),
+        (
+            {"a": 1, "b": 2, "c": 3},
+            r"The class names have the indices \[1, 2, 3\], and logits are numbered from 0",
+        ),
     ],
 )
 def test_class_names_that_do_not_fit_are_refused(tmp_path, class_names, message):
