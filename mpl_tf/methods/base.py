@@ -368,7 +368,8 @@ class Method(keras.Model):
             data: `{"image", "label"}`, and `"sample_weight"` where pictures are to weigh differently; or what Keras
                 makes of `x`, `y` and `sample_weight`.
         """
-        images, labels, weights = batch_refusals.evaluation_batch(data)
+        images, labels = batch_refusals.evaluation_batch(data)
+        weights = batch_refusals.evaluation_weights(data)
         loss, *accuracies = self.test_trackers
         for tracker, network in zip(accuracies, self.evaluated().values(), strict=True):
             logits = tf.cast(network(images, training=False), tf.float32)

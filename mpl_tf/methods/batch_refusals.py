@@ -7,18 +7,18 @@ import tensorflow as tf
 
 
 def evaluation_batch(data: Any) -> tuple:
-    """Images, labels `[B]`, and the examples' weights or None.
+    """Images and labels `[B]` of an evaluation.
 
     Args:
-        data: `{"image", "label"}`, with `"sample_weight"` where there are weights, or `(x, y)` or `(x, y, weights)`.
+        data: `{"image", "label"}` or `(x, y)`; more than these may be there.
 
     Raises:
         ValueError: where there are no labels, or they are not one whole number per image.
     """
     if isinstance(data, dict) and {"image", "label"} <= set(data):
-        images, labels, weights = data["image"], data["label"], data.get("sample_weight")
+        images, labels = data["image"], data["label"]
     elif isinstance(data, tuple | list) and len(data) >= 2 and data[1] is not None:
-        images, labels, weights = (*data, None)[:3]
+        images, labels = data[:2]
     else:
         raise ValueError(
             'Evaluation needs labeled pictures: pass a dataset of {"image": …, "label": …} or x and y, '
@@ -29,7 +29,14 @@ def evaluation_batch(data: Any) -> tuple:
         # As keras.datasets has them.
         labels = tf.squeeze(labels, axis=1)
     _class_numbers(labels)
-    return images, tf.cast(labels, tf.int32), weights
+    return images, tf.cast(labels, tf.int32)
+
+
+def evaluation_weights(data: Any) -> tf.Tensor | None:
+    """Weights `[B]` of an evaluation's examples: `"sample_weight"` or the third entry; None where there are none."""
+    if isinstance(data, dict):
+        return data.get("sample_weight")
+    return data[2] if len(data) > 2 else None
 
 
 def training_batch(
