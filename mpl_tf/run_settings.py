@@ -79,6 +79,7 @@ class RunData:
         labeled_view: the view of labeled pictures; None for the weak one.
         targets: what a label store's `targets` returns, where the unlabeled pictures come with stored labels.
         labeled_targets: whether the labeled ones do too.
+        balance: "sample" where labeled images of all classes are drawn equally often, else "none".
         augment_in_step: whether the views are made inside of the training step, on its device, and not by the input
             pipeline; the strong one then needs `static_shapes`.
     """
@@ -90,6 +91,7 @@ class RunData:
     labeled_view: Callable | None = None
     targets: object | None = None
     labeled_targets: bool = False
+    balance: str = "none"
     augment_in_step: bool = False
 
     def batches(
@@ -106,6 +108,7 @@ class RunData:
             labeled_view=self.labeled_view,
             targets=self.targets if unlabeled_ratio else None,
             labeled_targets=self.labeled_targets and bool(unlabeled_ratio),
+            balance=self.balance,
             augment=not self.augment_in_step,
             seed=seed,
             start=start,

@@ -94,6 +94,7 @@ def load_data(run_dir: str) -> training.RunData:
         weak=weak,
         strong=strong,
         labeled_view=labeled_view,
+        balance=FLAGS.balance,
         augment_in_step=in_step,
     )
 

@@ -27,7 +27,9 @@ flags.DEFINE_list("models", None, "The student's network in each round; --model 
 flags.DEFINE_string("teacher_model", None, "The first teacher's network; the student's when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of the first teacher; --steps when not given.", 1)
 flags.DEFINE_float("threshold", 0.3, "Confidence below which a label is left out.", 0.0, 1.0)
-flags.DEFINE_bool("balance", True, "Give every class the same number of pictures, repeated where too few.")
+flags.DEFINE_bool(
+    "balance_selection", True, "Give every class the same number of soft labels, repeated where too few."
+)
 flags.DEFINE_integer("per_class", None, "This number; the mean over the classes when not given.", 1)
 flags.DEFINE_enum("targets", "soft", ["soft", "hard"], "Whole distributions, or their most likely class.")
 flags.DEFINE_float("labeled_weight", 1.0, "Of the labeled loss; 0 leaves it to the fine-tuning.", 0.0)
@@ -47,7 +49,7 @@ def rounds(data: training.RunData) -> self_training.Rounds:
         rounds=FLAGS.rounds,
         teacher_steps=FLAGS.teacher_steps or FLAGS.steps,
         threshold=FLAGS.threshold,
-        balance=FLAGS.balance,
+        balance=FLAGS.balance_selection,
         per_class=FLAGS.per_class,
         teacher_noise=FLAGS.teacher_noise,
         teacher_view=views[FLAGS.teacher_view],

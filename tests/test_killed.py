@@ -1,6 +1,5 @@
 """Processes that are really killed, and started again until they are done."""
 
-import multiprocessing
 import random
 import signal
 import time
@@ -13,18 +12,15 @@ import tensorflow as tf
 from mpl_tf.preemption import EXIT_STATUS
 from mpl_tf.run_folder import RunFolder
 from tests import killed_program, test_training
+from tests.programs import forked
 
 KILLS = 20
-
-# TensorFlow is imported once, and every process is forked from there.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.killed_program"])
 
 
 def start(course, folder, moment=()):
     folder.mkdir(exist_ok=True)
     (folder / "output.txt").unlink(missing_ok=True)
-    process = FORKS.Process(target=killed_program.main, args=(course, folder, moment))
+    process = forked.FORKS.Process(target=killed_program.main, args=(course, folder, moment))
     process.start()
     return process
 
