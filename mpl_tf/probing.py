@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from mpl_tf import evaluation, models
+from mpl_tf.data.run_data import RunData
 from mpl_tf.progress import Progress
-from mpl_tf.run_settings import RunData
 
 
 @dataclasses.dataclass(frozen=True)

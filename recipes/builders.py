@@ -1,11 +1,13 @@
 """From the shared flags to what methods are made of: networks, optimizers, and their options."""
 
 import ast
+from typing import Any
 
 import keras
 from absl import flags
 
-from mpl_tf import models, schedules, training
+from mpl_tf import models, schedules
+from mpl_tf.data.run_data import RunData
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.optimizers import make_optimizer
 from mpl_tf.methods.supervised import Supervised
@@ -13,7 +15,7 @@ from mpl_tf.methods.supervised import Supervised
 FLAGS = flags.FLAGS
 
 
-def network(name: str, data: training.RunData, *, seed: int, noise: bool = True) -> keras.Model:
+def network(name: str, data: RunData, *, seed: int, noise: bool = True) -> keras.Model:
     """A new network for the run's images, with dropout and stochastic depth if `noise`.
 
     Under weights that were learned elsewhere its head starts from a linear probe of the labeled images' features.
@@ -22,25 +24,41 @@ def network(name: str, data: training.RunData, *, seed: int, noise: bool = True)
     named = {FLAGS.model, FLAGS["teacher_model"].value if "teacher_model" in FLAGS else None}
     others = named.intersection(models.pretrained_names()) - {name}
     weights = FLAGS.weights if name in models.pretrained_names() or not others else "none"
-    built = models.build(
+    built = bare_network(
         name,
-        data.source.num_classes,
-        data.source.image_shape,
+        data,
+        seed=seed,
         weights=weights,
-        features=FLAGS.features if name.endswith(".keras") else None,
         trainable=FLAGS.trainable,
         freeze_batch_norm=FLAGS.freeze_batch_norm,
-        class_names=data.source.class_names,
         dropout=FLAGS.dropout if noise else 0.0,
         stochastic_depth=FLAGS.stochastic_depth if noise else 0.0,
         synchronized=FLAGS.strategy != "default",
-        seed=seed,
     )
     if FLAGS.head == "probe" or (FLAGS.head == "auto" and models.is_pretrained(name, weights)):
         models.start_head(
             built, data.source.train, data.split.labeled, cache_dir=FLAGS.feature_cache, seed=FLAGS.seed
         )
     return built
+
+
+def bare_network(name: str, data: RunData, **options: Any) -> keras.Model:
+    """A new network for the run's images and classes, with a random head.
+
+    Args:
+        name: as for `models.build`.
+        data: images and class names.
+        **options: of `models.build`.
+    """
+    source = data.source
+    return models.build(
+        name,
+        source.num_classes,
+        source.image_shape,
+        features=FLAGS.features if name.endswith(".keras") else None,
+        class_names=source.class_names,
+        **options,
+    )
 
 
 def optimizer(peak: float, *, steps: int, wait: int = 0) -> keras.optimizers.Optimizer:
@@ -75,7 +93,7 @@ def learning_rate(peak: float, *, steps: int, wait: int = 0):
     return peak
 
 
-def supervised(data: training.RunData, *, steps: int, model: str | None = None) -> Supervised:
+def supervised(data: RunData, *, steps: int, model: str | None = None) -> Supervised:
     """The supervised method with the student's optimizer, averaging, regularization and, if not told, network."""
     method = Supervised(student=network(model or FLAGS.model, data, seed=FLAGS.seed), **regularization())
     method.compile(optimizer(FLAGS.learning_rate, steps=steps), **compile_options())

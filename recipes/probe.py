@@ -8,11 +8,10 @@ other recipes, whose new heads start from such a probe. What is saved and export
 to logits. See docs/pretrained.md.
 """
 
-import pathlib
-
 from absl import flags
 
-from mpl_tf import probing, training
+from mpl_tf import probing
+from mpl_tf.run import Run
 from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
@@ -31,32 +30,31 @@ flags.DEFINE_float(
 
 def main(_):
     """Fits, evaluates, saves, exports."""
-    folder = training.RunFolder(common.run_dir())
-    common.claim(str(folder.path))
-    common.prepare()
-    with folder.locked():
-        data = common.load_data(str(folder.path))
-        network = builders.bare_network(FLAGS.model, data, seed=FLAGS.seed, weights=FLAGS.weights)
-        probed = probing.probe(
-            network,
-            data,
-            cache_dir=FLAGS.feature_cache or pathlib.Path(folder.path) / "features",
-            regularization=FLAGS.regularization,
-            seed=FLAGS.seed,
-            verbose=common.verbose(),
-        )
-        metrics = training.finish(
-            folder,
-            data,
-            common.untrained_settings(str(folder.path)),
-            {"student": network},
-            evaluated={split: {"student": result} for split, result in probed.metrics.items()},
-            method="LinearProbe",
-            seconds=probed.seconds,
-            regularization=probed.probe.regularization,
-            cross_validated_nll={f"{c:g}": nll for c, nll in probed.probe.cross_validated_nll.items()},
-        )
-    common.show(metrics, str(folder.path))
+    with common.open_run() as run:
+        if not run.completed:
+            probe(run)
+        common.finish(run)
+
+
+def probe(run: Run) -> None:
+    """Fits the probe of the network that the flags name, which becomes the run's student."""
+    network = builders.bare_network(FLAGS.model, run.data, seed=FLAGS.seed, weights=FLAGS.weights)
+    probed = probing.probe(
+        network,
+        run.data,
+        cache_dir=FLAGS.feature_cache or run.folder.path / "features",
+        regularization=FLAGS.regularization,
+        seed=FLAGS.seed,
+        verbose=common.verbose(),
+    )
+    run.networks["student"] = network
+    run.evaluated = {split: {"student": numbers} for split, numbers in probed.metrics.items()}
+    run.seconds |= probed.seconds
+    run.facts |= {
+        "method": "LinearProbe",
+        "regularization": probed.probe.regularization,
+        "cross_validated_nll": {f"{c:g}": nll for c, nll in probed.probe.cross_validated_nll.items()},
+    }
 
 
 if __name__ == "__main__":

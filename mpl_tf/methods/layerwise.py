@@ -8,6 +8,9 @@ too, whose velocity is a sum of such changes. It needs no state: nothing is lost
 the same.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
@@ -39,15 +42,10 @@ class BackboneSteps:
         in_head = {id(variable) for variable in head.trainable_variables}
         self.variables = [v for v in network.trainable_variables if id(v) not in in_head]
 
-    def before(self) -> list[tf.Tensor]:
-        """The backbone's weights before a step, to be handed to `shorten` after it."""
-        return [tf.identity(variable.value) for variable in self.variables]
-
-    def shorten(self, before: list[tf.Tensor]) -> None:
-        """Goes back a part of the way that a step has just gone.
-
-        Args:
-            before: what `before` returned.
-        """
+    @contextlib.contextmanager
+    def shorten(self) -> Iterator[None]:
+        """Goes back a part of the way that the optimizer's step inside the block has gone."""
+        before = [tf.identity(variable.value) for variable in self.variables]
+        yield
         for variable, old in zip(self.variables, before, strict=True):
             variable.assign(old + self.factor * (variable.value - old))
