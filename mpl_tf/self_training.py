@@ -138,7 +138,8 @@ def _run(folder, strategy, build_teacher, build_student, data, settings, rounds)
 def _fit(method, data, settings, stage):
     seconds = training.fit(method, data, settings, stage)
     if stage.writes:
-        report.curves(stage.path / "history.csv", stage.path / "curves.png", title=stage.path.name)
+        curves = report.plots.curves(stage.read_history(), title=stage.path.name)
+        report.plots.save_png(curves, stage.path / "curves.png")
     stage.save_network("student", method.served)
     return seconds
 
@@ -184,14 +185,14 @@ def _select(store, data, rounds, stage):
     rows = selection.select_rows(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]
     if stage.writes:
-        report.label_store_picture(
+        figure = report.plots.label_store(
             store,
-            stage.path / "labels.png",
-            pictures=data.source.train,
+            images=data.source.train,
             class_names=data.source.class_names,
             title=f"{data.split.name}, round {store.teacher['round'] + 1}",
             **choice,
         )
+        report.plots.save_png(figure, stage.path / "labels.png")
     facts = {
         "labeled_by": store.teacher["network"],
         "pictures": len(store.index),
