@@ -310,12 +310,13 @@ def test_a_page_that_cannot_be_drawn_leaves_a_finished_run_and_a_sentence(tmp_pa
 
 
 def test_a_finished_run_has_its_page_unless_it_is_not_wanted(tmp_path):
+    run = run_data()
     for wanted in (True, False):
         folder = tmp_path / str(wanted)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             facts = {"seconds": {}, "steps": 1, "pictures": 1}
-            finishing.finish(RunFolder(folder), run_data(), networks(), draw_report=wanted, **facts)
+            finishing.finish(RunFolder(folder), run, networks(), draw_report=wanted, **facts)
         assert (folder / "report.html").exists() == wanted
 
 
