@@ -52,14 +52,15 @@ def page(
 
 def _header(run):
     metrics, split = run.metrics, run.split
-    labels = len(split["labeled"]) if "labeled" in split else None
+    numbers = split.get("counts") or {}
+    labels = numbers.get("labeled")
     facts = {"split": run.name}
     if labels is not None:
         counts = split.get("labels_per_class") or {}
         each = sorted(set(counts.values()))
         facts["labels"] = f"{labels:,}" + (f", {each[0]:,} of each class" if len(each) == 1 else "")
         for part in ("unlabeled", "validation"):
-            facts[part] = counted(len(split[part]), run.thing) if part in split else None
+            facts[part] = counted(numbers[part], run.thing) if part in numbers else None
     if "test" in metrics:
         facts["test"] = counted(next(iter(metrics["test"].values()))["count"], run.thing)
     facts["student"] = run.flags.get("model")

@@ -53,6 +53,7 @@ def whole_metrics():
 def leave_files(folder, run):
     """Everything that a run leaves for its page."""
     split = {part: getattr(run.split, part).tolist() for part in ("labeled", "unlabeled", "validation")}
+    split = {"counts": {part: len(indices) for part, indices in split.items()}}
     split |= {"name": run.split.name, "labels_per_class": run.split.labels_per_class}
     (folder / "split.json").write_text(json.dumps(split))
     written = RunFolder(folder)
@@ -286,11 +287,10 @@ def test_a_finished_run_has_its_page_unless_it_is_not_wanted(tmp_path):
         settings = training.RunSettings(
             run_dir=str(folder), steps=1, epoch_steps=1, batch_size=1, report=wanted
         )
+        drawn = run_data()
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            finishing.finish(
-                RunFolder(folder), run_data(), settings, networks(), seconds={}, steps=1, pictures=1
-            )
+            finishing.finish(RunFolder(folder), drawn, settings, networks(), seconds={}, steps=1, pictures=1)
         assert (folder / "report.html").exists() == wanted
 
 
