@@ -4,6 +4,8 @@ Everything a batch holds is a function of (seed, step). A run that resumes at st
 and the augmentations that an uninterrupted one would, without a checkpoint of the input pipeline.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -58,7 +60,8 @@ def training_batches(
         share: `(index, count)`: which of `count` equal parts of every batch, for processes that train together.
 
     Returns:
-        A dataset of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
+        A dataset, whose `steps_per_epoch` says after how many batches every picture of the larger stream has been
+        drawn, of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
         [μB, …], "strong": float32 [μB, …], "index": int64 [μB]}}` with pictures in 0…255. With `targets`, the
         unlabeled entry has `"probabilities"` float32 [μB, K] too, and with `labeled_targets` the labeled one
         float32 [B, K].
@@ -121,7 +124,10 @@ def training_batches(
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     batches = steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    batches = batches.prefetch(tf.data.AUTOTUNE)
+    streams = [labeled] if unlabeled is None else [labeled, unlabeled]
+    batches.steps_per_epoch = max(math.ceil(stream.count / stream.size) for stream in streams)
+    return batches
 
 
 def numbered_batches(batch_size: int, *, start: int = 0, share: tuple = (0, 1)) -> tf.data.Dataset:
