@@ -57,6 +57,7 @@ def whole_metrics():
 def leave_files(folder, run):
     """Everything that a run leaves for its page."""
     split = {part: getattr(run.split, part).tolist() for part in ("labeled", "unlabeled", "validation")}
+    split = {"counts": {part: len(indices) for part, indices in split.items()}}
     split |= {"name": run.split.name, "labels_per_class": run.split.labels_per_class}
     (folder / "split.json").write_text(json.dumps(split))
     written = RunFolder(folder)

@@ -54,7 +54,7 @@ def page(
 
 
 def _labels(run):
-    return len(run.split["labeled"]) if "labeled" in run.split else None
+    return run.split.get("counts", {}).get("labeled")
 
 
 def _facts(run):
@@ -65,9 +65,9 @@ def _facts(run):
         note = (f"{each[0]:,}" if each[0] == each[-1] else f"{each[0]:,} to {each[-1]:,}") if each else ""
         facts.append(Fact("Labels", f"{labels:,}", note and f"{note} of each class"))
     facts += [
-        Fact(part.capitalize(), f"{len(split[part]):,}", f"{run.noun}s")
+        Fact(part.capitalize(), f"{split['counts'][part]:,}", f"{run.noun}s")
         for part in ("unlabeled", "validation")
-        if part in split
+        if part in split.get("counts", {})
     ]
     if "test" in metrics:
         facts.append(Fact("Test", f"{next(iter(metrics['test'].values()))['count']:,}", f"{run.noun}s"))
