@@ -8,7 +8,7 @@ import numpy as np
 
 from mpl_tf import evaluation, models
 from mpl_tf.data.run_data import RunData
-from mpl_tf.progress import Progress
+from mpl_tf.utils.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)

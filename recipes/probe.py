@@ -11,8 +11,8 @@ to logits. See docs/pretrained.md.
 from absl import flags
 
 from mpl_tf import probing
-from mpl_tf.run import Run
-from recipes import builders, common, shared_flags, start
+from mpl_tf.training.run import Run
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -30,10 +30,10 @@ flags.DEFINE_float(
 
 def main(_):
     """Fits, evaluates, saves, exports."""
-    with common.open_run() as run:
+    with program.open_run() as run:
         if not run.completed:
             probe(run)
-        common.finish(run)
+        program.finish(run)
 
 
 def probe(run: Run) -> None:
@@ -45,7 +45,7 @@ def probe(run: Run) -> None:
         cache_dir=FLAGS.feature_cache or run.folder.path / "features",
         regularization=FLAGS.regularization,
         seed=FLAGS.seed,
-        verbose=common.verbose(),
+        verbose=program.verbose(),
     )
     run.networks["student"] = network
     run.evaluated = {split: {"student": numbers} for split, numbers in probed.metrics.items()}

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from mpl_tf.models import ends
+from mpl_tf.models import heads
 
 
 class BackboneSteps:
@@ -33,7 +33,7 @@ class BackboneSteps:
         self.variables = []
         if self.factor == 1.0:
             return
-        head = ends.find_head(network)
+        head = heads.find_head(network)
         if head is None:
             raise ValueError(
                 f"backbone_learning_rate_factor={factor} needs a network that ends in a dense layer, the head, and "

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from mpl_tf.models.ends import logits_output
-from mpl_tf.models.rebuilding import Edit, LayerConfig, named_by_position, rebuild
+from mpl_tf.models.heads import logits_output
+from mpl_tf.models.surgery import Edit, LayerConfig, named_by_position, clone_with_edits
 
 # What keras.applications fixes for the last block of EfficientNet; its rates grow linearly towards it.
 _DROP_RATE_IN_KERAS = 0.2
@@ -154,7 +154,7 @@ def application(
         return config | {"name": "features"} if layer is last else config
 
     inputs = keras.Input(tuple(image_shape), dtype="float32", name="image")
-    network = rebuild(
+    network = clone_with_edits(
         headed,
         _stochastic_depth(headed, stochastic_depth),
         named_by_position(except_for=("dropout",)),

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from mpl_tf.models import loading
+from mpl_tf.models import saving
 from mpl_tf.models.backbones import three_channels
-from mpl_tf.models.ends import find_features, logits_output
-from mpl_tf.models.rebuilding import Edit, LayerConfig, as_functional, edited_copy, leaf_layers, rebuild
+from mpl_tf.models.heads import find_features, logits_output
+from mpl_tf.models.surgery import Edit, LayerConfig, as_functional, edited_copy, leaf_layers, clone_with_edits
 
 HUB_PREFIX = "hub:"
 
@@ -47,7 +47,7 @@ def from_file(
         FileNotFoundError: when there is no such file.
         ValueError: when it is no network of images, does not take this shape, or has no such layer.
     """
-    network = loading.load(path)
+    network = saving.load(path)
     return with_new_head(network, num_classes, image_shape, features=features, dropout=dropout, edits=edits)
 
 
@@ -91,7 +91,7 @@ def with_new_head(
 
     inputs = keras.Input(tuple(image_shape), dtype="float32", name="image")
     front = three_channels(inputs) if network.input_shape[-1] == 3 else inputs
-    body = rebuild(body, make_room, *edits, inputs=inputs, front=front, keep_weights=lambda layer: True)
+    body = clone_with_edits(body, make_room, *edits, inputs=inputs, front=front, keep_weights=lambda layer: True)
     x = body.output
     if not is_named:
         x = (layers.GlobalAveragePooling2D if len(x.shape) == 4 else layers.Identity)(name="features")(x)

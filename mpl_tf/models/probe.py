@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from mpl_tf import files
-from mpl_tf.models.digest import weights_digest
-from mpl_tf.models.ends import find_features, set_head
-from mpl_tf.models.rebuilding import as_functional
+from mpl_tf.utils import files
+from mpl_tf.models.fingerprints import weights_fingerprint
+from mpl_tf.models.heads import find_features, set_head
+from mpl_tf.models.surgery import as_functional
 
 # Inverse strengths of the penalty that are tried, from strong to weak.
 REGULARIZATIONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -258,7 +258,7 @@ def _folder(cache_dir, model, images):
         )
         for layer in model.layers
     ]
-    parts = layers, weights_digest(model), images.fingerprint(), tuple(images.image_shape)
+    parts = layers, weights_fingerprint(model), images.fingerprint(), tuple(images.image_shape)
     return pathlib.Path(cache_dir) / hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

@@ -10,13 +10,13 @@ import keras
 
 from mpl_tf.models import backbones, pretrained, small, validation
 from mpl_tf.models.class_names import set_class_names
-from mpl_tf.models.rebuilding import Edit, rebuild, seed_from, synchronize_batch_norm
+from mpl_tf.models.surgery import Edit, clone_with_edits, seed_from, synchronize_batch_norm
 from mpl_tf.models.wide_resnet import wide_resnet
 
 
 class _Network(NamedTuple):
     builder: Callable[..., keras.Model]
-    takes_points: bool = False
+    accepts_points: bool = False
     smallest_side: int | None = None  # of an image, in pixels; None where images are not taken
     residual: bool = False  # whether branches can be dropped
     pretrained: bool = False  # whether there are weights of it, which its builder loads
@@ -28,7 +28,7 @@ def _wide_resnet(depth: int, width: int) -> _Network:
 
 def _perceptron(width: int, depth: int) -> _Network:
     builder = partial(small.multilayer_perceptron, width=width, depth=depth)
-    return _Network(builder, takes_points=True, smallest_side=1)
+    return _Network(builder, accepts_points=True, smallest_side=1)
 
 
 def _application(name: str) -> _Network:
@@ -47,7 +47,7 @@ _NETWORKS = {
     "lenet-5": _Network(small.lenet5, smallest_side=28),
     "lenet-5-half": _Network(partial(small.lenet5, filters=(3, 8, 60), units=42), smallest_side=28),
     "mlp": _perceptron(128, 2),
-    "moons_mlp": _Network(small.moons_mlp, takes_points=True),
+    "moons_mlp": _Network(small.moons_mlp, accepts_points=True),
     "wrn-10-1": _wide_resnet(10, 1),
     "wrn-28-2": _wide_resnet(28, 2),
 } | {name: _application(name) for name in backbones.APPLICATIONS}
@@ -175,7 +175,7 @@ def build(
             )
         common |= {"stochastic_depth": stochastic_depth} if found.residual else {}
         network = found.builder(int(num_classes), shape, name=name, **common)
-        network = rebuild(network, *edits) if edits else network
+        network = clone_with_edits(network, *edits) if edits else network
     freeze = is_pretrained(name, weights) if freeze_batch_norm is None else freeze_batch_norm
     pretrained.set_trainable(network, trainable, freeze_batch_norm=freeze)
     if class_names is not None:
@@ -203,7 +203,7 @@ def _checked_shape(name, network, image_shape):
     validation.check_shape(
         name,
         image_shape,
-        takes_points=network.takes_points,
+        accepts_points=network.accepts_points,
         smallest_side=network.smallest_side,
         rgb=network.pretrained,
     )

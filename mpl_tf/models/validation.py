@@ -27,14 +27,14 @@ def check_rate(setting: str, rate: float) -> None:
 
 
 def check_shape(
-    name: str, image_shape: Sequence[int], *, takes_points: bool, smallest_side: int | None, rgb: bool = False
+    name: str, image_shape: Sequence[int], *, accepts_points: bool, smallest_side: int | None, rgb: bool = False
 ) -> None:
     """Checks that a network takes examples of a shape.
 
     Args:
         name: of the network.
         image_shape: `(height, width, channels)`, or `(features,)` for points.
-        takes_points: whether the network does.
+        accepts_points: whether the network does.
         smallest_side: of an image, in pixels; None where the network takes no images.
         rgb: whether it takes color images, and gray ones as such, only.
 
@@ -47,7 +47,7 @@ def check_shape(
             f"image_shape must be (height, width, channels), such as (32, 32, 3), or (features,) for points, "
             f"all whole numbers above 0, got {shape}."
         )
-    if len(shape) == 1 and not takes_points:
+    if len(shape) == 1 and not accepts_points:
         raise ValueError(
             f"{name} takes images, got points with image_shape={shape}; give (height, width, channels) or "
             f"choose mlp or moons_mlp."

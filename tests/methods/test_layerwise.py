@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from mpl_tf.methods.optimizers import make_optimizer, optimizer_names
 from mpl_tf.methods.supervised import Supervised
-from tests import tiny
+from tests.support import tiny
 
 FACTOR = 0.2
 OPTIMIZERS = {

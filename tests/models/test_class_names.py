@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mpl_tf import models
-from tests import tiny
+from tests.support import tiny
 
 NAMES = ("cat", "dög", "eel")
 

@@ -9,7 +9,7 @@ import pytest
 from mpl_tf import models
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
-from tests import tiny
+from tests.support import tiny
 
 LITE0 = pathlib.Path(__file__).parents[2].parent / "shared/data/weights/efficientnet-lite0-imagenet.keras"
 needs_real_weights = pytest.mark.skipif(
@@ -213,7 +213,7 @@ def test_supervised_training_leaves_frozen_batch_norm_alone(ema_decay):
     method.compile(keras.optimizers.SGD(0.1))
     method.fit(tiny.dataset(), verbose=0)
     assert_same(norm_weights(method.student), before)
-    assert_same(norm_weights(method.served), before)
+    assert_same(norm_weights(method.inference_model), before)
 
 
 def test_the_three_passes_of_meta_pseudo_labels_leave_frozen_batch_norm_alone():
@@ -224,7 +224,7 @@ def test_the_three_passes_of_meta_pseudo_labels_leave_frozen_batch_norm_alone():
     method.fit(tiny.dataset(), verbose=0)
     assert_same(norm_weights(teacher), before[0])
     assert_same(norm_weights(student), before[1])
-    assert_same(norm_weights(method.served), before[1])
+    assert_same(norm_weights(method.inference_model), before[1])
 
 
 # --- a real network -------------------------------------------------------------------------------------

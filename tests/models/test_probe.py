@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mpl_tf import data, models
 from mpl_tf.models import probe
-from tests import tiny
+from tests.support import tiny
 
 
 def clusters(count=60, classes=3, width=5, seed=0):
