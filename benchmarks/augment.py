@@ -56,8 +56,8 @@ def compare(size: int, batch: int, contenders: dict[str, Callable[[float], float
 def tensorflow_contender(kind: str, size: int, batch: int) -> Callable[[float], float]:
     import tensorflow as tf
 
-    from mpl_tf.data.augment import make_views
-    from mpl_tf.data.randaugment import make_policy
+    from mpl_tf.data.augmentation.randaugment import make_policy
+    from mpl_tf.data.augmentation.views import make_views
 
     images = tf.constant(random_pictures(batch, size))
     if kind == "views":

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import data, labeling, models
+from mpl_tf import data, models
+from mpl_tf.inference import labeling
 
 NUM_CLASSES = 10
 # The first shard compiles and the last one has no successor to prepare: those between them are timed.

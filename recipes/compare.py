@@ -22,10 +22,11 @@ import sys
 
 from absl import app, flags
 
-from mpl_tf import files, report
+from mpl_tf import report
 from mpl_tf.report.comparison import final_accuracies
-from mpl_tf.run_folder import RunFolder
-from recipes import start
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils import files
+from recipes.common import start
 
 FLAGS = flags.FLAGS
 

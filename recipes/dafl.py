@@ -11,7 +11,7 @@ from absl import flags
 from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
-from recipes import builders, common, shared_flags, start
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -91,9 +91,9 @@ def student_optimizer() -> keras.optimizers.Optimizer:
 
 def main(_):
     """Trains, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: build(run.data), common.stage())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        program.finish(run)
 
 
 if __name__ == "__main__":

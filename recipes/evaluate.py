@@ -16,10 +16,10 @@ import numpy as np
 from absl import app, flags
 
 from mpl_tf import data, evaluation, models
-from mpl_tf.evaluation import corruptions, perturbations
-from mpl_tf.progress import Progress
-from mpl_tf.run_folder import RunFolder, write_metrics
-from recipes import common, evaluation_tables, finished, shared_flags, start
+from mpl_tf.evaluation.robustness import corruptions, perturbations
+from mpl_tf.runs.folder import RunFolder, write_metrics
+from mpl_tf.utils.progress import Progress
+from recipes.common import completed_run, evaluation_tables, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -45,14 +45,14 @@ def main(_):
     if (FLAGS.run_dir is None) == (FLAGS.network is None):
         raise app.UsageError("Give either --run_dir=runs/<name> or --network=<file>.keras.")
     epsilons = parse_epsilons(FLAGS.fgsm)
-    common.prepare()
+    program.prepare()
     if FLAGS.run_dir:
-        finished.adopt_flags(RunFolder(FLAGS.run_dir))
-        loaded = common.load_data(FLAGS.run_dir)
+        completed_run.adopt_flags(RunFolder(FLAGS.run_dir))
+        loaded = program.load_data(FLAGS.run_dir)
         source, split = loaded.source, loaded.split
     else:
-        source = common.load_source()
-        split = data.draw_split(source, **common.split_options())
+        source = program.load_source()
+        split = data.draw_split(source, **program.split_options())
     if (FLAGS.robustness or epsilons) and len(source.image_shape) != 3:
         raise ValueError(
             f"{source.name!r} has points: leave out --robustness and --fgsm, which are for pictures."
@@ -102,12 +102,12 @@ def load_networks() -> dict[str, keras.Model]:
         files = {pathlib.Path(FLAGS.network).stem: FLAGS.network, **files}
         return {role: models.load(file) for role, file in files.items()}
     folder = RunFolder(FLAGS.run_dir)
-    roles = list(FLAGS.roles or finished.classifiers(folder))
+    roles = list(FLAGS.roles or completed_run.classifiers(folder))
     if given and not files and FLAGS.baseline not in roles:
         roles.append(FLAGS.baseline)
     # The file first: it is the one whose name may be wrong.
     baseline = {role: models.load(file) for role, file in files.items()}
-    return finished.networks(folder, roles) | baseline
+    return completed_run.networks(folder, roles) | baseline
 
 
 def is_file(baseline: str) -> bool:
@@ -162,7 +162,7 @@ def measure(networks, source, split, pictures, indices) -> dict[str, dict]:
 
 def progress(total: int, title: str) -> Progress:
     """What tells how far an evaluation is, as --progress says."""
-    return Progress(total, title, verbose=common.verbose())
+    return Progress(total, title, verbose=program.verbose())
 
 
 def calibration(outcomes: evaluation.Outcomes) -> dict:

@@ -12,11 +12,12 @@ import keras
 import numpy as np
 from absl import flags
 
-from mpl_tf import checks, data, export, report
+from mpl_tf import data, export, report
 from mpl_tf.data.run_data import RunData
-from mpl_tf.progress import Progress
-from mpl_tf.run_folder import RunFolder
-from recipes import common, finished, shared_flags, start
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_choice
+from recipes.common import completed_run, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -38,13 +39,13 @@ flags.mark_flags_as_required(["run_dir", "export_dir"])
 def main(_):
     """Exports, compares, prints the table."""
     for kind in FLAGS.litert:
-        checks.one_of("litert", kind, export.litert.KINDS)
-    common.prepare()
+        check_choice("litert", kind, export.litert.KINDS)
+    program.prepare()
     folder = RunFolder(FLAGS.run_dir)
-    finished.adopt_flags(folder)
-    run = common.load_data(FLAGS.run_dir)
-    role = FLAGS.role or export.default_role(finished.classifiers(folder))
-    network = finished.networks(folder, [role])[role]
+    completed_run.adopt_flags(folder)
+    run = program.load_data(FLAGS.run_dir)
+    role = FLAGS.role or export.default_role(completed_run.classifiers(folder))
+    network = completed_run.networks(folder, [role])[role]
     metrics = folder.read_metrics()
     described = {
         "name": pathlib.Path(FLAGS.export_dir).name,
@@ -70,7 +71,7 @@ def write_litert(network: keras.Model, folder: pathlib.Path, run: RunData) -> li
     drawn = np.sort(np.random.default_rng(0).permutation(run.split.labeled)[: FLAGS.representative])
     images, labels = pictures(run.source.train, run.split.validation)
     total = len(images) * (1 + len(FLAGS.litert))
-    with Progress(total, "LiteRT models, measured", verbose=common.verbose()) as progress:
+    with Progress(total, "LiteRT models, measured", verbose=program.verbose()) as progress:
         return export.litert.write_variants(
             network,
             folder,

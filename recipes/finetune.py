@@ -14,8 +14,8 @@ from absl import flags
 from mpl_tf import data as data_module
 from mpl_tf import models
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.run import finetuning
-from recipes import builders, common, shared_flags, start
+from mpl_tf.training.run import finetuning
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -52,11 +52,11 @@ def build(image_shape: tuple) -> Supervised:
 
 def main(_):
     """Trains, evaluates, exports."""
-    with common.open_run() as run:
+    with program.open_run() as run:
         if FLAGS.augment == "none":
             run.data = dataclasses.replace(run.data, weak=data_module.Identity())
-        run.train("method", lambda: build(run.data.source.image_shape), common.stage())
-        common.finish(run)
+        run.train("method", lambda: build(run.data.source.image_shape), program.stage())
+        program.finish(run)
 
 
 if __name__ == "__main__":

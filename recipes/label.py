@@ -12,10 +12,13 @@ import keras
 import numpy as np
 from absl import flags
 
-from mpl_tf import checks, data, distribute, labeling, models, report
+from mpl_tf import data, models, report
 from mpl_tf.data import LabelStore
-from mpl_tf.models import rebuilding
-from recipes import builders, common, shared_flags, start
+from mpl_tf.distribute import replicas
+from mpl_tf.inference import labeling
+from mpl_tf.models import surgery
+from mpl_tf.utils.validation import check_range
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -54,10 +57,10 @@ SHOWN_THRESHOLDS = (0.0, 0.5, 0.8, 0.95)
 
 def main(_):
     """Labels what is missing, then shows what the store holds."""
-    checks.within("worker", FLAGS.worker, low=0, high=FLAGS.workers - 1)
-    common.prepare()
-    source = common.load_source()
-    weak, strong = common.views(source)
+    check_range("worker", FLAGS.worker, low=0, high=FLAGS.workers - 1)
+    program.prepare()
+    source = program.load_source()
+    weak, strong = program.views(source)
     view = {"none": None, "weak": weak, "strong": data.Chain(weak, strong)}[FLAGS.view]
     store = LabelStore.create(
         FLAGS.store,
@@ -68,7 +71,7 @@ def main(_):
         shard_size=FLAGS.shard_size,
         dtype=FLAGS.dtype,
     )
-    with distribute.make_strategy(FLAGS.strategy).scope():
+    with replicas.make_strategy(FLAGS.strategy).scope():
         labeling.label(
             load_network(),
             source.train,
@@ -80,7 +83,7 @@ def main(_):
             view=view,
             seed=FLAGS.seed,
             jit_compile=builders.jit_compile(),
-            verbose=common.verbose(),
+            verbose=program.verbose(),
         )
     missing = store.missing()
     if missing:
@@ -107,9 +110,9 @@ def pictures_to_label(source: data.Source) -> np.ndarray:
     if FLAGS.part == "all":
         return np.arange(len(source.train))
     if FLAGS.split_file is None:
-        split = data.draw_split(source, **common.split_options())
+        split = data.draw_split(source, **program.split_options())
     elif pathlib.Path(FLAGS.split_file).is_file():
-        split = data.load_or_draw_split(FLAGS.split_file, source, **common.split_options())
+        split = data.load_or_draw_split(FLAGS.split_file, source, **program.split_options())
     else:
         raise FileNotFoundError(f"--split_file={FLAGS.split_file!r} is not there: give a run's split.json.")
     return split.unlabeled if FLAGS.part == "unlabeled" else np.union1d(split.labeled, split.unlabeled)
@@ -131,7 +134,7 @@ def teacher(view) -> dict:
 def load_network() -> keras.Model:
     """The network that labels, in the precision that is asked for."""
     network = models.load(FLAGS.network)
-    return network if FLAGS.precision is None else rebuilding.in_precision(network, FLAGS.precision)
+    return network if FLAGS.precision is None else surgery.in_precision(network, FLAGS.precision)
 
 
 def show(source: data.Source, store: LabelStore) -> None:

@@ -8,10 +8,11 @@ import dataclasses
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import report, self_training
+from mpl_tf import report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
-from recipes import builders, common, shared_flags, start
+from mpl_tf.training import self_training
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -132,18 +133,18 @@ def show_rounds(metrics: dict) -> None:
 def main(_):
     """Trains all rounds, fine-tunes, evaluates, exports."""
     models()
-    with common.open_run() as run:
+    with program.open_run() as run:
         plain, run.data = run.data, noised(run.data)
         self_training.train_rounds(
             run,
             lambda: build_teacher(run.data),
             lambda number, teacher: build_student(number, teacher, run.data),
-            common.stage(),
+            program.stage(),
             rounds(plain),
             jit_compile=builders.jit_compile(),
         )
-        run.finetune(**common.finetuning())
-        metrics = common.finish(run)
+        run.finetune(**program.finetuning())
+        metrics = program.finish(run)
     if run.folder.writes:
         show_rounds(metrics)
 

@@ -11,9 +11,10 @@ import collections
 import numpy as np
 from absl import app, flags
 
-from mpl_tf import prediction, report
-from mpl_tf.export.exported import ExportedClassifier
-from recipes import common, shared_flags, start
+from mpl_tf import report
+from mpl_tf.export.exported_classifier import ExportedClassifier
+from mpl_tf.inference import prediction
+from recipes.common import program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +36,7 @@ def main(arguments):
     """Classifies what is missing, then shows what the file holds."""
     if len(arguments) != 2:
         raise app.UsageError("Give one folder of pictures, as in --model=saved_models/digits photos/.")
-    common.prepare()
+    program.prepare()
     classifier = ExportedClassifier(FLAGS.model)
     table = prediction.predict_folder(
         classifier,
@@ -43,7 +44,7 @@ def main(arguments):
         FLAGS.output,
         top_k=FLAGS.top_k,
         batch_size=FLAGS.batch_size,
-        verbose=common.verbose(),
+        verbose=program.verbose(),
     )
     show(table, classifier)
 

@@ -8,11 +8,12 @@ python -m recipes.pseudo_labels --preset=arazo_cifar10_4k
 import keras
 from absl import flags
 
-from mpl_tf import checks, models
+from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.pseudo_labels import PseudoLabels
-from mpl_tf.run import Run
-from recipes import builders, common, shared_flags, start
+from mpl_tf.training.run import Run
+from mpl_tf.utils.validation import check_labeled_fraction
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -77,7 +78,7 @@ def train_teacher(run: Run) -> None:
     run.train(
         "teacher",
         lambda: builders.supervised(run.data, steps=steps),
-        common.stage(steps=steps, unlabeled_ratio=0),
+        program.stage(steps=steps, unlabeled_ratio=0),
     )
 
 
@@ -98,13 +99,13 @@ def check_teacher() -> None:
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     check_teacher()
-    checks.labeled_share(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_share)
-    with common.open_run() as run:
+    check_labeled_fraction(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_share)
+    with program.open_run() as run:
         if FLAGS.pseudo_labels == "fixed":
             train_teacher(run)
-        run.train("method", lambda: build(run.data, run.networks.get("teacher")), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+        run.train("method", lambda: build(run.data, run.networks.get("teacher")), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

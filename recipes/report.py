@@ -10,8 +10,8 @@ hand (--nopictures), is drawn from the files in its folder alone.
 from absl import app, flags
 
 from mpl_tf import report
-from mpl_tf.run_folder import RunFolder
-from recipes import common, finished, shared_flags, start
+from mpl_tf.runs.folder import RunFolder
+from recipes.common import completed_run, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -25,13 +25,13 @@ def main(_):
     """Draws the page and says where it is."""
     if FLAGS.run_dir is None:
         raise app.UsageError("Give the folder of a run: --run_dir=runs/<name>.")
-    common.prepare()
+    program.prepare()
     folder = RunFolder(FLAGS.run_dir)
     data, networks = None, {}
     if FLAGS.pictures and folder.read_metrics() is not None:
-        finished.adopt_flags(folder)
-        data = common.load_data(FLAGS.run_dir)
-        networks = finished.networks(folder)
+        completed_run.adopt_flags(folder)
+        data = program.load_data(FLAGS.run_dir)
+        networks = completed_run.networks(folder)
     print(report.page(FLAGS.run_dir, data, networks))
 
 

@@ -7,7 +7,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import keras
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-NOTEBOOK = pathlib.Path(__file__).parents[1] / "notebooks" / "own_pictures.ipynb"
+NOTEBOOK = pathlib.Path(__file__).parents[1] / "notebooks" / "own_images.ipynb"
 # What stands in the notebook → what makes it short. Most of what is left is the start of six processes.
 SHORTER = {
     "--undefok=unlabeled_ratio": "--undefok=unlabeled_ratio,confirmation_images\n--confirmation_images=0",

@@ -1,6 +1,6 @@
 """From raw pictures to the one batch dict that every method reads: sources, splits, views, batches."""
 
-from mpl_tf.data.augment import (
+from mpl_tf.data.augmentation.views import (
     CROPS,
     Chain,
     GaussianNoise,
@@ -12,8 +12,8 @@ from mpl_tf.data.augment import (
     make_views,
 )
 from mpl_tf.data.batch_views import BatchViews
-from mpl_tf.data.label_store import LabelStore
-from mpl_tf.data.pictures import ArrayPictures, FilePictures, Pictures
+from mpl_tf.data.images.images import ArrayPictures, FilePictures, Pictures
+from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
 from mpl_tf.data.pipeline import (
     BALANCES,
     evaluation_batches,
@@ -22,8 +22,8 @@ from mpl_tf.data.pipeline import (
     training_batches,
 )
 from mpl_tf.data.run_data import RunData
-from mpl_tf.data.selection import SelectionReport, select, select_rows, selection_report
-from mpl_tf.data.sources import Source, from_arrays, from_folders, load
+from mpl_tf.data.soft_labels.selection import SelectionReport, select, select_rows, selection_report
+from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.data.split_file import load_or_draw_split
 from mpl_tf.data.splits import Split, draw_split
 

@@ -9,9 +9,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks
 from mpl_tf.data.batch_views import LABELED_STREAM, UNLABELED_STREAM, BatchViews
 from mpl_tf.data.lookup import Lookup
+from mpl_tf.utils.validation import check_choice
 
 BALANCES = ("none", "sample")
 
@@ -79,7 +79,7 @@ def training_batches(
             "labeled_targets=True needs soft labels: pass targets=, what LabelStore.targets returns."
         )
     _check_labels(source, split)
-    checks.one_of("balance", balance, BALANCES)
+    check_choice("balance", balance, BALANCES)
     placed = (batch_size, seed, LABELED_STREAM, share)
     if balance == "sample":
         labeled = _BalancedStream(split.labeled, source.train.labels, *placed)

@@ -8,10 +8,10 @@ import zipfile
 
 import numpy as np
 
-from mpl_tf.data.pictures import digest
-from mpl_tf.data.source import Source
+from mpl_tf.data.images.images import digest
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.splits import Split, class_counts, draw_split, unlabeled_indices
-from mpl_tf.files import replacing
+from mpl_tf.utils.files import replacing
 
 # Up to so many labeled and validation indices stand in the JSON file itself.
 LISTED_INDICES = 1_000_000

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from mpl_tf.data.source import Source
+from mpl_tf.data.images.source import Source
 
 # A validation split that leaves an accuracy more uncertain than this (95 %) comes with a warning.
 _WIDE_INTERVAL = 0.1

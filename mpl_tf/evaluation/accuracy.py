@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from mpl_tf import distribute
+from mpl_tf.data.batches import check_evaluation_batch
+from mpl_tf.distribute import replicas
 from mpl_tf.evaluation import calibration
-from mpl_tf.methods import batch_refusals
-from mpl_tf.progress import no_progress
+from mpl_tf.utils.progress import no_progress
 
 TOP = 5
 
@@ -168,9 +168,9 @@ def _passes(network, batches, classes, advance) -> Iterator[tuple[np.ndarray, np
     """Logits, float32 `[B, K]`, and labels, int64 `[B]`, of each batch."""
     empty = True
     for batch in batches:
-        images, labels = batch_refusals.evaluation_batch(batch)
+        images, labels = check_evaluation_batch(batch)
         # The network keeps the function that this compiles, for the next dataset.
-        logits = distribute.predict(network, images).astype(np.float32)
+        logits = replicas.predict(network, images).astype(np.float32)
         if classes is not None:
             logits = logits[:, classes]
         labels = np.asarray(labels, np.int64)

@@ -8,7 +8,7 @@ import keras
 
 from mpl_tf.data.splits import Split
 from mpl_tf.export import signatures, warmup
-from mpl_tf.report.tables import table
+from mpl_tf.utils.markdown import table
 
 _ROLES = {
     "finetuned": "the student as it is served (the moving average of its weights, where the method keeps one), then "

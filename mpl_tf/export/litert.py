@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks
-from mpl_tf.export import refusals
+from mpl_tf.export import validation
 from mpl_tf.export.interpreter import Interpreter, Model
-from mpl_tf.progress import no_progress
+from mpl_tf.utils.progress import no_progress
+from mpl_tf.utils.validation import check_choice, check_range
 
 KINDS = ("float32", "float16", "int8", "int8_full")
 # Of one picture, for the latency: enough for a median, and little beside the conversion.
@@ -89,11 +89,11 @@ def write_variants(
     Raises:
         ValueError: for an unknown kind, no pictures, or a variant whose accuracy falls by more than allowed.
     """
-    network = refusals.single_network(network)
-    refusals.network(network)
+    network = validation.single_network(network)
+    validation.network(network)
     for kind in kinds:
-        checks.one_of("kind", kind, KINDS)
-    checks.within("max_accuracy_drop", max_accuracy_drop, low=0.0, high=1.0)
+        check_choice("kind", kind, KINDS)
+    check_range("max_accuracy_drop", max_accuracy_drop, low=0.0, high=1.0)
     for what, pictures in (("representative", representative), ("validation", images)):
         if not len(pictures):
             raise ValueError(

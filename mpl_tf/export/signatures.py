@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from mpl_tf.data import decoding
+from mpl_tf.data.images import decoding
 
 # The first endpoint of an ExportArchive is also the signature that servers fall back to.
 PIXELS, DEFAULT = "serve", tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY

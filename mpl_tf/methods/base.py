@@ -14,10 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, schedules
-from mpl_tf.methods import batch_refusals, constraints, loss_scaling, refusals
+from mpl_tf import schedules
+from mpl_tf.data.batches import check_evaluation_batch, evaluation_weights
+from mpl_tf.distribute import replicas
+from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
-from mpl_tf.methods.training_pass import TrainingPass
+from mpl_tf.methods.engine import loss_scaling
+from mpl_tf.methods.engine.microbatching import TrainingPass
+from mpl_tf.utils.validation import check_choice, check_integer
 
 
 class Method(keras.Model):
@@ -66,7 +70,7 @@ class Method(keras.Model):
         name: str | None,
     ):
         super().__init__(name=name)
-        refusals.networks(networks, auxiliary)
+        validation.networks(networks, auxiliary)
         self.classifiers = tuple(networks)
         networks = {**networks, **(auxiliary or {})}
         self.roles = tuple(networks)
@@ -156,7 +160,7 @@ class Method(keras.Model):
 
         Args:
             optimizers: role → a Keras optimizer, or its name.
-            jit_compile: True, False or `"auto"`, see `distribute.use_xla`.
+            jit_compile: True, False or `"auto"`, see `replicas.use_xla`.
             micro_batches: in how many parts the training passes are made, of which one's activations are in memory
                 at a time; a number for every classifier that learns, or role → number.
             recompute: whether their backward passes compute activations again instead of keeping them.
@@ -165,29 +169,29 @@ class Method(keras.Model):
         Raises:
             ValueError: for an optimizer or a value that does not work here.
         """
-        refusals.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
-        refusals.check_optimizers(self.optimizer_arguments, optimizers)
-        jit_compile = distribute.use_xla(jit_compile)
-        checks.one_of("recompute", recompute, (True, False))
-        checks.whole("steps_per_execution", options.get("steps_per_execution", 1), low=1)
+        validation.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
+        validation.check_optimizers(self.optimizer_arguments, optimizers)
+        jit_compile = replicas.use_xla(jit_compile)
+        check_choice("recompute", recompute, (True, False))
+        check_integer("steps_per_execution", options.get("steps_per_execution", 1), low=1)
         for role, optimizer in optimizers.items():
-            optimizer = refusals.optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
+            optimizer = validation.optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
             if self.scales_losses:
                 optimizer = loss_scaling.scaling(optimizer)
             variables = getattr(self, role).trainable_variables
-            refusals.frozen(role, variables)
+            validation.frozen(role, variables)
             inner = loss_scaling.inner(optimizer)
             if inner.weight_decay and not inner.built:
                 inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
             optimizer.build(variables)
             setattr(self, f"{role}_optimizer", optimizer)
         learners = [role for role in optimizers if role in self.classifiers]
-        self.micro_batches, self.recompute = refusals.micro_batches(micro_batches, learners), recompute
+        self.micro_batches, self.recompute = validation.micro_batches(micro_batches, learners), recompute
         for role, count in self.micro_batches.items():
             training_pass = TrainingPass(getattr(self, role), micro_batches=count, recompute=recompute)
             setattr(self, f"{role}_pass", training_pass)
         # What Keras compiles is the step on all replicas together, which is more than XLA can.
-        self.compiles_replicas = jit_compile and distribute.replica_count() > 1
+        self.compiles_replicas = jit_compile and replicas.replica_count() > 1
         jit_compile = jit_compile and not self.compiles_replicas
         super().compile(
             optimizer=self.student_optimizer, jit_compile=jit_compile, auto_scale_loss=False, **options
@@ -201,7 +205,7 @@ class Method(keras.Model):
             super().make_train_function(force)
         elif self.train_function is None or force:
             steps, jit_compile = self.steps_per_execution, self.compiles_replicas
-            self.train_function = distribute.train_function(
+            self.train_function = replicas.train_function(
                 self.train_step, strategy, steps=steps, jit_compile=jit_compile
             )
 
@@ -225,10 +229,10 @@ class Method(keras.Model):
         """
         given = inspect.signature(keras.Model.fit).bind(self, *arguments, **options).arguments
         del given["self"]
-        refusals.check_fit_arguments(given)
+        validation.check_fit_arguments(given)
         if given.get("steps_per_epoch") is None:
             given["steps_per_epoch"] = getattr(given.get("x"), "steps_per_epoch", None)
-            refusals.check_epoch(given.get("x"), given["steps_per_epoch"])
+            validation.check_epoch(given.get("x"), given["steps_per_epoch"])
         for callback in tf.nest.flatten(given.get("callbacks") or []):
             _set_direction(callback)
         # Keras warns of its own default where batches come from a dataset.
@@ -272,7 +276,7 @@ class Method(keras.Model):
             list(losses.values()), variables, output_gradients=seeds if self.scales_losses else None
         )
         gradients = {role: loss_scaling.unscaled(gradients[role], scales[role]) for role in losses}
-        return distribute.replica_mean(gradients)
+        return replicas.replica_mean(gradients)
 
     def descend(
         self, role: str, gradients: list[tf.Tensor], *, weight_decay: float | None = None
@@ -299,7 +303,7 @@ class Method(keras.Model):
         if self.gradient_clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.gradient_clip_norm, use_norm=norm)
         # Keras optimizers sum over replicas; the gradients are already the global mean on each of them.
-        count = distribute.replica_count()
+        count = replicas.replica_count()
         if count > 1:
             gradients = [gradient / count for gradient in gradients]
         made = loss_scaling.apply(getattr(self, f"{role}_optimizer"), gradients, variables)
@@ -316,7 +320,7 @@ class Method(keras.Model):
                 when the dataset turns out to have ended, and that step is not to be counted.
         """
         for role in self.roles:
-            distribute.average_moving_statistics(getattr(self, role).non_trainable_weights)
+            replicas.average_moving_statistics(getattr(self, role).non_trainable_weights)
         if self.student_average is not None:
             decay = schedules.average_decay(self.step.value, self.ema_decay)
             for average, value in zip(self.student_average.weights, self.student.weights, strict=True):
@@ -335,8 +339,8 @@ class Method(keras.Model):
         """
         for tracker in self.train_trackers:
             tracker.update_state(values.pop(tracker.name))
-        refusals.all_tracked(values)
-        return distribute.as_logs([*self.train_trackers, *self.skip_trackers])
+        validation.all_tracked(values)
+        return replicas.as_logs([*self.train_trackers, *self.skip_trackers])
 
     # --- labels of unlabeled pictures ------------------------------------------------------------------
 
@@ -368,8 +372,8 @@ class Method(keras.Model):
             data: `{"image", "label"}`, and `"sample_weight"` where pictures are to weigh differently; or what Keras
                 makes of `x`, `y` and `sample_weight`.
         """
-        images, labels = batch_refusals.evaluation_batch(data)
-        weights = batch_refusals.evaluation_weights(data)
+        images, labels = check_evaluation_batch(data)
+        weights = evaluation_weights(data)
         loss, *accuracies = self.test_trackers
         for tracker, network in zip(accuracies, self.evaluated().values(), strict=True):
             logits = tf.cast(network(images, training=False), tf.float32)
@@ -377,7 +381,7 @@ class Method(keras.Model):
             if tracker.name == "accuracy":
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
                 loss.update_state(losses, sample_weight=weights)
-        return distribute.as_logs(self.test_trackers)
+        return replicas.as_logs(self.test_trackers)
 
     # --- saving and exporting --------------------------------------------------------------------------
 
@@ -400,7 +404,7 @@ class Method(keras.Model):
         Raises:
             ValueError: for another ending: HDF5 has no place for several networks.
         """
-        refusals.check_file(filepath)
+        validation.check_file(filepath)
         super().save(filepath, **options)
 
     def get_config(self) -> dict[str, Any]:

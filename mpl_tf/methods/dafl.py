@@ -24,10 +24,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, losses
-from mpl_tf.methods import batch_refusals, refusals, sampling
+from mpl_tf import losses
+from mpl_tf.data.batches import check_index_batch
+from mpl_tf.distribute import replicas
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
+from mpl_tf.methods.engine import sampling
+from mpl_tf.utils.validation import check_choice
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -115,10 +119,10 @@ class DataFreeLearning(Method):
         self.temperature = temperature
         self.generator_weight_decay = generator_weight_decay
         self.seed = seed
-        refusals.generator(generator, student)
-        refusals.norm_of_predictions(one_hot)
+        validation.generator(generator, student)
+        validation.norm_of_predictions(one_hot)
         self.check_parameters()
-        checks.one_of("activation_layer", activation_layer, [layer.name for layer in teacher.layers])
+        check_choice("activation_layer", activation_layer, [layer.name for layer in teacher.layers])
         # Kept as a function: Keras would save a model a second time, with the teacher's weights.
         outputs = [teacher.get_layer(activation_layer).output, *teacher.outputs]
         self._features_and_logits = keras.Model(teacher.inputs, outputs).__call__
@@ -149,7 +153,7 @@ class DataFreeLearning(Method):
 
     def train_step(self, data):
         """One step of both networks on as many pictures as `data["generated"]["index"]` numbers."""
-        batch_refusals.numbered_batch(data)
+        check_index_batch(data)
         index = data["generated"]["index"]
         rows, columns = index.shape[0] or tf.shape(index)[0], self.generator.input_shape[-1]
         noise = sampling.normal(rows, columns, seed=self.seed, step=self.step.value)
@@ -168,7 +172,7 @@ class DataFreeLearning(Method):
 
             # L_ie. The mean over all replicas is taken inside the tape, which differentiates it.
             mean_prediction = tf.reduce_mean(tf.nn.softmax(teacher_logits), axis=0)
-            mean_prediction = distribute.replica_mean(mean_prediction)
+            mean_prediction = replicas.replica_mean(mean_prediction)
             entropy = batch_entropy = -tf.reduce_sum(tf.math.xlogy(mean_prediction, mean_prediction))
             if self.entropy_over == "example":
                 entropy = tf.reduce_mean(losses.entropy(teacher_logits))

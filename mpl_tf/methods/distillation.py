@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods import batch_refusals
+from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Boolean, Number
 
@@ -85,7 +85,7 @@ class Distillation(Method):
     def train_step(self, data):
         """One step on `data["unlabeled"]` and, where they have a weight, the labels of `data["labeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True)
+        check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, strong)]

@@ -20,11 +20,12 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses, schedules
-from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import batch_refusals, refusals
+from mpl_tf.data.batches import check_training_batch
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
-from mpl_tf.methods.student_feedback import student_step
+from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.feedback.student import student_step
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -107,7 +108,7 @@ class MetaPseudoLabels(Method):
         self.uda_ramp_steps = uda_ramp_steps
         self.seed = seed
         self.check_parameters()
-        refusals.scalar_feedback(self.feedback, self.student_labels)
+        validation.scalar_feedback(self.feedback, self.student_labels)
         self.feedback_baseline = self.add_state("feedback_baseline")
 
     def compile(
@@ -132,7 +133,7 @@ class MetaPseudoLabels(Method):
     def train_step(self, data):
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True)
+        check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]

@@ -4,7 +4,7 @@
 
 ỹ_j are the distributions that the teacher, without noise, gave the unlabeled pictures before the round (step 2);
 they come with the batch, from a label store. The noise is in what is handed in: RandAugment in the views, dropout
-and stochastic depth in the student. The rounds around this step are `mpl_tf.self_training`.
+and stochastic depth in the student. The rounds around this step are `mpl_tf.training.self_training`.
 
 | paper | here |
 |---|---|
@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods import batch_refusals
+from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Number
 
@@ -81,7 +81,7 @@ class NoisyStudent(Method):
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are the teacher's."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))
+        check_training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         unlabeled, probabilities = data["unlabeled"]["strong"], data["unlabeled"]["probabilities"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, unlabeled)]

@@ -20,10 +20,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, losses, mixup, schedules, workers
-from mpl_tf.methods import batch_refusals, refusals
+from mpl_tf import losses, schedules
+from mpl_tf.data.augmentation import mixup
+from mpl_tf.data.batches import check_training_batch
+from mpl_tf.distribute import replicas, workers
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method, probabilities
 from mpl_tf.methods.constraints import Boolean, Choice, Integer, Number
+from mpl_tf.utils.validation import check_integer
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -37,7 +41,7 @@ class PseudoLabels(Method):
     Args:
         student: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
         labels: `"online"`, `"fixed"` (call `relabel` with a teacher before training) or `"stored"` (refreshed by
-            `end_epoch`; with plain `fit`, pass the callback `mpl_tf.callbacks.EndEpoch`).
+            `end_epoch`; with plain `fit`, pass the callback `mpl_tf.training.callbacks.EndEpoch`).
         num_pictures: how many training pictures the source has, labeled or not, where labels are kept: they are
             looked up by `data["unlabeled"]["index"]`.
         hard: whether the label is the most likely class or the whole distribution.
@@ -129,8 +133,8 @@ class PseudoLabels(Method):
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.check_parameters()
-        checks.whole("num_pictures", num_pictures, low=0 if labels == "online" else 1)
-        checks.whole("ramp_end", ramp_end, low=ramp_start)
+        check_integer("num_pictures", num_pictures, low=0 if labels == "online" else 1)
+        check_integer("ramp_end", ramp_end, low=ramp_start)
         self.keeps_labels = labels != "online"
         if self.keeps_labels:
             self.kept_labels = self.add_state("kept_labels", shape=(num_pictures, student.output_shape[-1]))
@@ -138,7 +142,7 @@ class PseudoLabels(Method):
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True, index=self.keeps_labels)
+        check_training_batch(data, self.student, unlabeled=True, index=self.keeps_labels)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, unlabeled = data["unlabeled"]["weak"], data["unlabeled"][self.view]
         num_labeled, num_unlabeled = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, unlabeled)]
@@ -177,7 +181,7 @@ class PseudoLabels(Method):
             unlabeled_loss = tf.reduce_sum(unlabeled_losses) / tf.cast(num_unlabeled, tf.float32)
 
             # R_A, of the mean prediction over the global batch, and R_H.
-            mean_prediction = distribute.replica_mean(tf.reduce_mean(tf.nn.softmax(logits), axis=0))
+            mean_prediction = replicas.replica_mean(tf.reduce_mean(tf.nn.softmax(logits), axis=0))
             prior_divergence = losses.prior_divergence(mean_prediction)
             entropy = tf.reduce_mean(losses.entropy(logits))
 
@@ -226,7 +230,7 @@ class PseudoLabels(Method):
         Raises:
             ValueError: when labels are not kept, or the network has another number of classes.
         """
-        refusals.relabeling(network, self.student, labels=self.labels)
+        validation.relabeling(network, self.student, labels=self.labels)
         self._keep_labels(tf.function(lambda images: probabilities(network, images)), batches)
 
     def end_epoch(self, unlabeled):
@@ -255,5 +259,5 @@ class PseudoLabels(Method):
     def fit(self, *arguments, **options):
         """As `keras.Model.fit`; refuses to train on fixed labels that nobody has given yet."""
         if self.labels == "fixed":
-            refusals.missing_labels(self.kept_labels)
+            validation.missing_labels(self.kept_labels)
         return super().fit(*arguments, **options)

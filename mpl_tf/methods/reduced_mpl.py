@@ -22,11 +22,12 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import batch_refusals, refusals
+from mpl_tf.data.batches import check_training_batch
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
-from mpl_tf.methods.student_feedback import student_step
+from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.feedback.student import student_step
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
 SMALLEST_PROBABILITY = 1e-7
@@ -103,8 +104,8 @@ class ReducedMetaPseudoLabels(Method):
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.check_parameters()
-        refusals.scalar_feedback(feedback, self.student_labels)
-        refusals.calibrator(calibrator, student)
+        validation.scalar_feedback(feedback, self.student_labels)
+        validation.calibrator(calibrator, student)
         self.feedback_baseline = self.add_state("feedback_baseline")
 
     @property
@@ -138,7 +139,7 @@ class ReducedMetaPseudoLabels(Method):
         """One iteration on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are stored."""
         data = self.views(data)
         domains = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)
-        batch_refusals.training_batch(data, self.student, unlabeled=True, probabilities=domains)
+        check_training_batch(data, self.student, unlabeled=True, probabilities=domains)
         metrics = {}
 
         with tf.GradientTape() as calibrator_tape:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods import batch_refusals
+from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Number
 
@@ -56,7 +56,7 @@ class Supervised(Method):
     def train_step(self, data):
         """One step on `data["labeled"]`; anything else in the batch is ignored."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=False)
+        check_training_batch(data, self.student, unlabeled=False)
         images, labels = data["labeled"]["image"], data["labeled"]["label"]
 
         # L = CE(y_l, S(x_l; θ_S))

@@ -17,10 +17,12 @@ sharpened with a temperature, unlabeled pictures on which the unsharpened one is
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, losses, schedules
-from mpl_tf.methods import batch_refusals
+from mpl_tf import losses, schedules
+from mpl_tf.data.batches import check_training_batch
+from mpl_tf.distribute import replicas
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
+from mpl_tf.utils.validation import check_integer
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -92,12 +94,12 @@ class UDA(Method):
         self.annealing_steps = annealing_steps
         self.label_smoothing = label_smoothing
         self.check_parameters()
-        checks.whole("annealing_steps", annealing_steps, low=0 if annealing == "none" else 1)
+        check_integer("annealing_steps", annealing_steps, low=0 if annealing == "none" else 1)
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True)
+        check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]
@@ -114,7 +116,7 @@ class UDA(Method):
                 labels, logits_on_labeled, label_smoothing=self.label_smoothing
             )
             # The released code divides by the number that is kept, over all replicas.
-            kept_share = distribute.replica_mean(tf.reduce_mean(kept))
+            kept_share = replicas.replica_mean(tf.reduce_mean(kept))
             labeled_loss = tf.math.divide_no_nan(tf.reduce_mean(kept * labeled_losses), kept_share)
 
             # KL(S(x_u; θ̃) ‖ S(x̂_u)), masked where S(x_u) is not confident; the mean divides by all pictures.

@@ -13,8 +13,8 @@ from mpl_tf.models import backbones, small
 from mpl_tf.models.calibrator import calibrator
 from mpl_tf.models.finetuned import to_finetune
 from mpl_tf.models.generator import generator, pixel_noise
-from mpl_tf.models.loading import load
-from mpl_tf.models.rebuilding import Edit, rebuild, seed_from, synchronize_batch_norm
+from mpl_tf.models.saving import load
+from mpl_tf.models.surgery import Edit, rebuild, seed_from, synchronize_batch_norm
 from mpl_tf.models.wide_resnet import wide_resnet
 
 __all__ = ["build", "calibrator", "generator", "load", "names", "pixel_noise", "to_finetune"]

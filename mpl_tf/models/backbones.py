@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from mpl_tf.models.ends import logits_output, pixel_input
-from mpl_tf.models.rebuilding import LayerConfig, rebuild
+from mpl_tf.models.heads import logits_output, pixel_input
+from mpl_tf.models.surgery import LayerConfig, rebuild
 
 # What keras.applications fixes for the last block; its rates grow linearly towards it.
 _DROP_RATE_IN_KERAS = 0.2

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from mpl_tf import checks
+from mpl_tf.utils.validation import check_range
 
 
 def to_finetune(
@@ -27,7 +27,7 @@ def to_finetune(
     Raises:
         ValueError: for a share out of range, or a network whose weights depend on the resolution.
     """
-    checks.within("frozen_share", frozen_share, low=0.0, high=0.99)
+    check_range("frozen_share", frozen_share, low=0.0, high=0.99)
     if image_shape is None or tuple(image_shape) == tuple(network.input_shape[1:]):
         copy = keras.models.clone_model(network)
     else:

@@ -21,8 +21,8 @@ from numbers import Integral
 import keras
 from keras import layers
 
-from mpl_tf import checks
-from mpl_tf.models.rebuilding import Edit, rebuild, seed_from, synchronize_batch_norm
+from mpl_tf.models.surgery import Edit, rebuild, seed_from, synchronize_batch_norm
+from mpl_tf.utils.validation import check_range
 
 
 def generator(
@@ -55,8 +55,8 @@ def generator(
     Raises:
         ValueError: if a side is not divisible by 4, or a number is out of range.
     """
-    checks.within("latent_dim", latent_dim, low=1)
-    checks.within("width", width, low=2)
+    check_range("latent_dim", latent_dim, low=1)
+    check_range("width", width, low=2)
     height, breadth, channels = _picture(image_shape)
     if height % 4 or breadth % 4:
         raise ValueError(
@@ -116,8 +116,8 @@ def _normalization(epsilon: float, **options) -> keras.Layer:
 
 
 def _pixels(standardized: keras.KerasTensor, mean: float, deviation: float) -> keras.KerasTensor:
-    checks.within("pixel_mean", mean, low=0.0, high=255.0)
-    checks.within("pixel_deviation", deviation, low=1e-3)
+    check_range("pixel_mean", mean, low=0.0, high=255.0)
+    check_range("pixel_deviation", deviation, low=1e-3)
     x = layers.Rescaling(deviation, offset=mean, dtype="float32", name="pixels")(standardized)
     return layers.ReLU(max_value=255.0, dtype="float32", name="cut")(x)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from mpl_tf.models.ends import logits_output, pixel_input
+from mpl_tf.models.heads import logits_output, pixel_input
 
 
 def convnet(

@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Mapping
 
-from mpl_tf.report.tables import table
 from mpl_tf.runs.roles import final_role, role_name
+from mpl_tf.utils.markdown import table
 
 # In the table they come in this order; the last one that a run has is the one that counts.
 NETWORKS = ("teacher", "student", "finetuned")

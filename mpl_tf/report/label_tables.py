@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mpl_tf.data.selection import SelectionReport
+from mpl_tf.data.soft_labels.selection import SelectionReport
 
 # Marked in the table itself, since a reader may take it for something that the labeling knew.
 RIGHT = "right % (for information; true labels play no part)"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.data import augment, batch_views, pipeline
+from mpl_tf.data import batch_views, pipeline
+from mpl_tf.data.augmentation import views
 
 
 class Numbers:
@@ -137,7 +138,7 @@ def test_labeled_pictures_may_have_a_view_of_their_own():
     def shifted(pictures, *, seed, position):
         return view(pictures, seed=seed, position=position) + 100.0
 
-    plain, own = batches(2), batches(2, labeled_view=augment.Chain(view, shifted))
+    plain, own = batches(2), batches(2, labeled_view=views.Chain(view, shifted))
     for one, other in zip(plain, own, strict=True):
         assert np.array_equal(other["labeled"]["image"], one["labeled"]["image"] + 100.0)
         assert np.array_equal(other["unlabeled"]["weak"], one["unlabeled"]["weak"])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mpl_tf.data import split_file
-from mpl_tf.data.pictures import ArrayPictures
-from mpl_tf.data.source import Source
+from mpl_tf.data.images.images import ArrayPictures
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.split_file import load_or_draw_split
 from mpl_tf.data.splits import draw_split
 

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import sampling
+from mpl_tf.methods.engine import sampling
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 TEACHER_RATE, STUDENT_RATE = 0.7, 0.9
 LABELS = np.array([0, 1, 2, 0, 1, 2])

@@ -9,7 +9,7 @@ import pytest
 
 import mpl_tf
 from mpl_tf.methods.base import Method
-from tests import tiny
+from tests.support import tiny
 
 METHODS = [kind for kind in vars(mpl_tf).values() if isinstance(kind, type) and issubclass(kind, Method)]
 NETWORKS = {

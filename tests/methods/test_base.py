@@ -9,7 +9,7 @@ from mpl_tf.methods import base
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(*, learning_rate=0.5, network=None, **settings):

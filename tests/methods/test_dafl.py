@@ -4,9 +4,9 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import models
-from mpl_tf.methods import sampling
 from mpl_tf.methods.dafl import DataFreeLearning
-from tests import oracles, tiny
+from mpl_tf.methods.engine import sampling
+from tests.support import oracles, tiny
 
 RATE = 0.5
 ONE_STEP = {"generated": {"index": tf.range(6, dtype=tf.int64)}}

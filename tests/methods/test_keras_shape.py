@@ -12,7 +12,7 @@ from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def supervised():

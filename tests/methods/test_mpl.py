@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.methods import sampling
-from tests import oracles, tiny
+from mpl_tf.methods.engine import sampling
 from tests.methods.replays import (
     STUDENT_RATE,
     TEACHER_RATE,
@@ -17,6 +16,7 @@ from tests.methods.replays import (
     relative_error,
     teacher_changes,
 )
+from tests.support import oracles, tiny
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.feedback_settings import FeedbackSettings
-from tests import oracles, tiny
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from tests.methods.replays import (
     LABELS,
     STUDENT_RATE,
@@ -21,6 +20,7 @@ from tests.methods.replays import (
     relative_error,
     teacher_changes,
 )
+from tests.support import oracles, tiny
 
 
 @pytest.fixture(scope="module")

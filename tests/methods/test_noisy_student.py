@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.noisy_student import NoisyStudent
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(**settings):

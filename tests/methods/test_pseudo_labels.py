@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf import mixup
+from mpl_tf.data.augmentation import mixup
 from mpl_tf.methods.pseudo_labels import PseudoLabels
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 # All weights on from the first step, where a test does not say otherwise.
 AT_ONCE = {"ramp_start": 0, "ramp_end": 0}

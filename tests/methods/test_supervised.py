@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.supervised import Supervised
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(*, learning_rate=0.5, **settings):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mpl_tf import schedules
 from mpl_tf.methods.uda import UDA
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(**settings):

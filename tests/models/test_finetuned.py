@@ -4,7 +4,7 @@ import pytest
 
 from mpl_tf import models
 from mpl_tf.methods.supervised import Supervised
-from tests import tiny
+from tests.support import tiny
 
 
 def wide(size=8):

@@ -9,14 +9,15 @@ import keras
 import numpy as np
 import pytest
 
-from mpl_tf import data, finishing, report
+from mpl_tf import data, report
 from mpl_tf.report.html import samples
 from mpl_tf.report.html.images import inline_image
 from mpl_tf.report.html.svg import inline_svg
 from mpl_tf.report.plots import style
-from mpl_tf.run_folder import RunFolder
-from tests import tiny
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training import finalize
 from tests.report import browser
+from tests.support import tiny
 
 NASTY = ("cat & <b>dog</b>", 'the "quoted"', "<script>alert(1)</script>")
 
@@ -298,11 +299,11 @@ def test_a_page_that_cannot_be_drawn_leaves_a_finished_run_and_a_sentence(tmp_pa
     def fails(*arguments):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(finishing.report, "page", fails)
+    monkeypatch.setattr(finalize.report, "page", fails)
     with pytest.warns(
         UserWarning, match=r"The run is complete, but .*RuntimeError: no ink.*recipes\.report --run_dir="
     ):
-        metrics = finishing.finish(RunFolder(tmp_path), run_data(), {"student": networks()["student"]})
+        metrics = finalize.finish(RunFolder(tmp_path), run_data(), {"student": networks()["student"]})
     assert RunFolder(tmp_path).read_metrics() == metrics
     assert RunFolder(tmp_path).read_confusions()["validation/student"].sum() == 60
     assert isinstance(
@@ -317,7 +318,7 @@ def test_a_finished_run_has_its_page_unless_it_is_not_wanted(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             facts = {"seconds": {}, "steps": 1, "pictures": 1}
-            finishing.finish(RunFolder(folder), run, networks(), draw_report=wanted, **facts)
+            finalize.finish(RunFolder(folder), run, networks(), draw_report=wanted, **facts)
         assert (folder / "report.html").exists() == wanted
 
 

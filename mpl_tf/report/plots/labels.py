@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from mpl_tf.data import selection
+from mpl_tf.data.soft_labels import selection
 from mpl_tf.report.plots import style
 from mpl_tf.report.plots.images import draw_strip, strip_height
 from mpl_tf.report.plots.style import new_figure, shortened, styled
