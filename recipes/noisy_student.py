@@ -37,11 +37,11 @@ flags.DEFINE_enum("targets", "soft", ["soft", "hard"], "Whole distributions, or 
 flags.DEFINE_float("labeled_weight", 1.0, "Of the labeled loss; 0 leaves it to the fine-tuning.", 0.0)
 flags.DEFINE_float("unlabeled_weight", None, "Of the unlabeled loss; μ when not given.", 0.0)
 flags.DEFINE_enum("initialize", "scratch", ["scratch", "teacher"], "Where a student's weights start.")
-flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled pictures.")
+flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled images.")
 flags.DEFINE_bool("model_noise", True, "Dropout and stochastic depth in the students.")
 flags.DEFINE_bool("teacher_noise", False, "Dropout and stochastic depth while the teacher labels.")
 flags.DEFINE_enum("teacher_view", "none", ["none", "weak", "strong"], "Augmentation while it labels.")
-flags.DEFINE_integer("label_batch_size", 256, "Pictures per step of the labeling.", lower_bound=1)
+flags.DEFINE_integer("label_batch_size", 256, "Images per step of the labeling.", lower_bound=1)
 
 
 def rounds(data: RunData) -> self_training.Rounds:
@@ -121,9 +121,9 @@ def show_rounds(metrics: dict) -> None:
     """Prints which labels each round learned from."""
     rows = []
     for facts in metrics["rounds"]:
-        wrong = facts["wrong_share"]
-        row = {"round": facts["round"], "labeled by": facts["labeled_by"], "pictures": facts["pictures"]}
-        row |= {"confident": facts["confident"], "learned from": facts["different_pictures"]}
+        wrong = facts["wrong_fraction"]
+        row = {"round": facts["round"], "labeled by": facts["labeled_by"], "images": facts["images"]}
+        row |= {"confident": facts["confident"], "learned from": facts["different_images"]}
         row |= {"with repetitions": facts["drawn_from"]}
         row["wrong labels %"] = None if wrong is None else f"{100 * wrong:.2f}"
         rows.append(row)

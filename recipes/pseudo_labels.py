@@ -28,18 +28,18 @@ flags.DEFINE_enum(
     "The current model's at every step, a teacher's, or the student's, refreshed at every epoch.",
 )  # fmt: skip
 flags.DEFINE_bool("hard", True, "The most likely class, or the whole distribution.")
-flags.DEFINE_float(
-    "threshold", 0.95, "Confidence below which a picture is masked; Lee has none: 0.", 0.0, 1.0
-)
-flags.DEFINE_float("labeled_weight", 1.0, "Factor on the loss of the labeled pictures.", 0.0)
-flags.DEFINE_float("unlabeled_weight", 3.0, "α_f, what the factor on the unlabeled pictures' rises to.", 0.0)
+flags.DEFINE_float("threshold", 0.95, "Confidence below which an image is masked; Lee has none: 0.", 0.0, 1.0)
+flags.DEFINE_float("labeled_weight", 1.0, "Factor on the loss of the labeled images.", 0.0)
+flags.DEFINE_float("unlabeled_weight", 3.0, "α_f, what the factor on the unlabeled images' rises to.", 0.0)
 flags.DEFINE_integer("ramp_start", 100, "T1, the step until which that factor is 0.", lower_bound=0)
 flags.DEFINE_integer("ramp_end", 600, "T2, the step at which it is α_f.", lower_bound=0)
 flags.DEFINE_enum("view", "weak", ["weak", "strong"], "The view that the student learns from.")
 flags.DEFINE_float("mixup", 0.0, "α of mixup's Beta distribution; 0 mixes nothing.", 0.0)
 flags.DEFINE_float("prior_weight", 0.0, "Factor on the divergence of the mean prediction from uniform.", 0.0)
 flags.DEFINE_float("entropy_weight", 0.0, "Factor on the entropy of the predictions.", 0.0)
-flags.DEFINE_float("min_labeled_share", 0.0, "Smallest labeled share of a batch; Arazo's is 0.16.", 0.0, 1.0)
+flags.DEFINE_float(
+    "min_labeled_fraction", 0.0, "Smallest labeled fraction of a batch; Arazo's is 0.16.", 0.0, 1.0
+)
 flags.DEFINE_string("teacher", None, "The fixed teacher's .keras file; trained on the labels when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of that training; as --steps when not given.", 1)
 
@@ -49,7 +49,7 @@ def build(data: RunData, teacher: keras.Model | None = None) -> PseudoLabels:
     method = PseudoLabels(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         labels=FLAGS.pseudo_labels,
-        num_pictures=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
+        num_images=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
         hard=FLAGS.hard,
         threshold=FLAGS.threshold,
         labeled_weight=FLAGS.labeled_weight,
@@ -83,7 +83,7 @@ def train_teacher(run: Run) -> None:
 
 
 def check_teacher() -> None:
-    """Refuses flags of a teacher that would not be asked."""
+    """Raises for flags of a teacher that would not be asked."""
     if FLAGS.pseudo_labels != "fixed" and (FLAGS.teacher or FLAGS.teacher_steps):
         raise ValueError(
             f"--pseudo_labels={FLAGS.pseudo_labels} has no teacher: leave --teacher and --teacher_steps out, or "
@@ -99,7 +99,7 @@ def check_teacher() -> None:
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     check_teacher()
-    check_labeled_fraction(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_share)
+    check_labeled_fraction(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_fraction)
     with program.open_run() as run:
         if FLAGS.pseudo_labels == "fixed":
             train_teacher(run)

@@ -37,7 +37,7 @@ flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for th
 
 
 def check_labels() -> None:
-    """Refuses to train with no stored labels, or with two kinds of them."""
+    """Raises when asked to train with no stored labels, or with two kinds of them."""
     if (FLAGS.teacher is None) == (FLAGS.label_store is None):
         raise ValueError(
             f"--teacher={FLAGS.teacher} and --label_store={FLAGS.label_store}: give one of them, the network that "
@@ -57,7 +57,7 @@ def with_stored_labels(data: RunData, folder: pathlib.Path) -> RunData:
 
 
 def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
-    """The teacher's labels of all labeled and unlabeled pictures, in a store."""
+    """The teacher's labels of all labeled and unlabeled images, in a store."""
     teacher = models.load(FLAGS.teacher)
     store = data_module.LabelStore.create(
         folder,

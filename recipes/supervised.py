@@ -1,4 +1,4 @@
-"""Supervised training on the labeled pictures alone.
+"""Supervised training on the labeled images alone.
 
 python -m recipes.supervised --dataset=digits --labels=20 --model=convnet --steps=1000
 """

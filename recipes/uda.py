@@ -21,9 +21,9 @@ shared_flags.define_run_flags()
 
 flags.DEFINE_float("entropy_weight", 0.0, "Factor on the entropy of predictions on the weak view.", 0.0)
 flags.DEFINE_enum(
-    "annealing", "none", ["none", *schedules.ANNEALING], "Training signal annealing's schedule."
+    "tsa_schedule", "none", ["none", *schedules.TSA_SCHEDULES], "Training signal annealing's schedule."
 )
-flags.DEFINE_integer("annealing_steps", None, "The step at which it ends; the last when not given.", 1)
+flags.DEFINE_integer("tsa_steps", None, "The step at which it ends; the last when not given.", 1)
 
 
 def build(data: RunData) -> UDA:
@@ -34,8 +34,8 @@ def build(data: RunData) -> UDA:
         temperature=FLAGS.uda_temperature,
         threshold=FLAGS.uda_threshold,
         entropy_weight=FLAGS.entropy_weight,
-        annealing=FLAGS.annealing,
-        annealing_steps=FLAGS.annealing_steps or FLAGS.steps,
+        tsa_schedule=FLAGS.tsa_schedule,
+        tsa_steps=FLAGS.tsa_steps or FLAGS.steps,
         **builders.regularization(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())

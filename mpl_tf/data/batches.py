@@ -21,7 +21,7 @@ def check_evaluation_batch(data: Any) -> tuple:
         images, labels = data[:2]
     else:
         raise ValueError(
-            'Evaluation needs labeled pictures: pass a dataset of {"image": …, "label": …} or x and y, '
+            'Evaluation needs labeled images: pass a dataset of {"image": …, "label": …} or x and y, '
             f"not {tf.nest.map_structure(lambda value: getattr(value, 'shape', value), data)}."
         )
     labels = tf.convert_to_tensor(labels)
@@ -42,44 +42,44 @@ def evaluation_weights(data: Any) -> tf.Tensor | None:
 def check_training_batch(
     data, network: keras.Model, *, unlabeled: bool, index: bool = False, probabilities: tuple = ()
 ) -> None:
-    """Refuses a batch that does not have the structure and the shapes that a `train_step` reads.
+    """Raises for a batch that does not have the structure and the shapes that a `train_step` reads.
 
     Args:
         data: what `train_step` was given.
-        network: one that the pictures are for.
-        unlabeled: whether both views of unlabeled pictures are read.
-        index: whether their places among the training pictures are read too.
-        probabilities: the domains, of `"labeled"` and `"unlabeled"`, that come with a teacher's stored labels.
+        network: one that the images are for.
+        unlabeled: whether both views of unlabeled images are read.
+        index: whether their positions among the training images are read too.
+        probabilities: the streams, of `"labeled"` and `"unlabeled"`, that come with a teacher's stored labels.
     """
     needed = {"labeled": ("image", "label")}
     if unlabeled:
         needed["unlabeled"] = ("weak", "strong", "index") if index else ("weak", "strong")
-    for domain, keys in needed.items():
-        if not isinstance(data, dict) or domain not in data or not set(keys) <= set(data[domain]):
+    for stream, keys in needed.items():
+        if not isinstance(data, dict) or stream not in data or not set(keys) <= set(data[stream]):
             raise ValueError(
-                f"The batch has no {domain!r} entry with {' and '.join(map(repr, keys))}: "
+                f"The batch has no {stream!r} entry with {' and '.join(map(repr, keys))}: "
                 "make batches with mpl_tf.data.training_batches."
             )
         for key in keys:
-            shape = tuple(data[domain][key].shape[1:])
+            shape = tuple(data[stream][key].shape[1:])
             if key == "label":
-                _class_numbers(data[domain][key])
+                _class_numbers(data[stream][key])
             elif key != "index" and shape != tuple(network.input_shape[1:]):
                 raise ValueError(
-                    f"The batch's {domain} {key} pictures have shape {shape}, but {network.name!r} takes "
-                    f"{tuple(network.input_shape[1:])}: build the networks with the pictures' shape."
+                    f"The batch's {stream} {key} images have shape {shape}, but {network.name!r} takes "
+                    f"{tuple(network.input_shape[1:])}: build the networks with the images' shape."
                 )
-        _same_rows(domain, {key: data[domain][key].shape[0] for key in keys})
-    for domain in probabilities:
-        if "probabilities" not in data[domain]:
+        _check_same_length(stream, {key: data[stream][key].shape[0] for key in keys})
+    for stream in probabilities:
+        if "probabilities" not in data[stream]:
             raise ValueError(
-                f"The batch's {domain} entry has no 'probabilities', the teacher's stored labels: pass targets= "
+                f"The batch's {stream} entry has no 'probabilities', the teacher's stored labels: pass targets= "
                 "of a label store to mpl_tf.data.training_batches."
             )
-        classes, expected = data[domain]["probabilities"].shape[-1], network.output_shape[-1]
+        classes, expected = data[stream]["probabilities"].shape[-1], network.output_shape[-1]
         if classes != expected:
             raise ValueError(
-                f"The stored labels have {classes} classes and {network.name!r} has {expected}: label the pictures "
+                f"The stored labels have {classes} classes and {network.name!r} has {expected}: label the images "
                 "with a teacher of the same classes."
             )
 
@@ -88,32 +88,32 @@ def _class_numbers(labels):
     if len(labels.shape) != 1 or not tf.as_dtype(labels.dtype).is_integer:
         raise ValueError(
             f"The batch's labels are {tf.as_dtype(labels.dtype).name} of shape {tuple(labels.shape)}: pass one whole "
-            "number per picture, its class; the argmax of one-hot labels."
+            "number per image, its class; the argmax of one-hot labels."
         )
 
 
-def _same_rows(domain, rows):
+def _check_same_length(stream, rows):
     if len({count for count in rows.values() if count is not None}) > 1:
         counts = ", ".join(f"{key} {count}" for key, count in rows.items())
         raise ValueError(
-            f"The entries of the batch's {domain!r} have different lengths ({counts}): each row of all of them "
-            "belongs to one picture."
+            f"The entries of the batch's {stream!r} have different lengths ({counts}): each row of all of them "
+            "belongs to one image."
         )
 
 
 def check_index_batch(data) -> None:
-    """Refuses a batch that does not number the pictures that are to be generated."""
+    """Raises for a batch that does not number the images that are to be generated."""
     if not isinstance(data, dict) or "index" not in data.get("generated", ()):
         raise ValueError(
-            "The batch has no 'generated' entry with 'index': make batches with mpl_tf.data.numbered_batches."
+            "The batch has no 'generated' entry with 'index': make batches with mpl_tf.data.index_batches."
         )
 
 
 def static_batch_size(images: tf.Tensor) -> int:
-    """How many pictures a batch has; refuses one whose number is not known when the step is traced."""
+    """How many images a batch has; refuses one whose number is not known when the step is traced."""
     if images.shape[0] is None:
         raise ValueError(
-            "A batch of an unknown number of pictures cannot be cut into micro-batches: batch the dataset with "
+            "A batch of an unknown number of images cannot be cut into micro-batches: batch the dataset with "
             "drop_remainder=True, or pass micro_batches=1."
         )
     return images.shape[0]

@@ -1,10 +1,10 @@
 """Several replicas and several workers."""
 
 from mpl_tf.distribute.replicas import make_strategy
-from mpl_tf.distribute.workers import WorkerLostError, dealt_batches
+from mpl_tf.distribute.workers import WorkerLostError, distribute_batches
 
 __all__ = [
     "WorkerLostError",
-    "dealt_batches",
+    "distribute_batches",
     "make_strategy",
 ]

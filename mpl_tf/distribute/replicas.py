@@ -23,7 +23,7 @@ def replica_mean(values):
 
     Args:
         values: a tensor or a list of tensors of the same shapes on every replica. A gradient or a loss that
-            each replica averaged over its own share of the batch becomes the one of the global batch.
+            each replica averaged over its own fraction of the batch becomes the one of the global batch.
 
     Returns:
         The same structure; with one replica `values` itself.
@@ -35,26 +35,26 @@ def replica_mean(values):
     return tf.distribute.get_replica_context().all_reduce("MEAN", values)
 
 
-def rows_of_this_replica(global_rows: tf.Tensor) -> tf.Tensor:
-    """The share of a global batch's rows that this replica works on.
+def local_batch_slice(global_indices: tf.Tensor) -> tf.Tensor:
+    """The fraction of a global batch's rows that this replica works on.
 
     tf.distribute deals a batch out in contiguous pieces in the order of the replicas, so numbers drawn once
     for the global batch and cut here are the same whatever the number of replicas.
 
     Args:
-        global_rows: `[replicas · n, …]`.
+        global_indices: `[replicas · n, …]`.
 
     Returns:
         `[n, …]`.
     """
     count = replica_count()
     if count == 1:
-        return global_rows
-    rows = (global_rows.shape[0] or tf.shape(global_rows)[0]) // count
+        return global_indices
+    rows = (global_indices.shape[0] or tf.shape(global_indices)[0]) // count
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    # Not global_rows[…]: on a TPU the replica's number is known when the step runs, and the size has to be before.
-    first = [replica * rows] + [0] * (global_rows.shape.rank - 1)
-    return tf.slice(global_rows, first, [rows, *global_rows.shape[1:]])
+    # Not global_indices[…]: on a TPU the replica's number is known when the step runs, and the size has to be before.
+    first = [replica * rows] + [0] * (global_indices.shape.rank - 1)
+    return tf.slice(global_indices, first, [rows, *global_indices.shape[1:]])
 
 
 def average_moving_statistics(variables: Sequence) -> None:

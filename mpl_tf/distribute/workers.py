@@ -82,7 +82,7 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
         meet()
 
 
-def put_together(strategy: tf.distribute.Strategy, rows: np.ndarray, known: np.ndarray) -> tuple:
+def merge(strategy: tf.distribute.Strategy, rows: np.ndarray, known: np.ndarray) -> tuple:
     """A table of which every process has filled in some rows, the same on all of them.
 
     Args:
@@ -111,23 +111,23 @@ def put_together(strategy: tf.distribute.Strategy, rows: np.ndarray, known: np.n
     return total(tf.constant(rows)).numpy() / np.maximum(counts, 1.0).reshape(shape), counts > 0
 
 
-def dealt_batches(strategy: tf.distribute.Strategy, make_batches: Callable):
+def distribute_batches(strategy: tf.distribute.Strategy, make_batches: Callable):
     """Training batches of which every process makes its own rows only.
 
     tf.data's own sharding would deal out whole batches, and the global batch would be another one.
 
     Args:
         strategy: that the method is trained under.
-        make_batches: takes `share=(index, count)` and returns the dataset of that part of each global batch.
+        make_batches: takes `shard=(index, count)` and returns the dataset of that part of each global batch.
 
     Returns:
         What `keras.Model.fit` takes.
     """
     if worker_count(strategy) == 1:
-        return make_batches(share=(0, 1))
+        return make_batches(shard=(0, 1))
 
     def make(context):
-        batches = make_batches(share=(context.input_pipeline_id, context.num_input_pipelines))
+        batches = make_batches(shard=(context.input_pipeline_id, context.num_input_pipelines))
         local = context.num_replicas_in_sync // context.num_input_pipelines
 
         def deal(rows):

@@ -71,7 +71,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Finds the T for which softmax(logits / T) has the smallest cross-entropy.
 
     The cross-entropy is convex in 1/T, so that it has one valley in log T too, where a bounded scalar search
-    finds it. Fit on pictures that were neither trained on nor are reported on.
+    finds it. Fit on images that were neither trained on nor are reported on.
 
     Args:
         logits: float `[N, K]`.
@@ -92,7 +92,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if (logits[rows, labels] == logits.max(axis=-1)).all():
         warnings.warn(
             f"All {len(labels)} predictions are right, so that no temperature fits best, and 1 is returned: fit on "
-            "more pictures.",
+            "more images.",
             stacklevel=2,
         )
         return 1.0

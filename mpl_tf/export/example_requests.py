@@ -14,7 +14,7 @@ def random_inputs(shape: tuple[int | None, ...], count: int) -> np.ndarray:
         count: of inputs.
 
     Returns:
-        `[count, *shape]`: uint8 pictures or float32 points.
+        `[count, *shape]`: uint8 images or float32 points.
     """
     generator = np.random.default_rng(0)
     size = (count, *(side or 32 for side in shape))
@@ -31,12 +31,12 @@ def requests(inputs: np.ndarray, offered: dict[str, signatures.Signature]) -> di
         offered: signatures by name.
 
     Returns:
-        Signature's name as servers know it → its input. Pictures are encoded as PNG, which loses nothing.
+        Signature's name as servers know it → its input. Images are encoded as PNG, which loses nothing.
     """
     prepared = {}
     for name, signature in offered.items():
         if name == signatures.BYTES:
-            prepared[name] = np.array([_png(picture) for picture in inputs], object)
+            prepared[name] = np.array([_png(image) for image in inputs], object)
         elif name == signatures.CLASSIFY:
             prepared[name] = np.array([example(row).SerializeToString() for row in inputs], object)
         else:
@@ -56,5 +56,5 @@ def example(values: np.ndarray) -> tf.train.Example:
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
-def _png(picture):
-    return tf.io.encode_png(picture).numpy()
+def _png(image):
+    return tf.io.encode_png(image).numpy()

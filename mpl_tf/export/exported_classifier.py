@@ -1,4 +1,4 @@
-"""An exported classifier of pictures, found and loaded again."""
+"""An exported classifier of images, found and loaded again."""
 
 import hashlib
 import os
@@ -7,24 +7,24 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.data.images.images import digest
+from mpl_tf.data.images.images import content_fingerprint
 from mpl_tf.export import signatures
 
 
 class ExportedClassifier:
-    """A version that `saved_model` wrote, as a function of decoded pictures. Needs no Keras.
+    """A version that `saved_model` wrote, as a function of decoded images. Needs no Keras.
 
     Args:
         path: of the version, or of the folder of the versions, of which the highest is taken.
 
     Attributes:
         path: of the version.
-        image_shape: `(H, W, C)` of the pictures that it takes.
+        image_shape: `(H, W, C)` of the images that it takes.
         top_k: how many classes it names for each.
 
     Raises:
         FileNotFoundError: where there is no SavedModel.
-        ValueError: for one that cannot be read, or that does not classify pictures of one size.
+        ValueError: for one that cannot be read, or that does not classify images of one size.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -43,14 +43,14 @@ class ExportedClassifier:
         )
         if not signatures.takes_files(tuple(shape[1:])):
             raise ValueError(
-                f"The SavedModel in {str(self.path)!r} does not classify gray or RGB pictures of one size by its "
+                f"The SavedModel in {str(self.path)!r} does not classify gray or RGB images of one size by its "
                 f"signature {signatures.UINT8!r}: give one that training with --export_dir or recipes.export wrote."
             )
         self.image_shape = tuple(shape[1:])
         self.top_k = self._signature.structured_outputs["scores"].shape[-1]
 
     def __call__(self, images: np.ndarray | tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Classifies pictures.
+        """Classifies images.
 
         Args:
             images: uint8 `[n, *image_shape]`.
@@ -68,7 +68,7 @@ class ExportedClassifier:
         for file in [self.path / "saved_model.pb", *sorted(self.path.glob("variables/*"))]:
             with file.open("rb") as stream:
                 parts += [file.name, hashlib.file_digest(stream, "sha256").hexdigest()]
-        return digest(*parts)
+        return content_fingerprint(*parts)
 
 
 def find_version(path: str | os.PathLike) -> pathlib.Path:

@@ -29,13 +29,13 @@ def listed_names(class_names: Sequence[str] | Mapping[str, int]) -> list[str]:
     return sorted(class_names, key=class_names.get)
 
 
-def network(network: keras.Model) -> None:
-    """Refuses networks without one input and logits, and any inside the scope of a strategy."""
+def check_network(network: keras.Model) -> None:
+    """Raises for networks without one input and logits, and any inside the scope of a strategy."""
     if tf.distribute.has_strategy():
         raise ValueError(
             "An export inside strategy.scope() would be read back onto every replica: call it after the scope."
         )
-    validation.networks({"network": network})
+    validation.check_networks({"network": network})
     ends = [getattr(network, end, None) for end in ("input_shape", "output_shape")]
     single = all(isinstance(shape, tuple) and len(shape) > 1 for shape in ends)
     if not single or len(ends[1]) != 2 or ends[1][-1] is None:
@@ -45,8 +45,8 @@ def network(network: keras.Model) -> None:
         )
 
 
-def class_names(class_names: list, network: keras.Model) -> None:
-    """Refuses names that are not one line of text for each of the network's outputs."""
+def check_class_names(class_names: list, network: keras.Model) -> None:
+    """Raises for names that are not one line of text for each of the network's outputs."""
     num_classes = network.output_shape[-1]
     if len(class_names) != num_classes:
         raise ValueError(
@@ -62,8 +62,8 @@ def class_names(class_names: list, network: keras.Model) -> None:
             raise ValueError(f"The class name {name!r} is there more than once: give every class its own.")
 
 
-def warm_up(warm_up: bool | None, *, available: bool) -> None:
-    """Refuses to promise warm-up requests that cannot be written."""
+def check_warm_up(warm_up: bool | None, *, available: bool) -> None:
+    """Raises when asked to promise warm-up requests that cannot be written."""
     if warm_up and not available:
         raise ValueError(
             "warm_up=True needs tensorflow-serving-api: install mpl_tf[serving], or pass None to do without it."

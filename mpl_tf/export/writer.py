@@ -27,12 +27,12 @@ def saved_model(
 ) -> pathlib.Path:
     """Writes the next version of a SavedModel, and reads it back before it counts as written.
 
-    `signatures.signatures` lists what the model answers: pixels, encoded pictures, tf.Examples. The version
+    `signatures.signatures` lists what the model answers: pixels, encoded images, tf.Examples. The version
     also holds `assets/labels.txt`, one class name per line, warm-up requests for TensorFlow Serving where
     tensorflow-serving-api is installed, and a model card, `card.md`.
 
     Args:
-        network: built `keras.Model` from pictures or points to logits `[n, K]`; or a training method, whose served
+        network: built `keras.Model` from images or points to logits `[n, K]`; or a training method, whose served
             network is written.
         directory: folder of the versions. The new one is `directory/<highest version + 1>`, the first
             `directory/1`. It appears in one step, so that a server which watches the folder never meets half a
@@ -123,9 +123,9 @@ def write_saved_model(
         RuntimeError: as for `saved_model`.
     """
     network, class_names = validation.single_network(network), validation.listed_names(class_names)
-    validation.network(network)
-    validation.class_names(class_names, network)
-    validation.warm_up(warm_up, available=warmup.available())
+    validation.check_network(network)
+    validation.check_class_names(class_names, network)
+    validation.check_warm_up(warm_up, available=warmup.available())
     check_range("top_k", top_k, low=1)
     check_range("num_checks", num_checks, low=1)
     folder = pathlib.Path(folder)
@@ -144,7 +144,7 @@ def write_saved_model(
 
 def _write(network, class_names, offered, folder):
     archive = keras.export.ExportArchive()
-    archive.track(network)
+    archive.update_metrics(network)
     for name, signature in offered.items():
         archive.add_endpoint(name, signature.function, input_signature=[signature.spec])
     archive.write_out(str(folder), verbose=False)

@@ -1,4 +1,4 @@
-"""What a finished network says about many pictures, written into a label store shard by shard."""
+"""What a finished network says about many images, written into a label store shard by shard."""
 
 import contextlib
 import math
@@ -17,7 +17,7 @@ from mpl_tf.utils.validation import check_range
 
 def label(
     network: keras.Model,
-    pictures,
+    images,
     store: LabelStore,
     *,
     batch_size: int = 256,
@@ -31,36 +31,36 @@ def label(
 ) -> int:
     """Makes the shards that a store lacks.
 
-    A batch never holds pictures of two shards, so a shard's bytes do not depend on which others were there: killed
+    A batch never holds images of two shards, so a shard's bytes do not depend on which others were there: killed
     at any moment and started again, or dealt out to several workers, the store ends up the same on the same kind of
     device. Runs on all replicas of the current strategy: call it in the `scope()` in which the network was built.
 
     Args:
-        network: `keras.Model` from pictures `[B, …]` in 0…255 to logits `[B, K]`; of a training method, the network
+        network: `keras.Model` from images `[B, …]` in 0…255 to logits `[B, K]`; of a training method, the network
             that it serves.
-        pictures: `mpl_tf.data.Pictures` that the store's index counts, `source.train`.
+        images: `mpl_tf.data.Images` that the store's index counts, `source.train`.
         store: what `LabelStore.create` returned.
-        batch_size: pictures per batch over all replicas; the last batch of a shard is filled up and cut again.
+        batch_size: images per batch over all replicas; the last batch of a shard is filled up and cut again.
         workers: processes that label into this store, perhaps on different machines.
         worker: this one's number, 0…workers-1. It makes the shards whose number leaves this remainder.
         training: whether dropout and stochastic depth are on, as in Noisy Student's ablation of a noised teacher.
-            BatchNorm keeps its learned statistics all the same, so that a picture's label does not depend on its
-            neighbors. What is drawn depends on `seed` and the picture's place in the store alone.
-        view: augments the pictures, `(pictures, seed=, position=) → float32 [B, …]`; None shows them as they are.
+            BatchNorm keeps its learned statistics all the same, so that an image's label does not depend on its
+            neighbors. What is drawn depends on `seed` and the image's place in the store alone.
+        view: augments the images, `(images, seed=, position=) → float32 [B, …]`; None shows them as they are.
         seed: of the view and of dropout.
         jit_compile: True, False or `"auto"`: on for one accelerator.
         verbose: 0 for silence, 1 for a progress bar, 2 for a line every few seconds, `"auto"` for the bar in a
             terminal and lines elsewhere. Both show how much time is left.
 
     Returns:
-        How many pictures this call labeled.
+        How many images this call labeled.
 
     Raises:
-        ValueError: for a network, pictures and a store that do not belong together, a value out of range, or
+        ValueError: for a network, images and a store that do not belong together, a value out of range, or
             outputs that are not finite.
     """
     network = getattr(network, "served", network)
-    _refuse_misfits(network, pictures, store)
+    _check_misfits(network, images, store)
     check_range("batch_size", batch_size, low=1)
     check_range("workers", workers, low=1)
     check_range("worker", worker, low=0, high=workers - 1)
@@ -69,8 +69,8 @@ def label(
     if not shards:
         return 0
     size = _batch_size(batch_size, store)
-    rows = np.concatenate([_rows_in_batches(store.rows(shard), size) for shard in shards])
-    batches = pipeline.picture_batches(pictures, store.index[rows.ravel()], size, view, seed)
+    rows = np.concatenate([_batches_of(store.rows(shard), size) for shard in shards])
+    batches = pipeline.image_batches(images, store.index[rows.ravel()], size, view, seed)
     count = sum(_count(store.rows(shard)) for shard in shards)
     noise = _noise_on(network) if training else contextlib.nullcontext(lambda place: None)
     with noise as draw_from, Progress(count, "labels", verbose=verbose) as progress:
@@ -85,13 +85,13 @@ def label(
                 part = probabilities[start : start + size]
                 part[:] = next(results)[: len(part)]
                 progress.update(len(part))
-            _refuse_divergence(network, store.index[store.rows(shard)], probabilities)
+            _check_divergence(network, store.index[store.rows(shard)], probabilities)
             store.write(shard, probabilities)
     return count
 
 
 def _compiled(network, *, training, jit_compile):
-    """Pictures `[B, …]` → probabilities float32 `[B, K]` on every replica; traced once, for batches of one size."""
+    """Images `[B, …]` → probabilities float32 `[B, K]` on every replica; traced once, for batches of one size."""
     strategy = tf.distribute.get_strategy()
 
     @tf.function(jit_compile=replicas.use_xla(jit_compile))
@@ -171,20 +171,20 @@ def _batch_size(batch_size, store):
     return replicas * math.ceil(min(batch_size, _count(store.rows(0))) / replicas)
 
 
-def _rows_in_batches(rows, size):
+def _batches_of(rows, size):
     """int64 `[batches, size]`; the last batch is filled up with the last row."""
     batches = math.ceil(_count(rows) / size)
     filled = np.arange(rows.start, rows.start + batches * size)
     return np.minimum(filled, rows.stop - 1).reshape(batches, size)
 
 
-def _refuse_misfits(network, pictures, store):
-    validation.networks({"network": network})
-    shape, takes, gives = tuple(pictures.image_shape), network.input_shape[1:], network.output_shape[-1]
+def _check_misfits(network, images, store):
+    validation.check_networks({"network": network})
+    shape, takes, gives = tuple(images.image_shape), network.input_shape[1:], network.output_shape[-1]
     fitting = [side in (None, given) for side, given in zip(takes, shape, strict=False)]
     if len(takes) != len(shape) or not all(fitting):
         raise ValueError(
-            f"The pictures have the shape {shape}, but {network.name!r} takes {takes}: load "
+            f"The images have the shape {shape}, but {network.name!r} takes {takes}: load "
             "them in the size that the network was built for."
         )
     if gives != store.num_classes:
@@ -192,17 +192,17 @@ def _refuse_misfits(network, pictures, store):
             f"{network.name!r} has {gives} outputs, but the label store {str(store.path)!r} is for "
             f"{store.num_classes} classes: make a store for this network."
         )
-    if pictures.fingerprint() != store.fingerprint:
+    if images.fingerprint() != store.fingerprint:
         raise ValueError(
-            f"The label store {str(store.path)!r} is for pictures with the fingerprint {store.fingerprint[:12]}…, "
-            f"and these have {pictures.fingerprint()[:12]}…: bring the former back, or make another store."
+            f"The label store {str(store.path)!r} is for images with the fingerprint {store.fingerprint[:12]}…, "
+            f"and these have {images.fingerprint()[:12]}…: bring the former back, or make another store."
         )
 
 
-def _refuse_divergence(network, index, probabilities):
+def _check_divergence(network, index, probabilities):
     finite = np.isfinite(probabilities).all(axis=1)
     if not finite.all():
         raise ValueError(
-            f"The outputs of {network.name!r} on picture {index[np.argmin(finite)]} are not finite: take a "
+            f"The outputs of {network.name!r} on image {index[np.argmin(finite)]} are not finite: take a "
             "checkpoint from before its training diverged."
         )

@@ -1,7 +1,7 @@
-"""Predictions on disk: a CSV file with a row for each picture, and a note of whose predictions they are.
+"""Predictions on disk: a CSV file with a row for each image, and a note of whose predictions they are.
 
     <name>.csv        path,class,confidence,…,error
-    <name>.csv.json   the model and the folder of the pictures
+    <name>.csv.json   the model and the folder of the images
 
 Rows are added as they are made, so that a process that was killed goes on behind the last whole one, and what it made
 can be read meanwhile.
@@ -26,21 +26,21 @@ _TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 class PredictionTable:
     """The rows of a CSV file of predictions.
 
-    A row has the picture's path, relative to its folder; a class and its confidence for each of the `top_k` likeliest
-    classes (`class`, `confidence`, `class_2`, `confidence_2`, …); and `error`, the reason where the picture could not
+    A row has the image's path, relative to its folder; a class and its confidence for each of the `top_k` likeliest
+    classes (`class`, `confidence`, `class_2`, `confidence_2`, …); and `error`, the reason where the image could not
     be read, in which case classes and confidences are empty.
 
     Args:
         path: of the CSV file.
         model: where the model lies, for people; it may be moved.
         sha256: of the model.
-        folder: where the pictures lie, as an absolute path.
+        folder: where the images lie, as an absolute path.
         top_k: how many classes a row names.
 
     Attributes:
         path: of the CSV file.
         columns: their names.
-        rows: path of the picture → its row, in the order of the file.
+        rows: path of the image → its row, in the order of the file.
 
     Raises:
         ValueError: for a file that holds other predictions, or that something else wrote.
@@ -72,11 +72,11 @@ class PredictionTable:
             ValueError: when another process adds rows.
             files.DiskFullError: when there is no room; the rows before it are kept.
         """
-        refusal = (
+        message = (
             f"Another process is writing predictions into {str(self.path)!r}: wait until it has ended, or choose "
             "another file."
         )
-        with files.locked(self._note, refusal):
+        with files.locked(self._note, message):
             self._read()
             with files.room_for(self.path), self.path.open("a", **_TEXT) as self._stream:
                 yield
@@ -85,7 +85,7 @@ class PredictionTable:
         """Writes rows, so that they survive the end of this process.
 
         Args:
-            rows: as many texts each as there are columns. A picture that has a row is passed over.
+            rows: as many texts each as there are columns. An image that has a row is passed over.
         """
         new = [list(row) for row in rows if row[0] not in self.rows]
         _writer(self._stream).writerows(new)
@@ -96,7 +96,7 @@ class PredictionTable:
         """Brings the rows into an order, so that the file does not tell how often its making was interrupted.
 
         Args:
-            order: paths of pictures. Rows of others come behind them.
+            order: paths of images. Rows of others come behind them.
         """
         wanted = dict.fromkeys([path for path in order if path in self.rows] + sorted(self.rows))
         if list(wanted) != list(self.rows):
@@ -127,7 +127,7 @@ class PredictionTable:
         return note if isinstance(note, dict) and "sha256" in note else None
 
     def _read(self) -> None:
-        """Reads the whole rows of pictures that could be read, and leaves the file with those alone."""
+        """Reads the whole rows of images that could be read, and leaves the file with those alone."""
         with self.path.open(**_TEXT) as stream:
             text = stream.read()
         header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [None]

@@ -11,11 +11,11 @@ import tensorflow as tf
 from mpl_tf.utils.validation import check_choice, check_integer
 
 
-def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
-    """Refuses networks that are not built, share weights, disagree in shape or end in a softmax.
+def check_networks(classifiers: dict, auxiliary: dict | None = None) -> None:
+    """Raises for networks that are not built, share weights, disagree in shape or end in a softmax.
 
     Args:
-        classifiers: role → network from pictures to logits.
+        classifiers: role → network from images to logits.
         auxiliary: role → network with another input, whose shapes are its method's business.
     """
     everything = {**classifiers, **(auxiliary or {})}
@@ -33,7 +33,7 @@ def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
             )
         if network.input_shape[1:] != first.input_shape[1:]:
             raise ValueError(
-                f"The {first_role} takes pictures of shape {first.input_shape[1:]} and the {role} of "
+                f"The {first_role} takes images of shape {first.input_shape[1:]} and the {role} of "
                 f"{network.input_shape[1:]}: both see the same batch, so build them for one shape."
             )
     for (role, network), (other, another) in itertools.combinations(everything.items(), 2):
@@ -43,7 +43,7 @@ def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
 
 def _not_built(role, network):
     if not isinstance(network, keras.Model):
-        raise ValueError(f"{role}={network!r} is not a keras.Model: pass a network from pictures to logits.")
+        raise ValueError(f"{role}={network!r} is not a keras.Model: pass a network from images to logits.")
     if not network.built:
         raise ValueError(f"The {role} {network.name!r} is not built: call it once, or give it a keras.Input.")
     if not hasattr(network, "output_shape"):
@@ -63,7 +63,7 @@ def _logits(role, network):
 
 
 def _probabilities(role, network):
-    """Refuses a classifier whose outputs on a few images are probabilities, however it makes them."""
+    """Raises for a classifier whose outputs on a few images are probabilities, however it makes them."""
     if _ends_in_a_sigmoid(network):
         kind, layer = "a sigmoid", "sigmoid"
     elif _rows_sum_to_one(network):
@@ -110,7 +110,7 @@ def _ends_in_a_sigmoid(network):
 
 
 def check_compile_options(method: str, arguments: dict[str, str], options: dict[str, Any]) -> None:
-    """Refuses options of `compile` that would have no effect.
+    """Raises for options of `compile` that would have no effect.
 
     Args:
         method: name of the class, for the message.
@@ -134,11 +134,11 @@ def check_compile_options(method: str, arguments: dict[str, str], options: dict[
         if name in ("metrics", "weighted_metrics") and value is not None:
             raise ValueError(
                 f"{method} measures its own loss and accuracies, so compile takes no {name}=: compile the network "
-                f"that it trains with them afterwards, method.served.compile({name}=…), and evaluate that."
+                f"that it trains with them afterwards, method.inference_model.compile({name}=…), and evaluate that."
             )
         known = ("loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution")
         if name not in known:
-            options = ("jit_compile", "micro_batches", "recompute", "run_eagerly", "steps_per_execution")
+            options = ("jit_compile", "micro_batches", "rematerialize", "run_eagerly", "steps_per_execution")
             check_choice("The option of compile", name, (*arguments.values(), *options))
 
 
@@ -147,7 +147,7 @@ def _listed(roles):
 
 
 def check_optimizers(arguments: dict[str, str], optimizers: dict[str, Any]) -> None:
-    """Refuses a role without an optimizer, and one optimizer for two roles."""
+    """Raises for a role without an optimizer, and one optimizer for two roles."""
     call = ", ".join(f"{argument}=…" for argument in arguments.values())
     for role, optimizer in optimizers.items():
         if optimizer is None:
@@ -163,10 +163,10 @@ def check_optimizers(arguments: dict[str, str], optimizers: dict[str, Any]) -> N
             )
 
 
-def optimizer(
+def check_optimizer(
     role: str, optimizer: keras.optimizers.Optimizer, scales_losses: bool = False
 ) -> keras.optimizers.Optimizer:
-    """Refuses optimizers and options that are wrong for two networks under a strategy."""
+    """Raises for optimizers and options that are wrong for two networks under a strategy."""
     given = optimizer
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
@@ -183,13 +183,13 @@ def optimizer(
     if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
         raise ValueError(
             f"The {role}'s optimizer clips gradients, which Keras does per replica before their sum: "
-            "pass gradient_clip_norm to the method instead."
+            "pass global_clipnorm to the method instead."
         )
     return given
 
 
 def check_fit_arguments(arguments: dict[str, Any]) -> None:
-    """Refuses arguments of `keras.Model.fit` that have no effect on batches that are made already."""
+    """Raises for arguments of `keras.Model.fit` that have no effect on batches that are made already."""
     advice = {
         "y": "pass the batches that mpl_tf.data.training_batches makes of images and labels as x alone",
         "batch_size": "pass it to mpl_tf.data.training_batches, which makes the batches",
@@ -204,7 +204,7 @@ def check_fit_arguments(arguments: dict[str, Any]) -> None:
 
 
 def check_epoch(data: Any, steps_per_epoch: int | None) -> None:
-    """Refuses endless batches of which nobody knows how long an epoch is."""
+    """Raises for endless batches of which nobody knows how long an epoch is."""
     if steps_per_epoch is None and isinstance(data, tf.data.Dataset):
         cardinality = int(data.cardinality())
         # Batches that are numbered by 64 bits do not end in anybody's life.
@@ -216,22 +216,22 @@ def check_epoch(data: Any, steps_per_epoch: int | None) -> None:
 
 
 def check_file(filepath: str | os.PathLike) -> None:
-    """Refuses a file in which Keras cannot save several networks."""
+    """Raises for a file in which Keras cannot save several networks."""
     if not str(os.fspath(filepath)).endswith(".keras"):
         raise ValueError(
             f"A method with its networks and optimizers does not fit into {os.fspath(filepath)!r}: pass a name that "
-            "ends in '.keras', or save one network, method.served.save(…)."
+            "ends in '.keras', or save one network, method.inference_model.save(…)."
         )
 
 
-def all_tracked(left_over: dict) -> None:
-    """Refuses values that no metric was declared for."""
+def check_all_tracked(left_over: dict) -> None:
+    """Raises for values that no metric was declared for."""
     if left_over:
         raise ValueError(f"The metrics {sorted(left_over)} were not declared: add them to train_metrics.")
 
 
-def scalar_feedback(feedback, student_labels: str) -> None:
-    """Refuses a feedback that rewards drawn labels where none are drawn."""
+def check_scalar_feedback(feedback, student_labels: str) -> None:
+    """Raises for a feedback that rewards drawn labels where none are drawn."""
     if feedback.is_scalar and student_labels == "soft":
         raise ValueError(
             f"The feedback {feedback.estimator!r} rewards the labels that were drawn, and "
@@ -239,8 +239,8 @@ def scalar_feedback(feedback, student_labels: str) -> None:
         )
 
 
-def calibrator(calibrator: keras.Model, student: keras.Model) -> None:
-    """Refuses a calibrator that does not map distributions over the student's classes to logits."""
+def check_calibrator(calibrator: keras.Model, student: keras.Model) -> None:
+    """Raises for a calibrator that does not map distributions over the student's classes to logits."""
     classes = student.output_shape[-1]
     shapes = tuple(calibrator.input_shape[1:]), tuple(calibrator.output_shape[1:])
     if shapes != ((classes,), (classes,)):
@@ -250,27 +250,27 @@ def calibrator(calibrator: keras.Model, student: keras.Model) -> None:
         )
 
 
-def generator(generator: keras.Model, student: keras.Model) -> None:
-    """Refuses a generator that does not map noise to the student's pictures."""
+def check_generator(generator: keras.Model, student: keras.Model) -> None:
+    """Raises for a generator that does not map noise to the student's images."""
     shapes = tuple(generator.input_shape[1:]), tuple(generator.output_shape[1:])
     if len(shapes[0]) != 1 or shapes[1] != tuple(student.input_shape[1:]):
         raise ValueError(
-            f"The generator maps {shapes[0]} to {shapes[1]}, but the student takes pictures of shape "
+            f"The generator maps {shapes[0]} to {shapes[1]}, but the student takes images of shape "
             f"{tuple(student.input_shape[1:])}: build it with mpl_tf.models.generator for these."
         )
 
 
-def norm_of_predictions(one_hot: str) -> None:
-    """Refuses the L1 norm as a loss on predictions."""
+def check_norm_of_predictions(one_hot: str) -> None:
+    """Raises for the L1 norm as a loss on predictions."""
     if one_hot == "l1":
         raise ValueError(
-            "one_hot='l1' has no gradient: a softmax sums to 1 whatever the picture, so its L1 norm cannot "
+            "one_hot='l1' has no gradient: a softmax sums to 1 whatever the image, so its L1 norm cannot "
             "change. Pass one_hot='cross_entropy' or 'l2'."
         )
 
 
-def one_replica_only(feedback: str, replicas: int) -> None:
-    """Refuses a feedback that would need every replica's student step."""
+def check_one_replica(feedback: str, replicas: int) -> None:
+    """Raises for a feedback that would need every replica's student step."""
     if replicas > 1:
         raise ValueError(
             f"The feedback {feedback!r} goes through the student's whole step and runs on one replica, not "
@@ -278,16 +278,16 @@ def one_replica_only(feedback: str, replicas: int) -> None:
         )
 
 
-def plain_pass_only(feedback: str, training_pass) -> None:
-    """Refuses a feedback that needs the second derivative of the student's pass."""
+def check_plain_pass(feedback: str, training_pass) -> None:
+    """Raises for a feedback that needs the second derivative of the student's pass."""
     if not training_pass.is_plain:
         raise ValueError(
             f"The feedback {feedback!r} differentiates the student's pass twice and keeps all of its activations: "
-            "pass micro_batches=1 for the student and recompute=False, or use 'per_example', which is as exact."
+            "pass micro_batches=1 for the student and rematerialize=False, or use 'per_example', which is as exact."
         )
 
 
-def micro_batches(micro_batches: int | dict, learners: list) -> dict:
+def check_micro_batches(micro_batches: int | dict, learners: list) -> dict:
     """Role → the number of micro-batches, for each of the classifiers that learn; refuses other roles and numbers."""
     if not isinstance(micro_batches, dict):
         micro_batches = dict.fromkeys(learners, micro_batches)
@@ -297,17 +297,18 @@ def micro_batches(micro_batches: int | dict, learners: list) -> dict:
     return {role: micro_batches.get(role, 1) for role in learners}
 
 
-def layers_to_follow(network: keras.Model, *, reached: bool) -> None:
-    """Refuses a network whose layers could not be followed from its input to its output."""
+def check_layers(network: keras.Model, *, reached: bool) -> None:
+    """Raises for a network whose layers could not be followed from its input to its output."""
     if not reached:
         raise ValueError(
-            f"recompute=True needs a network whose layers are used once, and {network.name!r} has some that are used "
-            "more often or were taken from another network: build it anew, or pass recompute=False."
+            f"rematerialize=True needs a network whose layers are used once, and {network.name!r} has some that "
+            f"are used "
+            "more often or were taken from another network: build it anew, or pass rematerialize=False."
         )
 
 
-def frozen(role: str, variables: list) -> None:
-    """Refuses to train a network that has nothing to train."""
+def check_not_frozen(role: str, variables: list) -> None:
+    """Raises when asked to train a network that has nothing to train."""
     if not variables:
         raise ValueError(
             f"The {role} has no trainable weights, so its optimizer has nothing to do: "
@@ -315,8 +316,8 @@ def frozen(role: str, variables: list) -> None:
         )
 
 
-def relabeling(network: keras.Model, student: keras.Model, *, labels: str) -> None:
-    """Refuses labels from a network of other classes, and where none are kept."""
+def check_relabeling(network: keras.Model, student: keras.Model, *, labels: str) -> None:
+    """Raises for labels from a network of other classes, and where none are kept."""
     if labels == "online":
         raise ValueError(
             "labels='online' keeps no labels that could be filled in: pass labels='fixed' or labels='stored'."
@@ -328,10 +329,10 @@ def relabeling(network: keras.Model, student: keras.Model, *, labels: str) -> No
         )
 
 
-def missing_labels(kept_labels: keras.Variable) -> None:
-    """Refuses to train on labels that were never filled in."""
-    if not kept_labels.numpy().any():
+def check_labels_stored(stored_labels: keras.Variable) -> None:
+    """Raises when asked to train on labels that were never filled in."""
+    if not stored_labels.numpy().any():
         raise ValueError(
-            "labels='fixed' has no labels yet: call relabel(teacher, pictures) before fit, or load a checkpoint that "
+            "labels='fixed' has no labels yet: call relabel(teacher, images) before fit, or load a checkpoint that "
             "holds them."
         )

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from mpl_tf.models.surgery import rebuild, seed_from
+from mpl_tf.models.surgery import clone_with_edits, seed_from
 from mpl_tf.utils.validation import check_range
 
 
@@ -35,4 +35,4 @@ def calibrator(num_classes: int, *, width: int = 64, depth: int = 1, seed: int |
     change = layers.Dense(num_classes, kernel_initializer="zeros", dtype="float32", name="change")(hidden)
     logits = layers.Add(dtype="float32", name="logits")([inputs, change])
     model = keras.Model(inputs, logits, name="calibrator")
-    return model if seed is None else rebuild(model, seed_from(seed))
+    return model if seed is None else clone_with_edits(model, seed_from(seed))

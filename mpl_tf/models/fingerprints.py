@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 
-def weights_digest(network: keras.Model) -> str:
+def weights_fingerprint(network: keras.Model) -> str:
     """SHA-256 of a network's weights, as hexadecimal digits."""
     digest = hashlib.sha256()
     for weight in network.get_weights():

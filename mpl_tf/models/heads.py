@@ -41,7 +41,7 @@ def logits_output(
     Args:
         features: Tensor `[B, F]`.
         num_classes: K, the number of logits.
-        dropout: Share of the features dropped in training.
+        dropout: Fraction of the features dropped in training.
         kernel_initializer: Initializer of the dense kernel `[F, K]`.
         bias_initializer: Initializer of the dense bias `[K]`.
 

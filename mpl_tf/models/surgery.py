@@ -14,7 +14,7 @@ LayerConfig = dict[str, Any]
 Edit = Callable[[keras.Layer, LayerConfig], LayerConfig]
 
 
-def rebuild(model: keras.Model, *edits: Edit) -> keras.Model:
+def clone_with_edits(model: keras.Model, *edits: Edit) -> keras.Model:
     """Copies a functional model, layer by layer, with edited settings and fresh weights.
 
     Args:
@@ -46,7 +46,7 @@ def seed_from(seed: int) -> Edit:
         seed: Any whole number.
 
     Returns:
-        An edit for `rebuild`.
+        An edit for `clone_with_edits`.
     """
 
     def edit(layer: keras.Layer, config: LayerConfig) -> LayerConfig:
@@ -83,7 +83,7 @@ def in_precision(model: keras.Model, policy: str) -> keras.Model:
     def edit(layer: keras.Layer, config: LayerConfig) -> LayerConfig:
         return config | {"dtype": "float32" if layer is last else policy}
 
-    copy = rebuild(model, edit)
+    copy = clone_with_edits(model, edit)
     copy.set_weights(model.get_weights())
     return copy
 

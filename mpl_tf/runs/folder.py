@@ -105,11 +105,11 @@ class RunFolder:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        refusal = (
+        message = (
             f"Another process is training in the run folder {str(self.path)!r}: wait until it has ended, or choose "
             "another run_dir."
         )
-        with files.locked(self.path / ".lock", refusal):
+        with files.locked(self.path / ".lock", message):
             yield
 
     # --- checkpoints -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The end of a run: networks evaluated once, saved and exported, metrics and pictures written."""
+"""The end of a run: networks evaluated once, saved and exported, metrics and images written."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ import tensorflow as tf
 from mpl_tf import evaluation, export, report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas
-from mpl_tf.models.fingerprints import weights_digest
+from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.utils.progress import Progress
 from mpl_tf.version import __version__
@@ -68,15 +68,15 @@ def finish(
 
 def _evaluate(data, networks, verbose):
     """Domain → role → numbers."""
-    domains = {"validation": data.validation(), "test": data.test()}
+    splits = {"validation": data.validation(), "test": data.test()}
     count = len(data.split.validation) + len(data.source.test or ())
     with Progress(count * len(networks), "evaluation", verbose=verbose) as progress:
         return {
-            domain: {
+            split: {
                 role: evaluation.evaluate(network, batches, advance=progress.update)
                 for role, network in networks.items()
             }
-            for domain, batches in domains.items()
+            for split, batches in splits.items()
             if batches is not None
         }
 
@@ -95,7 +95,7 @@ def draw_missing_page(folder: RunFolder, data: RunData) -> None:
 def _export(folder, data, export_dir, networks, metrics):
     """The version in which the run's network is served: a new one, or its own where it was killed after it."""
     role = export.default_role(networks)
-    origin = f"{folder.identity()} {weights_digest(networks[role])}"
+    origin = f"{folder.identity()} {weights_fingerprint(networks[role])}"
     provenance = export.Provenance.of_run(
         metrics,
         role,
@@ -113,7 +113,7 @@ def draw_page(folder: RunFolder, data: RunData, networks: dict | None = None) ->
 
     Args:
         folder: of the run.
-        data: pictures and split.
+        data: images and split.
         networks: role → network; None reads them from the folder.
     """
     try:
@@ -128,7 +128,7 @@ def draw_page(folder: RunFolder, data: RunData, networks: dict | None = None) ->
 
 def _evaluated(folder):
     metrics = folder.read_metrics()
-    roles = {role for domain in ("validation", "test") for role in metrics.get(domain, ())}
+    roles = {role for split in ("validation", "test") for role in metrics.get(split, ())}
     return {role: folder.load_network(role) for role in roles}
 
 

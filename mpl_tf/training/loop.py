@@ -47,7 +47,7 @@ def fit(
                 f"steps_per_execution={method.steps_per_execution}: choose one that is."
             )
     monitoring = Monitoring() if monitoring is None else monitoring
-    method.augmentation = data.augmentation(settings.seed) if method.takes_pictures else None
+    method.augmentation = data.augmentation(settings.seed) if method.uses_images else None
     folder.restore_checkpoint(method)
     folder.write_history(folder.read_history(until_step=int(method.step.numpy())))
     hooks = list(_hooks(method, data, settings, folder, monitoring))
@@ -74,7 +74,7 @@ def _fit_epochs(
     if begun:
         hooks = [preemption.ContinueEpoch(method), *hooks]
     steps = min(settings.epoch_steps - begun, settings.steps - step)
-    if method.takes_pictures:
+    if method.uses_images:
         make_batches = functools.partial(
             data.batches,
             batch_size=settings.batch_size,
@@ -83,9 +83,9 @@ def _fit_epochs(
             start=step,
         )
     else:
-        make_batches = functools.partial(pipeline.numbered_batches, settings.batch_size, start=step)
+        make_batches = functools.partial(pipeline.index_batches, settings.batch_size, start=step)
     method.fit(
-        workers.dealt_batches(method.distribute_strategy, make_batches),
+        workers.distribute_batches(method.distribute_strategy, make_batches),
         initial_epoch=epoch,
         epochs=whole if steps == settings.epoch_steps else epoch + 1,
         steps_per_epoch=steps,
@@ -101,15 +101,15 @@ def _hooks(
 ) -> Iterator[keras.callbacks.Callback]:
     """What happens at the end of each epoch, in this order."""
     yield monitors.StopOnNonFinite(folder)
-    yield monitors.WarnOnSilentMask()
+    yield monitors.WarnOnEmptyMask()
     if "generator" in method.roles:
         yield generator_monitors.WarnOnCollapse()
         yield generator_monitors.DrawGenerated(folder, data.source.class_names)
     bias = None
     if settings.unlabeled_ratio:
         strategy = method.distribute_strategy
-        share = workers.worker_index(strategy), workers.worker_count(strategy)
-        yield monitors.EndEpoch(data.unlabeled(share=share))
+        shard = workers.worker_index(strategy), workers.worker_count(strategy)
+        yield monitors.EndEpoch(data.unlabeled(shard=shard))
         measured = data.unlabeled_sample(monitoring.confirmation_images)
         if len(measured):
             batches = pipeline.evaluation_batches(data.source.train, measured)

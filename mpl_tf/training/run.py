@@ -112,10 +112,10 @@ class Run:
             self.facts |= {
                 "method": type(method).__name__,
                 "steps": int(method.step.numpy()),
-                "pictures": settings.images,
+                "images": settings.images,
             }
         others = {name: getattr(method, name) for name in method.classifiers if name != "student"}
-        self.networks |= others | {role or ("student" if stage == METHOD else stage): method.served}
+        self.networks |= others | {role or ("student" if stage == METHOD else stage): method.inference_model}
         for auxiliary in set(method.roles) - set(method.classifiers):
             folder.save_network(auxiliary, getattr(method, auxiliary))
 

@@ -1,12 +1,12 @@
 """The rounds of Noisy Student (Xie et al. 2020, arXiv 1911.04252): label, filter, balance, train, repeat.
 
-1. A teacher learns from the labeled pictures.
+1. A teacher learns from the labeled images.
 2. Without noise, it labels the unlabeled ones; the labels go into a store on disk.
-3. A noised student learns from the labeled pictures and from the labels that are confident, balanced over classes.
+3. A noised student learns from the labeled images and from the labels that are confident, balanced over classes.
 4. The student becomes the teacher, and 2 follows again.
 
 Killed anywhere, the run goes on there: finished stages are read back from their checkpoints, and labels that have
-been made are not made again. Where several processes train together, each makes its share of a store's files.
+been made are not made again. Where several processes train together, each makes its shard of a store's files.
 
     runs/<name>/teacher/  round_1/labels/  round_1/labels.png  round_1/checkpoints/  …  finetune/  metrics.json
 """
@@ -26,7 +26,7 @@ from mpl_tf.distribute import replicas, workers
 from mpl_tf.inference import labeling
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.models.fingerprints import weights_digest
+from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import StageSettings
 from mpl_tf.training.run import Run
@@ -42,13 +42,13 @@ class Rounds:
         rounds: students in a row.
         teacher_steps: updates of the first teacher.
         threshold: confidence below which a label is left out, in 0…1.
-        balance: whether every class gets the same number of pictures, the most confident ones, repeated where
+        balance: whether every class gets the same number of images, the most confident ones, repeated where
             there are too few.
         per_class: this number; None for the mean over the classes.
         teacher_noise: whether dropout and stochastic depth act while the teacher labels. The paper's ablation.
-        teacher_view: the view under which it labels; None for the pictures as they are.
-        label_batch_size: pictures per step of the labeling.
-        label_shard_size: pictures per file of labels: what a killed labeling loses, and what several processes deal
+        teacher_view: the view under which it labels; None for the images as they are.
+        label_batch_size: images per step of the labeling.
+        label_shard_size: images per file of labels: what a killed labeling loses, and what several processes deal
             out among themselves.
 
     Raises:
@@ -123,7 +123,7 @@ def train_rounds(
     run.facts |= {
         "method": NoisyStudent.__name__,
         "steps": rounds.rounds * settings.steps,
-        "pictures": rounds.rounds * settings.images + labeled_alone.images,
+        "images": rounds.rounds * settings.images + labeled_alone.images,
         "rounds": history,
     }
 
@@ -150,7 +150,7 @@ def _label(
         stage.path / "labels",
         index=data.split.unlabeled,
         num_classes=data.source.num_classes,
-        teacher={"network": labeler, "round": number - 1, "weights_sha256": weights_digest(network)},
+        teacher={"network": labeler, "round": number - 1, "weights_sha256": weights_fingerprint(network)},
         fingerprint=data.split.fingerprint,
         shard_size=rounds.label_shard_size,
     )
@@ -178,7 +178,7 @@ def _select(store: LabelStore, data: RunData, rounds: Rounds, stage: RunFolder) 
     """Step 3's images: the run's data with the chosen ones as its unlabeled part, and what was chosen."""
     choice = {"threshold": rounds.threshold, "per_class": rounds.per_class, "balance": rounds.balance}
     confidence, classes = store.confidence(), store.classes()
-    rows = selection.select_rows(confidence, classes, store.num_classes, **choice)
+    rows = selection.select_indices(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]
     if stage.writes:
         figure = report.plots.label_store(
@@ -191,18 +191,18 @@ def _select(store: LabelStore, data: RunData, rounds: Rounds, stage: RunFolder) 
         report.plots.save_png(figure, stage.path / "labels.png")
     facts = {
         "labeled_by": store.teacher["network"],
-        "pictures": len(store.index),
+        "images": len(store.index),
         "confident": int((confidence >= rounds.threshold).sum()),
-        "different_pictures": len(np.unique(chosen)),
+        "different_images": len(np.unique(chosen)),
         "drawn_from": len(chosen),
-        "wrong_share": _wrong_share(classes[rows], data.source.train.labels[chosen]),
+        "wrong_fraction": _wrong_fraction(classes[rows], data.source.train.labels[chosen]),
     }
     split = dataclasses.replace(data.split, unlabeled=chosen)
     targets = store.targets(len(data.source.train))
     return dataclasses.replace(data, split=split, targets=targets), facts
 
 
-def _wrong_share(classes, truth):
-    """Of the chosen labels whose truth is known, the share that is wrong: to look at, never to choose by."""
+def _wrong_fraction(classes, truth):
+    """Of the chosen labels whose truth is known, the shard that is wrong: to look at, never to choose by."""
     known = truth >= 0
     return float((classes != truth)[known].mean()) if known.any() else None

@@ -75,12 +75,12 @@ def room_for(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike, refusal: str) -> Iterator[None]:
+def locked(path: str | os.PathLike, message: str) -> Iterator[None]:
     """Keeps a second process out while the block runs; the lock dies with the process.
 
     Args:
         path: of the file that stands for what is locked. It is made where it is missing, and not changed.
-        refusal: what to say when another process holds the lock.
+        message: what to say when another process holds the lock.
 
     Raises:
         ValueError: when another process does.
@@ -90,7 +90,7 @@ def locked(path: str | os.PathLike, refusal: str) -> Iterator[None]:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(refusal) from None
+            raise ValueError(message) from None
         yield
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def check_range(name: str, value, *, low: float, high: float | None = None, optional: bool = False) -> None:
-    """Refuses a number outside low…high (no upper bound where `high` is None).
+    """Raises for a number outside low…high (no upper bound where `high` is None).
 
     Args:
         name: of the argument, for the message.
@@ -29,7 +29,7 @@ def check_range(name: str, value, *, low: float, high: float | None = None, opti
 
 
 def check_integer(name: str, value, *, low: int) -> None:
-    """Refuses what is not a whole number of at least low.
+    """Raises for what is not a whole number of at least low.
 
     Args:
         name: of the argument, for the message.
@@ -45,7 +45,7 @@ def check_integer(name: str, value, *, low: int) -> None:
 
 
 def check_choice(name: str, value, choices: Iterable) -> None:
-    """Refuses a value that is not among the choices, naming the nearest.
+    """Raises for a value that is not among the choices, naming the nearest.
 
     Args:
         name: of the argument, for the message.
@@ -65,21 +65,21 @@ def check_choice(name: str, value, choices: Iterable) -> None:
 
 
 def check_labeled_fraction(unlabeled_ratio: int, *, smallest: float) -> None:
-    """Refuses batches of which too small a share is labeled.
+    """Raises for batches of which too small a fraction is labeled.
 
     Args:
-        unlabeled_ratio: μ, unlabeled pictures per labeled one.
-        smallest: the smallest share 1 / (1 + μ) allowed, in 0…1; 0 allows any. Arazo et al. 2020 keep it at 0.16.
+        unlabeled_ratio: μ, unlabeled images per labeled one.
+        smallest: the smallest fraction 1 / (1 + μ) allowed, in 0…1; 0 allows any. Arazo et al. 2020 keep it at 0.16.
 
     Raises:
-        ValueError: when the share is below it, with the ratios that are not.
+        ValueError: when the fraction is below it, with the ratios that are not.
     """
-    share = 1 / (1 + unlabeled_ratio)
-    if share >= smallest:
+    fraction = 1 / (1 + unlabeled_ratio)
+    if fraction >= smallest:
         return
     largest = math.floor(1 / smallest - 1)
     advice = f"pass unlabeled_ratio={largest} at most" if largest else "lower it to 0.5 or less"
     raise ValueError(
-        f"unlabeled_ratio={unlabeled_ratio} makes {share:.1%} of a batch labeled, less than "
-        f"min_labeled_share={smallest:g}: {advice}."
+        f"unlabeled_ratio={unlabeled_ratio} makes {fraction:.1%} of a batch labeled, less than "
+        f"min_labeled_fraction={smallest:g}: {advice}."
     )

@@ -12,7 +12,7 @@ FLAGS = flags.FLAGS
 
 
 def network(name: str, data: RunData, *, seed: int, noise: bool = True) -> keras.Model:
-    """A freshly initialized network for the run's pictures, with dropout and stochastic depth if `noise`."""
+    """A freshly initialized network for the run's images, with dropout and stochastic depth if `noise`."""
     return models.build(
         name,
         data.source.num_classes,
@@ -52,7 +52,7 @@ def regularization() -> dict:
     return {
         "label_smoothing": FLAGS.label_smoothing,
         "weight_decay": FLAGS.weight_decay,
-        "gradient_clip_norm": FLAGS.gradient_clip_norm,
+        "global_clipnorm": FLAGS.global_clipnorm,
         "ema_decay": FLAGS.ema_decay or None,
     }
 
@@ -82,7 +82,7 @@ def compile_options(**micro_batches: int) -> dict:
         "jit_compile": jit_compile(),
         "steps_per_execution": FLAGS.steps_per_execution,
         "micro_batches": {"student": FLAGS.student_micro_batches, **micro_batches},
-        "recompute": FLAGS.recompute,
+        "rematerialize": FLAGS.rematerialize,
     }
 
 

@@ -63,7 +63,7 @@ def networks(folder: RunFolder, roles: Sequence[str] | None = None) -> dict[str,
 def classifiers(folder: RunFolder) -> list[str]:
     """The roles that a run evaluated at its end, in the order of the training; all, where it could evaluate none."""
     metrics = folder.read_metrics()
-    evaluated = [metrics[domain] for domain in ("validation", "test") if domain in metrics]
+    evaluated = [metrics[split] for split in ("validation", "test") if split in metrics]
     return (
         list(evaluated[0])
         if evaluated

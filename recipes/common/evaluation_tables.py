@@ -93,7 +93,7 @@ def _fgsm(results):
         rows.append(
             row | {role: _percent(sections["fgsm"]["accuracy"][index]) for role, sections in results.items()}
         )
-    label = "pictures % without a gradient"
+    label = "images % without a gradient"
     if any(sections["fgsm"]["without_gradient"] for sections in results.values()):
         rows.append(_row(results, label, "fgsm", "without_gradient", column="accuracy % at FGSM ε"))
     return report.table(rows)
@@ -104,7 +104,7 @@ def _natural(results):
     for role, sections in results.items():
         found = sections["natural_adversarial"]
         row = {"natural adversarial": role, "accuracy %": _with_error(found), "ECE %": _percent(found["ece"])}
-        rows.append(row | {"pictures": str(found["count"]), "classes": str(len(found["classes"]))})
+        rows.append(row | {"images": str(found["count"]), "classes": str(len(found["classes"]))})
     return report.table(rows)
 
 
@@ -116,5 +116,5 @@ def _with_error(found):
     return f"{100 * found['accuracy']:.2f} ± {100 * found['standard_error']:.2f}"
 
 
-def _percent(share):
-    return None if share is None else f"{100 * share:.2f}"
+def _percent(fraction):
+    return None if fraction is None else f"{100 * fraction:.2f}"

@@ -30,7 +30,7 @@ NOT_PART_OF_THE_RUN = {
 
 
 def load_source() -> data_module.Source:
-    """Loads the pictures that the flags name."""
+    """Loads the images that the flags name."""
     return data_module.load(
         FLAGS.dataset,
         data_dir=FLAGS.data_dir,
@@ -54,7 +54,7 @@ def split_options() -> dict:
 
 
 def views(source: data_module.Source) -> tuple:
-    """The weak and the strong view of the pictures."""
+    """The weak and the strong view of the images."""
     return data_module.make_views(
         source.image_shape,
         flip=source.flip,
@@ -206,15 +206,15 @@ def show(metrics: dict, folder: str) -> None:
     rows = []
     for role in roles:
         row = {"network": names.get(role, role)}
-        for domain in ("validation", "test"):
-            if domain in metrics:
-                result = metrics[domain][role]
+        for split in ("validation", "test"):
+            if split in metrics:
+                result = metrics[split][role]
                 percent, error = 100 * result["accuracy"], 100 * result["standard_error"]
-                row[f"{domain} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
+                row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
         rows.append(row)
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in metrics["seconds"].items())
     if rows:
-        print(f"\n{metrics['split']}: accuracy ± standard error over the pictures\n")
+        print(f"\n{metrics['split']}: accuracy ± standard error over the images\n")
         print(report.table(rows))
     print(f"\ntraining: {seconds}\nrun folder: {folder}")
     if (page := pathlib.Path(folder) / "report.html").is_file():

@@ -8,19 +8,19 @@ from mpl_tf.methods.feedback.settings import NORMALIZATIONS
 
 
 def define_data_flags():
-    """Which pictures, which of them are labeled, and how they are augmented."""
+    """Which images, which of them are labeled, and how they are augmented."""
     flags.DEFINE_string(
         "dataset", "digits", "digits, two_moons, folders, or the name of a TensorFlow Datasets image set."
     )
     flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; its own default when not given.")
-    flags.DEFINE_string("labeled_dir", None, "For --dataset=folders: a folder of pictures per class.")
-    flags.DEFINE_string("unlabeled_dir", None, "For --dataset=folders: pictures, flat or nested.")
-    flags.DEFINE_string("test_dir", None, "For --dataset=folders: test pictures, a folder per class.")
-    flags.DEFINE_integer("image_size", None, "Height and width that pictures are resized to.", lower_bound=4)
-    flags.DEFINE_bool("skip_unreadable", False, "Skip and count pictures that cannot be read, not stop.")
-    flags.DEFINE_integer("labels", None, "Labeled pictures; all when not given.", lower_bound=1)
-    flags.DEFINE_float("validation", 0.1, "Share of the training pictures held out.", 0.0, 0.9)
-    flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled pictures are unlabeled ones too.")
+    flags.DEFINE_string("labeled_dir", None, "For --dataset=folders: a folder of images per class.")
+    flags.DEFINE_string("unlabeled_dir", None, "For --dataset=folders: images, flat or nested.")
+    flags.DEFINE_string("test_dir", None, "For --dataset=folders: test images, a folder per class.")
+    flags.DEFINE_integer("image_size", None, "Height and width that images are resized to.", lower_bound=4)
+    flags.DEFINE_bool("skip_unreadable", False, "Skip and count images that cannot be read, not stop.")
+    flags.DEFINE_integer("labels", None, "Labeled images; all when not given.", lower_bound=1)
+    flags.DEFINE_float("validation", 0.1, "Fraction of the training images held out.", 0.0, 0.9)
+    flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled images are unlabeled ones too.")
     flags.DEFINE_enum(
         "balance", "none", list(data.BALANCES),
         "Whether labeled images are drawn all equally often, or so that every class is.",
@@ -48,7 +48,7 @@ def define_data_flags():
         "Of pixels from outside and of Cutout: a level in 0…255, three of them (255,255,255), or auto for the color "
         "that the images have at their borders.",
     )  # fmt: skip
-    flags.DEFINE_integer("randaugment_operations", 2, "N, operations per picture.", lower_bound=0)
+    flags.DEFINE_integer("randaugment_operations", 2, "N, operations per image.", lower_bound=0)
     flags.DEFINE_float("randaugment_magnitude", 16.0, "M, their magnitude.", 0.0, 30.0)
     flags.DEFINE_float("noise", 0.2, "Standard deviation of the strong view of points.", 0.0)
 
@@ -62,7 +62,7 @@ def define_training_flags():
     )
     flags.DEFINE_integer("steps", 10_000, "Updates of the method.", lower_bound=1)
     flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
-    flags.DEFINE_integer("batch_size", 64, "B, labeled pictures per update over all replicas.", 1)
+    flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
     flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
     flags.DEFINE_enum(
         "schedule", "cosine", ["cosine", "constant", "drops"],
@@ -71,8 +71,8 @@ def define_training_flags():
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
     flags.DEFINE_float("weight_decay", 0.0, "L2 penalty on kernels.", 0.0)
-    flags.DEFINE_float("gradient_clip_norm", None, "Largest global norm of a gradient.", 0.0)
-    flags.DEFINE_float("label_smoothing", 0.0, "Of the losses on labeled pictures.", 0.0, 1.0)
+    flags.DEFINE_float("global_clipnorm", None, "Largest global norm of a gradient.", 0.0)
+    flags.DEFINE_float("label_smoothing", 0.0, "Of the losses on labeled images.", 0.0, 1.0)
     flags.DEFINE_float("ema_decay", 0.995, "Of the averaged student that is served; 0 keeps none.", 0.0, 1.0)
     flags.DEFINE_enum(
         "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
@@ -83,7 +83,9 @@ def define_training_flags():
         "Parts in which the student passes a batch, with the activations of one in memory at a time.",
         lower_bound=1,
     )  # fmt: skip
-    flags.DEFINE_bool("recompute", False, "Compute activations again in the backward pass, not keep them.")
+    flags.DEFINE_bool(
+        "rematerialize", False, "Compute activations again in the backward pass, not keep them."
+    )
     flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
     flags.DEFINE_enum(
         "strategy", "default", list(replicas.STRATEGIES),
@@ -95,20 +97,20 @@ def define_training_flags():
 
 
 def define_unlabeled_flags():
-    """How many unlabeled pictures, and on how many of them their labels are measured."""
-    flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled pictures per labeled one.", lower_bound=1)
+    """How many unlabeled images, and on how many of them their labels are measured."""
+    flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled images per labeled one.", lower_bound=1)
     flags.DEFINE_integer(
         "confirmation_images", 1000,
-        "Unlabeled pictures on which each epoch's confirmation bias and classes are measured; 0 measures none.",
+        "Unlabeled images on which each epoch's confirmation bias and classes are measured; 0 measures none.",
         lower_bound=0,
     )  # fmt: skip
 
 
 def define_consistency_flags():
-    """What is asked of the two views of an unlabeled picture."""
+    """What is asked of the two views of an unlabeled image."""
     flags.DEFINE_float("uda_weight", 8.0, "Factor on the consistency loss.", 0.0)
     flags.DEFINE_float("uda_temperature", 0.7, "Sharpening of the consistency target.", 1e-3)
-    flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which a picture is masked.", 0.0, 1.0)
+    flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which an image is masked.", 0.0, 1.0)
 
 
 def define_feedback_flags():
@@ -136,9 +138,9 @@ def define_feedback_flags():
 
 
 def define_finetune_flags():
-    """The fine-tuning of the finished student on the labeled pictures."""
+    """The fine-tuning of the finished student on the labeled images."""
     flags.DEFINE_integer("finetune_steps", 0, "Updates after the method; 0 leaves them out.", lower_bound=0)
-    flags.DEFINE_integer("finetune_batch_size", 64, "Labeled pictures per such update.", lower_bound=1)
+    flags.DEFINE_integer("finetune_batch_size", 64, "Labeled images per such update.", lower_bound=1)
     flags.DEFINE_float("finetune_learning_rate", 1e-3, "Of the plain SGD that makes them.", 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Starting a recipe: presets by name, and refusals as one sentence instead of a traceback."""
+"""Starting a recipe: presets by name, and errors of the user as one sentence instead of a traceback."""
 
 import difflib
 import os
@@ -56,7 +56,7 @@ def with_presets(arguments: list[str]) -> list[str]:
 
 
 def run(main: Callable) -> None:
-    """Parses the command line and runs `main`; a refusal is one sentence, and so is a SIGTERM, with exit status 143.
+    """Parses the command line and runs `main`; a user's error is one sentence, and so is a SIGTERM, with status 143.
 
     Args:
         main: takes the arguments that are left.

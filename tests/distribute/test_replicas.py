@@ -1,4 +1,4 @@
-"""Strategies: two processes that really train together, and refusals of what is not there."""
+"""Strategies: two processes that really train together, and errors about what is not there."""
 
 import json
 import re
@@ -92,7 +92,7 @@ def assert_same_networks(one, two, *, bound=1e-5):
 
 
 def stored_labels(checkpoint):
-    """The only array of a row per picture and a column per class."""
+    """The only array of a row per image and a column per class."""
     found = []
     with h5py.File(checkpoint) as file:
         file.visititems(
@@ -131,7 +131,7 @@ def test_stored_labels_of_two_workers_are_put_together(ends):
     np.testing.assert_allclose(*tables, atol=1e-5)
 
 
-def test_two_workers_label_their_own_share_of_the_pictures(ends):
+def test_two_workers_label_their_own_part_of_the_images(ends):
     one, two, outputs = ends
     assert_same_networks(one / "noisy", two / "noisy")
     labels = [LabelStore.open(folder / "noisy" / "round_1" / "labels") for folder in (one, two)]
@@ -185,21 +185,21 @@ def test_the_shares_of_a_batch_are_the_batch(count):
     data = test_loop.run_data()
     options = {"batch_size": 6, "unlabeled_ratio": 2, "seed": 3, "start": 5}
     whole = list(data.batches(**options).take(3))
-    shares = [list(data.batches(**options, share=(index, count)).take(3)) for index in range(count)]
+    shares = [list(data.batches(**options, shard=(index, count)).take(3)) for index in range(count)]
     for step, batch in enumerate(whole):
-        parts = [share[step] for share in shares]
+        parts = [shard[step] for shard in shares]
         joined = tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
         tf.nest.map_structure(np.testing.assert_array_equal, joined, batch)
 
 
 def test_the_shares_of_numbers_are_the_numbers():
-    (whole,) = pipeline.numbered_batches(6, start=2).take(1)
-    parts = [next(iter(pipeline.numbered_batches(6, start=2, share=(i, 3)))) for i in range(3)]
+    (whole,) = pipeline.index_batches(6, start=2).take(1)
+    parts = [next(iter(pipeline.index_batches(6, start=2, shard=(i, 3)))) for i in range(3)]
     joined = np.concatenate([part["generated"]["index"] for part in parts])
     np.testing.assert_array_equal(joined, whole["generated"]["index"])
 
 
-# --- refusals ----------------------------------------------------------------------------------------------
+# --- validation ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_replica_whose_number_only_the_device_knows_gets_its_rows(monkeypatch,
     def cut(number):
         context = types.SimpleNamespace(replica_id_in_sync_group=number)
         monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
-        return replicas.rows_of_this_replica(rows)
+        return replicas.local_batch_slice(rows)
 
     monkeypatch.setattr(replicas, "replica_count", lambda: 2)
     assert np.array_equal(cut(tf.constant(replica)), rows[3 * replica : 3 * replica + 3])

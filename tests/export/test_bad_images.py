@@ -25,7 +25,7 @@ def encoded(image, form="PNG", **options):
     return file.getvalue()
 
 
-def pictures():
+def images():
     """Name in the page's table → files, by their extensions."""
     blocks = np.random.default_rng(0).integers(0, 256, (3, 4, 3))
     image = Image.fromarray(np.kron(blocks, np.ones((20, 20, 1))).astype(np.uint8))
@@ -38,7 +38,7 @@ def pictures():
     return {
         "a JPEG that was cut off": {"jpg": jpeg[: len(jpeg) // 2]},
         "a PNG that was cut off": {"png": encoded(image)[:-60]},
-        "a text that is called a picture": {"jpg": b"This is no picture.\n"},
+        "a text that is called an image": {"jpg": b"This is no image.\n"},
         "an empty file": {"jpg": b"", "png": b""},
         "1 × 1 pixel": {"png": encoded(image.resize((1, 1))), "jpg": encoded(image.resize((1, 1)), "JPEG")},
         "1 × 500 pixels": {"png": encoded(image.resize((1, 500)))},
@@ -66,14 +66,14 @@ def pictures():
 
 def table():
     """Name → what the page says about serving and about recipes.predict."""
-    section = PAGE.read_text(encoding="utf-8").partition("## Pictures that are not as they should be")[2]
+    section = PAGE.read_text(encoding="utf-8").partition("## Images that are not as they should be")[2]
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", section.partition("\n## ")[0], re.MULTILINE)
     return {name: (served, predicted) for name, served, predicted in rows[1:]}
 
 
 @pytest.fixture(scope="module")
 def files():
-    return pictures()
+    return images()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def serve(exported):
-    """Asks a signature for what it says about encoded pictures."""
+    """Asks a signature for what it says about encoded images."""
     loaded = tf.saved_model.load(str(exported))
 
     def ask(name, values):
@@ -101,7 +101,7 @@ def example(content):
     return tf.train.Example(features=features).SerializeToString()
 
 
-def test_the_page_has_every_picture(files):
+def test_the_page_has_every_image(files):
     assert list(table()) == list(files)
 
 
@@ -127,21 +127,21 @@ def test_signatures_answer_or_refuse_as_the_page_says(files, serve):
 def test_predict_names_or_classifies_them_as_the_page_says(files, exported, tmp_path):
     for number, versions in enumerate(files.values()):
         for extension, content in versions.items():
-            path = tmp_path / "pictures" / f"{number:02d}" / f"picture.{extension}"
+            path = tmp_path / "images" / f"{number:02d}" / f"image.{extension}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     classifier = export.ExportedClassifier(exported)
-    rows = prediction.predict_folder(classifier, tmp_path / "pictures", tmp_path / "out.csv", verbose=0).rows
+    rows = prediction.predict_folder(classifier, tmp_path / "images", tmp_path / "out.csv", verbose=0).rows
     for number, (name, (_, says)) in enumerate(table().items()):
         assert says.startswith(("a class", "a reason")), name
         for extension in files[name]:
-            _, label, confidence, error = rows[f"{number:02d}/picture.{extension}"]
+            _, label, confidence, error = rows[f"{number:02d}/image.{extension}"]
             assert bool(label) == bool(confidence) == says.startswith("a class"), (name, error)
             assert bool(error) == says.startswith("a reason"), name
 
 
-def test_one_bad_picture_refuses_the_whole_request(files, serve):
-    bad, good = files["a text that is called a picture"]["jpg"], files["gray"]["png"]
+def test_one_bad_image_refuses_the_whole_request(files, serve):
+    bad, good = files["a text that is called an image"]["jpg"], files["gray"]["png"]
     assert len(serve("serving_bytes", [good, good])["classes"]) == 2
     with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file format"):
         serve("serving_bytes", [good, bad, good])

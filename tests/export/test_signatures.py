@@ -33,9 +33,9 @@ def test_photographs_are_decoded_as_in_training(path, shape):
     encoded = path.read_bytes()
     served = signatures.decode(tf.constant([encoded, encoded]), shape).numpy().astype(float)
     in_training = decoding.decode_file(io.BytesIO(encoded), shape).astype(float)
-    for picture in served:
-        assert abs(picture - in_training).mean() < 2.5
-        assert np.quantile(abs(picture - in_training), 0.99) < 16.0
+    for image in served:
+        assert abs(image - in_training).mean() < 2.5
+        assert np.quantile(abs(image - in_training), 0.99) < 16.0
 
 
 def test_a_photograph_taken_sideways_is_served_upright():

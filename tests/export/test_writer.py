@@ -212,7 +212,7 @@ def test_a_method_stands_for_the_network_that_it_serves_and_a_dictionary_for_its
     assert (folder / "assets/labels.txt").read_text().split() == NAMES
     images = np.zeros((1, 6, 5, 3), np.float32)
     loaded = tf.saved_model.load(str(folder))
-    np.testing.assert_allclose(loaded.serve(images)["logits"], method.served(images), atol=1e-4)
+    np.testing.assert_allclose(loaded.serve(images)["logits"], method.inference_model(images), atol=1e-4)
 
 
 def test_a_diverged_network_gets_no_version(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.data.images.images import ArrayPictures
+from mpl_tf.data.images.images import ArrayImages
 from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.inference import labeling
 from mpl_tf.methods.supervised import Supervised
@@ -16,14 +16,14 @@ from tests.programs import forked
 from tests.support import tiny
 
 COUNT = 60
-# 47 of the 60 pictures, in an order of their own: four shards of 10 and one of 7.
+# 47 of the 60 images, in an order of their own: four shards of 10 and one of 7.
 INDEX = np.random.default_rng(3).permutation(COUNT)[:47]
 
 
-def pictures(seed=1):
+def array_images(seed=1):
     generator = np.random.default_rng(seed)
     examples = generator.integers(0, 256, (COUNT, *tiny.IMAGE_SHAPE), dtype=np.uint8)
-    return ArrayPictures(examples, np.full(COUNT, -1))
+    return ArrayImages(examples, np.full(COUNT, -1))
 
 
 def created(path, **changes):
@@ -33,13 +33,13 @@ def created(path, **changes):
         "teacher": {"file": "t.keras"},
         "shard_size": 10,
     }
-    return LabelStore.create(path, **{**request, "fingerprint": pictures().fingerprint(), **changes})
+    return LabelStore.create(path, **{**request, "fingerprint": array_images().fingerprint(), **changes})
 
 
 def labeled(path, network=None, **options):
     store = created(path)
     network = tiny.network("teacher") if network is None else network
-    labeling.label(network, pictures(), store, **{"batch_size": 4, "verbose": 0, **options})
+    labeling.label(network, array_images(), store, **{"batch_size": 4, "verbose": 0, **options})
     return store
 
 
@@ -56,7 +56,7 @@ def softmax(logits):
 def test_labels_are_what_the_network_predicts(tmp_path, batch_size):
     network = tiny.network("teacher")
     store = labeled(tmp_path, network, batch_size=batch_size)
-    logits = network.predict(pictures().examples[INDEX].astype(np.float32), verbose=0)
+    logits = network.predict(array_images().examples[INDEX].astype(np.float32), verbose=0)
     assert store.complete
     np.testing.assert_allclose(store.probabilities(), softmax(logits), atol=1e-6)
     assert np.ptp(store.probabilities(), axis=0).min() > 0.1
@@ -66,7 +66,7 @@ def test_logits_of_16_bits_become_probabilities_in_float32(tmp_path):
     images = keras.Input(tiny.IMAGE_SHAPE)
     dense = keras.layers.Dense(tiny.NUM_CLASSES, dtype="bfloat16")
     network = keras.Model(images, dense(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(images))))
-    logits = tf.cast(network(pictures().examples[INDEX].astype(np.float32)), tf.float32).numpy()
+    logits = tf.cast(network(array_images().examples[INDEX].astype(np.float32)), tf.float32).numpy()
     probabilities = labeled(tmp_path, network).probabilities()
     np.testing.assert_allclose(probabilities, softmax(logits), atol=1e-2)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
@@ -91,7 +91,7 @@ def test_the_network_is_traced_once_and_not_at_all_when_nothing_is_missing(tmp_p
     labeled(tmp_path, network)
     assert spy.traced == [(4, *tiny.IMAGE_SHAPE)]
     before = contents(tmp_path)
-    assert labeling.label(network, pictures(), created(tmp_path), verbose=0) == 0
+    assert labeling.label(network, array_images(), created(tmp_path), verbose=0) == 0
     assert len(spy.traced) == 1
     assert contents(tmp_path) == before
 
@@ -122,7 +122,7 @@ def test_a_killed_labeling_goes_on_to_the_same_bytes(program, tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:-1])
     store = created(folder)
     assert store.missing() == [1, 3, 4]
-    assert labeling.label(tiny.network("teacher"), pictures(), store, batch_size=4, verbose=0) == 27
+    assert labeling.label(tiny.network("teacher"), array_images(), store, batch_size=4, verbose=0) == 27
     assert contents(folder) == contents(whole.path)
 
 
@@ -133,7 +133,7 @@ def test_workers_together_write_what_one_writes(tmp_path, noise):
     for worker in (1, 2, 0):
         store = created(tmp_path / "three")
         options = {"workers": 3, "worker": worker, "batch_size": 4, "training": noise, "verbose": 0}
-        counts.append(labeling.label(tiny.network("teacher"), pictures(), store, **options))
+        counts.append(labeling.label(tiny.network("teacher"), array_images(), store, **options))
     assert counts == [17, 10, 20]
     assert contents(tmp_path / "three") == contents(whole.path)
 
@@ -165,7 +165,7 @@ def test_noise_is_dropout_alone_and_leaves_no_trace(tmp_path):
     np.testing.assert_array_equal(labeled(tmp_path / "nested", nested, training=True).probabilities(), calm)
 
 
-def test_a_view_is_drawn_for_each_picture_whatever_the_batches(tmp_path):
+def test_a_view_is_drawn_for_each_image_whatever_the_batches(tmp_path):
     def view(images, *, seed, position):
         shift = tf.cast((position * 37 + seed) % 101, tf.float32)
         return tf.cast(images, tf.float32) + tf.reshape(shift, (-1, 1, 1, 1))
@@ -174,7 +174,7 @@ def test_a_view_is_drawn_for_each_picture_whatever_the_batches(tmp_path):
     probabilities = labeled(tmp_path / "one", network, view=view, seed=5).probabilities()
     again = labeled(tmp_path / "two", network, view=view, seed=5, batch_size=7).probabilities()
     np.testing.assert_allclose(again, probabilities, atol=1e-6)
-    shifted = view(pictures().examples[INDEX], seed=-6, position=tf.constant(INDEX))
+    shifted = view(array_images().examples[INDEX], seed=-6, position=tf.constant(INDEX))
     np.testing.assert_allclose(probabilities, softmax(network.predict(shifted, verbose=0)), atol=1e-6)
 
 
@@ -195,11 +195,11 @@ def test_progress_is_shown_in_lines_where_there_is_no_terminal(tmp_path, capsys)
     assert capsys.readouterr().out == ""
 
 
-def test_outputs_that_are_not_finite_stop_the_labeling_and_name_the_picture(tmp_path):
+def test_outputs_that_are_not_finite_stop_the_labeling_and_name_the_image(tmp_path):
     network = tiny.plain_network("teacher")
     last = network.layers[-1]
     last.set_weights([np.full_like(last.get_weights()[0], np.nan), last.get_weights()[1]])
-    with pytest.raises(ValueError, match=rf"outputs of 'teacher' on picture {INDEX[0]} are not finite"):
+    with pytest.raises(ValueError, match=rf"outputs of 'teacher' on image {INDEX[0]} are not finite"):
         labeled(tmp_path, network)
     assert created(tmp_path).missing() == [0, 1, 2, 3, 4]
 
@@ -215,17 +215,17 @@ def test_outputs_that_are_not_finite_stop_the_labeling_and_name_the_picture(tmp_
         (
             {},
             {"fingerprint": "0123456789abcdef"},
-            "is for pictures with the fingerprint 0123456789ab…, and these",
+            "is for images with the fingerprint 0123456789ab…, and these",
         ),
     ],
 )
-def test_refusals(tmp_path, options, changes, message):
+def test_validation(tmp_path, options, changes, message):
     store = created(tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
-        labeling.label(tiny.network("teacher"), pictures(), store, **options)
+        labeling.label(tiny.network("teacher"), array_images(), store, **options)
 
 
-def test_pictures_of_another_shape_are_refused(tmp_path):
+def test_images_of_another_shape_are_refused(tmp_path):
     images = keras.Input((8, 8, 1))
     network = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(images)), name="large")
     with pytest.raises(ValueError, match=r"have the shape \(4, 4, 1\), but 'large' takes \(8, 8, 1\)"):

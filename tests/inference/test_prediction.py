@@ -19,7 +19,7 @@ from tests.export.networks import NAMES, network, softmax
 from tests.programs import forked
 
 SHAPE = (6, 5, 3)
-PICTURES = ["a.png", "b.jpg", "c d.PNG", "deep/ünï.png", "deep/er/e.webp", "z/f,\ng.gif", "z/h.bmp"]
+IMAGES = ["a.png", "b.jpg", "c d.PNG", "deep/ünï.png", "deep/er/e.webp", "z/f,\ng.gif", "z/h.bmp"]
 
 
 class Brightness:
@@ -43,7 +43,7 @@ class Brightness:
         return names, np.stack([score, 1 - score], axis=1)
 
 
-def write_pictures(folder, names=PICTURES):
+def write_images(folder, names=IMAGES):
     generator = np.random.default_rng(0)
     for name in names:
         path = folder / name
@@ -55,7 +55,7 @@ def write_pictures(folder, names=PICTURES):
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_pictures(tmp_path / "pictures")
+    return write_images(tmp_path / "images")
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +76,14 @@ def read(path):
         return list(csv.DictReader(stream))
 
 
-def test_predictions_are_those_of_the_network_on_pictures_decoded_as_in_training(tmp_path, folder, exported):
+def test_predictions_are_those_of_the_network_on_images_decoded_as_in_training(tmp_path, folder, exported):
     model, versions = exported
     table = predict(export.ExportedClassifier(versions), folder, tmp_path / "out.csv", top_k=2)
     rows = read(tmp_path / "out.csv")
     assert (
         list(rows[0]) == table.columns == ["path", "class", "confidence", "class_2", "confidence_2", "error"]
     )
-    assert [row["path"] for row in rows] == PICTURES
+    assert [row["path"] for row in rows] == IMAGES
     for row in rows:
         pixels = decoding.decode_file(folder / row["path"], SHAPE)
         probabilities = softmax(np.asarray(model(pixels[None].astype("float32")), "float64"))[0]
@@ -94,11 +94,11 @@ def test_predictions_are_those_of_the_network_on_pictures_decoded_as_in_training
 
 
 def test_the_file_is_the_same_wherever_its_making_was_cut_off(tmp_path, folder):
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     predict(Brightness(), folder, tmp_path / "whole.csv")
     whole = (tmp_path / "whole.csv").read_bytes()
     header = whole.index(b"\n") + 1
-    assert len(read(tmp_path / "whole.csv")) == len(PICTURES) + 1
+    assert len(read(tmp_path / "whole.csv")) == len(IMAGES) + 1
     for size in range(header, len(whole) + 1, 11):
         # As a kill, or a machine that lost its power, may leave it.
         (tmp_path / "whole.csv").write_bytes(whole[:size])
@@ -119,7 +119,7 @@ def test_an_interrupted_prediction_keeps_its_rows_and_makes_only_the_others(tmp_
 
 
 def test_a_killed_recipe_goes_on(tmp_path, exported):
-    folder = write_pictures(tmp_path / "pictures", [f"{number}.png" for number in range(8)])
+    folder = write_images(tmp_path / "images", [f"{number}.png" for number in range(8)])
     # Whoever opens it waits for a writer that never comes.
     os.mkfifo(folder / "z.png")
     command = [f"--model={exported[1]}", "--batch_size=3", f"--output={tmp_path / 'out.csv'}", str(folder)]
@@ -133,20 +133,20 @@ def test_a_killed_recipe_goes_on(tmp_path, exported):
     assert process.finish().returncode == -signal.SIGKILL
 
     (folder / "z.png").unlink()
-    write_pictures(folder, ["z.png"])
-    (folder / "zz.jpg").write_bytes(b"no picture")
+    write_images(folder, ["z.png"])
+    (folder / "zz.jpg").write_bytes(b"no image")
     finished = forked.run("recipes.predict", *command)
     assert finished.returncode == 0
     shown = finished.stdout
     assert "4 of 4 images" in shown
-    assert "10 pictures, classified by" in shown
+    assert "10 images, classified by" in shown
     assert "1 of them cannot be read" in shown
     assert "zz.jpg: cannot identify image file" in shown
     predict(export.ExportedClassifier(exported[1]), folder, tmp_path / "whole.csv")
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_pictures_that_cannot_be_read_are_named_and_tried_again(tmp_path, folder):
+def test_images_that_cannot_be_read_are_named_and_tried_again(tmp_path, folder):
     output = tmp_path / "out.csv"
     predict(Brightness(), folder, output)
     whole = output.read_bytes()
@@ -157,7 +157,7 @@ def test_pictures_that_cannot_be_read_are_named_and_tried_again(tmp_path, folder
     output.unlink()
     predict(Brightness(), folder, output)
     rows = {row["path"]: row for row in read(output)}
-    assert list(rows) == PICTURES
+    assert list(rows) == IMAGES
     for name, reason in (("b.jpg", "truncated"), ("z/h.bmp", "cannot identify image file")):
         assert rows[name]["class"] == rows[name]["confidence"] == ""
         assert reason in rows[name]["error"]
@@ -170,21 +170,21 @@ def test_pictures_that_cannot_be_read_are_named_and_tried_again(tmp_path, folder
     assert output.read_bytes() == whole
 
 
-def test_mended_and_added_pictures_get_their_rows_and_removed_ones_keep_theirs(tmp_path, folder):
+def test_mended_and_added_images_get_their_rows_and_removed_ones_keep_theirs(tmp_path, folder):
     (folder / "b.jpg").rename(tmp_path / "b.jpg")
-    (folder / "b.jpg").write_bytes(b"no picture")
+    (folder / "b.jpg").write_bytes(b"no image")
     predict(Brightness(), folder, tmp_path / "out.csv")
     before = {row["path"]: row for row in read(tmp_path / "out.csv")}
     (tmp_path / "b.jpg").rename(folder / "b.jpg")
     (folder / "a.png").unlink()
-    write_pictures(folder, ["aa.png"])
+    write_images(folder, ["aa.png"])
     again = Brightness()
     predict(again, folder, tmp_path / "out.csv")
     rows = {row["path"]: row for row in read(tmp_path / "out.csv")}
-    assert list(rows) == ["aa.png", *PICTURES[1:], "a.png"]
+    assert list(rows) == ["aa.png", *IMAGES[1:], "a.png"]
     assert rows["b.jpg"]["class"]
     assert rows["aa.png"]["class"]
-    for name in set(PICTURES) - {"b.jpg"}:
+    for name in set(IMAGES) - {"b.jpg"}:
         assert rows[name] == before[name]
     # Both lie in the first batch.
     assert again.calls == 1
@@ -210,21 +210,21 @@ def test_other_peoples_files_are_refused(tmp_path, folder):
     whole = output.read_bytes()
     other = Brightness()
     other.path, other.fingerprint = pathlib.Path("saved_models/brightness/2"), lambda: "1" * 64
-    elsewhere = write_pictures(tmp_path / "elsewhere")
-    for classifier, pictures, options, difference in (
+    elsewhere = write_images(tmp_path / "elsewhere")
+    for classifier, images, options, difference in (
         (
             other,
             folder,
             {},
             r"model=saved_models/brightness/1, sha256=0+ there, model=saved_models/brightness/2",
         ),
-        (Brightness(), elsewhere, {}, r"folder=\S*pictures there, folder=\S*elsewhere here"),
+        (Brightness(), elsewhere, {}, r"folder=\S*images there, folder=\S*elsewhere here"),
         (Brightness(), folder, {"top_k": 2}, r"columns=path,class,confidence,error there"),
     ):
         with pytest.raises(
             ValueError, match=rf"holds other predictions \({difference}.*: choose another file"
         ):
-            predict(classifier, pictures, output, **options)
+            predict(classifier, images, output, **options)
         assert output.read_bytes() == whole
     # The same model at another place is the same.
     moved = Brightness()
@@ -267,13 +267,13 @@ def test_a_full_disk_keeps_the_rows_before_it(tmp_path, folder, monkeypatch):
 
 def test_what_cannot_be_predicted_is_refused(tmp_path, folder, exported):
     (tmp_path / "empty").mkdir()
-    for pictures, message in (
-        (tmp_path / "nowhere", r"folder=.*nowhere does not exist: give a folder of pictures"),
-        (folder / "a.png", r"folder=.*a\.png is a file: give a folder of pictures"),
-        (tmp_path / "empty", r"folder=.*empty has no pictures \(.*\) at any depth: give the folder"),
+    for images, message in (
+        (tmp_path / "nowhere", r"folder=.*nowhere does not exist: give a folder of images"),
+        (folder / "a.png", r"folder=.*a\.png is a file: give a folder of images"),
+        (tmp_path / "empty", r"folder=.*empty has no images \(.*\) at any depth: give the folder"),
     ):
         with pytest.raises((FileNotFoundError, ValueError), match=message):
-            predict(Brightness(), pictures, tmp_path / "out.csv")
+            predict(Brightness(), images, tmp_path / "out.csv")
     for options, message in (
         ({"top_k": 3}, "top_k=3 is out of range: pass a value between 1 and 2"),
         ({"batch_size": 0}, "batch_size=0 is out of range"),
@@ -287,7 +287,7 @@ def test_what_cannot_be_predicted_is_refused(tmp_path, folder, exported):
             names, scores = super().__call__(images)
             return names, scores * np.nan
 
-    with pytest.raises(ValueError, match=r"confidences for the picture a\.png are not finite"):
+    with pytest.raises(ValueError, match=r"confidences for the image a\.png are not finite"):
         predict(Diverged(), folder, tmp_path / "out.csv")
 
 
@@ -311,7 +311,7 @@ def test_the_highest_version_is_taken_and_what_is_none_is_refused(tmp_path, expo
         export.ExportedClassifier(tmp_path / "pets")
     points = export.saved_model(network((2,)), tmp_path / "points", class_names=NAMES, num_checks=2)
     with pytest.raises(
-        ValueError, match=r"does not classify gray or RGB pictures of one size .*'serving_uint8'"
+        ValueError, match=r"does not classify gray or RGB images of one size .*'serving_uint8'"
     ):
         export.ExportedClassifier(points)
 

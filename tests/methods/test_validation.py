@@ -47,7 +47,8 @@ def test_a_network_without_shapes():
     student = Subclassed()
     student(np.zeros((1, *tiny.IMAGE_SHAPE), np.float32))
     with pytest.raises(
-        ValueError, match=r"The student 'subclassed' is a subclassed model, .*rebuild it as keras\.Model"
+        ValueError,
+        match=r"The student 'subclassed' is a subclassed model, .*clone_with_edits it as keras\.Model",
     ):
         Supervised(student=student)
 
@@ -149,10 +150,10 @@ def test_networks_with_different_class_counts():
         MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", num_classes=4))
 
 
-def test_networks_with_different_picture_shapes():
+def test_networks_with_different_image_shapes():
     inputs = keras.Input((8, 8, 1))
     student = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
-    message = r"The teacher takes pictures of shape \(4, 4, 1\) and the student of \(8, 8, 1\): both see"
+    message = r"The teacher takes images of shape \(4, 4, 1\) and the student of \(8, 8, 1\): both see"
     with pytest.raises(ValueError, match=message):
         MetaPseudoLabels(teacher=tiny.network("teacher"), student=student)
 
@@ -175,9 +176,9 @@ def test_networks_that_share_weights(whole):
     ("option", "message"),
     [
         ({"use_ema": True}, "optimizer has use_ema=True.*pass ema_decay to the method instead"),
-        ({"clipnorm": 1.0}, "optimizer clips gradients.*pass gradient_clip_norm to the method instead"),
-        ({"global_clipnorm": 1.0}, "optimizer clips gradients.*pass gradient_clip_norm"),
-        ({"clipvalue": 1.0}, "optimizer clips gradients.*pass gradient_clip_norm"),
+        ({"clipnorm": 1.0}, "optimizer clips gradients.*pass global_clipnorm to the method instead"),
+        ({"global_clipnorm": 1.0}, "optimizer clips gradients.*pass global_clipnorm"),
+        ({"clipvalue": 1.0}, "optimizer clips gradients.*pass global_clipnorm"),
     ],
 )
 def test_optimizer_options_that_go_wrong(role, option, message):
@@ -213,16 +214,16 @@ def test_an_optimizer_for_a_frozen_network(role):
         ("no strong", "The batch has no 'unlabeled' entry with 'weak' and 'strong'"),
         (
             "shape",
-            r"The batch's unlabeled weak pictures have shape \(8, 8, 1\), but 'student' takes \(4, 4, 1",
+            r"The batch's unlabeled weak images have shape \(8, 8, 1\), but 'student' takes \(4, 4, 1",
         ),
-        ("one-hot", r"The batch's labels are float32 of shape \(4, 3\): pass one whole number per picture"),
-        ("fractions", r"The batch's labels are float32 of shape \(4,\): pass one whole number per picture"),
+        ("one-hot", r"The batch's labels are float32 of shape \(4, 3\): pass one whole number per image"),
+        ("fractions", r"The batch's labels are float32 of shape \(4,\): pass one whole number per image"),
         ("too few labels", r"'labeled' have different lengths \(image 4, label 3\): each row of all"),
         ("too few weak", r"'unlabeled' have different lengths \(weak 5, strong 6\): each row of all"),
     ],
 )
 def test_training_batches(batch, broken, message):
-    data = {domain: dict(entries) for domain, entries in batch.items()}
+    data = {stream: dict(entries) for stream, entries in batch.items()}
     if broken == "arrays":
         data = (batch["labeled"]["image"], batch["labeled"]["label"])
     elif broken == "no labels":
@@ -264,16 +265,14 @@ def test_a_good_batch_passes(batch):
     "data", [np.zeros((2, 4, 4, 1)), (np.zeros((2, 4, 4, 1)),), (np.zeros((2, 4, 4, 1)), None), {"image": 1}]
 )
 def test_evaluation_without_labels(data):
-    with pytest.raises(
-        ValueError, match=r"Evaluation needs labeled pictures: pass a dataset of .* or x and y"
-    ):
+    with pytest.raises(ValueError, match=r"Evaluation needs labeled images: pass a dataset of .* or x and y"):
         check_evaluation_batch(data)
 
 
-def test_evaluation_refuses_pictures_alone():
+def test_evaluation_refuses_images_alone():
     method = Supervised(student=tiny.network("student"))
     method.compile("sgd", run_eagerly=True)
-    with pytest.raises(ValueError, match="Evaluation needs labeled pictures"):
+    with pytest.raises(ValueError, match="Evaluation needs labeled images"):
         method.evaluate(np.zeros((4, *tiny.IMAGE_SHAPE), np.float32), verbose=0)
 
 
@@ -283,8 +282,8 @@ def test_evaluation_refuses_pictures_alone():
 def test_the_unrolled_feedback_on_several_replicas():
     message = "The feedback 'unrolled' goes through .* one replica, not on 2: use 'per_example'"
     with pytest.raises(ValueError, match=message):
-        validation.one_replica_only("unrolled", 2)
-    assert validation.one_replica_only("unrolled", 1) is None
+        validation.check_one_replica("unrolled", 2)
+    assert validation.check_one_replica("unrolled", 1) is None
 
 
 def test_a_strategy_of_another_name():

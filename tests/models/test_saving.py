@@ -30,8 +30,8 @@ def test_a_file_that_was_cut_off_is_named(tmp_path):
 
 
 def test_a_file_that_holds_code_is_refused(tmp_path):
-    pictures = keras.Input((4, 4, 1))
-    hidden = keras.layers.Lambda(lambda x: x + 1.0)(pictures)
-    keras.Model(pictures, keras.layers.Flatten()(hidden)).save(tmp_path / "code.keras")
+    images = keras.Input((4, 4, 1))
+    hidden = keras.layers.Lambda(lambda x: x + 1.0)(images)
+    keras.Model(images, keras.layers.Flatten()(hidden)).save(tmp_path / "code.keras")
     with pytest.raises(ValueError, match="lambda"):
         models.load(tmp_path / "code.keras")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from mpl_tf import models
-from mpl_tf.models.surgery import in_precision, rebuild, seed_from, synchronize_batch_norm
+from mpl_tf.models.surgery import clone_with_edits, in_precision, seed_from, synchronize_batch_norm
 
 
 def seeds_of(model):
@@ -28,7 +28,7 @@ def test_every_random_part_gets_a_seed_of_its_own():
     assert len(seeds) == 15 + 1 + 6 + 1
     assert None not in seeds.values()
     assert len(set(seeds.values())) == len(seeds)
-    assert not set(seeds.values()) & set(seeds_of(rebuild(model, seed_from(2))).values())
+    assert not set(seeds.values()) & set(seeds_of(clone_with_edits(model, seed_from(2))).values())
 
 
 def test_kernel_and_bias_of_one_layer_differ():
@@ -53,7 +53,7 @@ def test_dropout_and_stochastic_depth_leave_the_first_weights_alone():
 def test_the_original_keeps_its_settings_and_weights():
     model = models.build("convnet", 4, (8, 8, 1))
     before = model.get_weights()
-    copy = rebuild(model, synchronize_batch_norm, seed_from(1))
+    copy = clone_with_edits(model, synchronize_batch_norm, seed_from(1))
     assert copy.name == model.name
     assert set(seeds_of(model).values()) == {None}
     assert not model.get_layer("norm1").synchronized
@@ -64,7 +64,7 @@ def test_the_original_keeps_its_settings_and_weights():
 
 def test_only_seeds_change():
     model = models.build("convnet", 4, (8, 8, 1), dropout=0.1)
-    for layer, seeded in zip(model.layers, rebuild(model, seed_from(1)).layers, strict=True):
+    for layer, seeded in zip(model.layers, clone_with_edits(model, seed_from(1)).layers, strict=True):
         before, after = layer.get_config(), seeded.get_config()
         for key, value in before.items():
             if key == "seed" or (isinstance(value, dict) and "seed" in value.get("config", {})):
@@ -79,7 +79,7 @@ def test_rebuild_hands_the_edit_each_layer_with_its_configuration():
     def widen(layer, config):
         return config | {"units": 5} if layer.name == "hidden1" else config
 
-    copy = rebuild(model, widen)
+    copy = clone_with_edits(model, widen)
     assert isinstance(copy, keras.Model)
     assert [layer.units for layer in copy.layers[1:]] == [5, 4, 3]
 

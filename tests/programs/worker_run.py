@@ -106,7 +106,7 @@ def main(folder: str, _: str, moment: str = "never"):
         data = dataclasses.replace(data, split=split)
         fit("normalized", lambda: meta_pseudo_labels(tiny.synchronized_network), data)
 
-        stored = {"labels": "stored", "num_pictures": 100, "threshold": 0.0, "ramp_start": 0, "ramp_end": 3}
+        stored = {"labels": "stored", "num_images": 100, "threshold": 0.0, "ramp_start": 0, "ramp_end": 3}
         fit("stored", lambda: learner(PseudoLabels, **stored, hard=False), data)
 
         with Run(path / "noisy", data, strategy=strategy, monitoring=quiet) as run:

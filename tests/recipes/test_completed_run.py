@@ -24,7 +24,7 @@ def test_the_networks_of_a_run_are_those_that_it_evaluated_in_the_order_of_the_t
     assert list(completed_run.networks(folder, ["student"])) == ["student"]
 
 
-def test_roles_come_from_the_test_pictures_or_the_files_where_there_is_no_validation_split(folder):
+def test_roles_come_from_the_test_images_or_the_files_where_there_is_no_validation_split(folder):
     folder.write_metrics({"test": {"student": {}}})
     assert completed_run.classifiers(folder) == ["student"]
     folder.write_metrics({"steps": 5})

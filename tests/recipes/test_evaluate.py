@@ -40,7 +40,7 @@ def test_a_run_is_evaluated_on_its_own_images_and_keeps_its_metrics(folder, tmp_
         f"--run_dir={folder.path}",
         "--baseline=supervised",
         "--robustness",
-        "--max_pictures=5",
+        "--max_images=5",
         "--fgsm=8,64",
         f"--adversarial_dir={tmp_path / 'natural'}",
     )
@@ -78,7 +78,7 @@ def test_a_run_is_evaluated_on_its_own_images_and_keeps_its_metrics(folder, tmp_
         "corruptions: 375 of 375 images, ",
         "perturbations: 50 of 50 images, ",
         "FGSM: 10 of 10 images, ",
-        "360 test pictures",
+        "360 test images",
         "ECE % after",
         "mCE %, supervised = 100",
         "jpeg compression",
@@ -101,11 +101,11 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
         "is no list of numbers as 1,2,4,8": [given, "--fgsm=1;2"],
         "'two_moons' has points": [f"--network={network}", "--dataset=two_moons", "--robustness"],
         "--baseline needs a .keras file": [f"--network={network}", "--baseline=supervised"],
-        "digits.0@20, 144 validation pictures": [
+        "digits.0@20, 144 validation images": [
             f"--network={network}",
             f"--baseline={network}",
             "--labels=20",
-            "--domain=validation",
+            "--split=validation",
         ],
     }
     # One process for all command lines.

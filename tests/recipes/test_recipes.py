@@ -29,7 +29,7 @@ def run(recipe, *options, expect_success=True):
 
 def test_mpl_then_finetune(tmp_path):
     small = [*SMALL, "--unlabeled_ratio=2", "--baseline", "--finetune_steps=2"]
-    small += ["--teacher_micro_batches=2", "--student_micro_batches=3", "--recompute"]
+    small += ["--teacher_micro_batches=2", "--student_micro_batches=3", "--rematerialize"]
     options = [*small, f"--run_dir={tmp_path / 'mpl'}", f"--export_dir={tmp_path / 'exported'}"]
     shown = run("mpl", *options).stdout
     for text in ("supervised on the same labels", "teacher", "student, fine-tuned", "validation accuracy %"):
@@ -59,7 +59,7 @@ def test_the_page_of_a_run_and_the_page_drawn_again(tmp_path):
     assert f"report: {page}" in run("mpl", *options).stdout
     first = page.read_text("utf-8")
     assert "supervised training on the same 20 labels" in first
-    assert all(title in first for title in (">Pseudo labels</h2>", ">Training pictures</h2>"))
+    assert all(title in first for title in (">Pseudo labels</h2>", ">Training images</h2>"))
 
     page.unlink()
     assert run("report", f"--run_dir={tmp_path}").stdout.strip() == str(page)
@@ -70,7 +70,7 @@ def test_the_page_of_a_run_and_the_page_drawn_again(tmp_path):
 
 def test_uda_then_distillation(tmp_path):
     small = [*SMALL, "--unlabeled_ratio=2"]
-    annealing = ["--annealing=linear", "--entropy_weight=0.1"]
+    annealing = ["--tsa_schedule=linear", "--entropy_weight=0.1"]
     run("uda", "--preset=digits", "--warmup_steps=0", *small, *annealing, f"--run_dir={tmp_path / 'uda'}")
     uda = json.loads((tmp_path / "uda" / "metrics.json").read_text())
     assert set(uda["test"]) == {"student", "finetuned"}
@@ -108,17 +108,17 @@ def test_pseudo_labels_of_a_teacher_of_the_current_model_and_stored(tmp_path):
         "--mixup=1",
         "--prior_weight=0.8",
         "--entropy_weight=0.4",
-        "--min_labeled_share=0.16",
+        "--min_labeled_fraction=0.16",
     ]
     trained("stored", "--pseudo_labels=stored", *arazo)
     header = (tmp_path / "stored" / "history.csv").read_text().splitlines()[0]
-    assert {"confident_share", "prior_divergence", "mask_rate"} <= set(header.split(","))
+    assert {"confident_fraction", "prior_divergence", "mask_rate"} <= set(header.split(","))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--min_labeled_share=0.16"], "unlabeled_ratio=7 makes 12.5% of a batch labeled"),
+        (["--min_labeled_fraction=0.16"], "unlabeled_ratio=7 makes 12.5% of a batch labeled"),
         (
             ["--teacher_steps=5"],
             "--pseudo_labels=online has no teacher: leave --teacher and --teacher_steps out",
@@ -139,7 +139,7 @@ def test_data_free_learning(tmp_path):
         run("dafl", *preset, *small, f"--generator={kind}", f"--run_dir={folder}")
         metrics = json.loads((folder / "metrics.json").read_text())
         assert set(metrics["test"]) == set(metrics["validation"]) == {"teacher", "student"}
-        assert metrics["pictures"] == 20
+        assert metrics["images"] == 20
         drawn = sorted(path.name for path in (folder / "generated").iterdir())
         assert drawn == ["epoch_000.png", "epoch_001.png", "last.png"]
         assert any((folder / "tensorboard" / "validation").iterdir())
@@ -167,21 +167,21 @@ def test_label_by_two_workers(tmp_path):
     options = [f"--network={tmp_path / 'teacher.keras'}", f"--store={tmp_path / 'labels'}", "--labels=20"]
     options += ["--shard_size=500", "--workers=2", "--precision=mixed_bfloat16", "--threshold=0.15"]
     first = run("label", *options, "--worker=1").stdout
-    assert "shard 1 (1 of 1 to make): 500 of 500 pictures" in first
+    assert "shard 1 (1 of 1 to make): 500 of 500 images" in first
     assert "This worker is done. 2 of 3 shards are still missing" in first
-    picture = tmp_path / "labels.png"
-    shown = run("label", *options, "--worker=0", "--progress=none", f"--picture={picture}").stdout
-    assert "1,293 pictures labeled by teacher.keras" in shown
+    image = tmp_path / "labels.png"
+    shown = run("label", *options, "--worker=0", "--progress=none", f"--image={image}").stdout
+    assert "1,293 images labeled by teacher.keras" in shown
     assert "right % (for information; true labels play no part)" in shown
     assert "| predicted class |" in shown
-    assert picture.exists()
+    assert image.exists()
     store = data.LabelStore.open(tmp_path / "labels")
     source = data.load("digits")
     split = data.draw_split(source, num_labeled=20, seed=0)
     np.testing.assert_array_equal(store.index, split.unlabeled)
-    pictures = source.train.examples[store.index].astype("float32")
+    images = source.train.examples[store.index].astype("float32")
     teacher = keras.saving.load_model(tmp_path / "teacher.keras")
-    expected = keras.ops.softmax(teacher.predict(pictures, verbose=0)).numpy()
+    expected = keras.ops.softmax(teacher.predict(images, verbose=0)).numpy()
     np.testing.assert_allclose(store.probabilities(), expected, atol=0.05)
     assert abs(store.probabilities() - expected).max() > 1e-4  # 16-bit arithmetic did take place.
     other = run("label", *options, "--view=strong", expect_success=False)
@@ -190,17 +190,17 @@ def test_label_by_two_workers(tmp_path):
     )
 
 
-def test_compare_runs_the_missing_cells_and_writes_the_table(tmp_path):
+def test_compare_runs_the_missing_trials_and_writes_the_table(tmp_path):
     for seed, accuracy in enumerate((0.5, 0.7)):
         result = {"accuracy": accuracy, "standard_error": 0.01}
-        metrics = {"test": {"student": result}, "seconds": {"method": 1.0}, "pictures": 20, "steps": 2}
+        metrics = {"test": {"student": result}, "seconds": {"method": 1.0}, "images": 20, "steps": 2}
         (tmp_path / f"plain.{seed}").mkdir()
         (tmp_path / f"plain.{seed}" / "metrics.json").write_text(json.dumps(metrics))
     small = f"{' '.join(SMALL)} --unlabeled_ratio=2"
-    # The second cell reads the first one's teacher, of the same seed.
+    # The second trial reads the first one's teacher, of the same seed.
     distilled = f"distillation --teacher={{mpl, silent}}/networks/teacher.keras {small}"
-    cells = ["plain: supervised", f"mpl, silent: mpl {small}", f"distilled: {distilled}"]
-    options = [f"--cell={cell}" for cell in cells] + ["--ablation=distilled = mpl, silent"]
+    trials = ["plain: supervised", f"mpl, silent: mpl {small}", f"distilled: {distilled}"]
+    options = [f"--trial={trial}" for trial in trials] + ["--ablation=distilled = mpl, silent"]
     shown = run("compare", *options, "--seeds=0-1", "--jobs=2", f"--run_dir={tmp_path}").stdout
     assert "plain, seed" not in shown
     assert "mpl, silent, seed 1" in shown
@@ -209,8 +209,8 @@ def test_compare_runs_the_missing_cells_and_writes_the_table(tmp_path):
     assert "final - plain" in table
     for seed in (0, 1):
         mpl, distilled = (
-            json.loads((tmp_path / f"{cell}.{seed}" / "metrics.json").read_text())
-            for cell in ("mpl-silent", "distilled")
+            json.loads((tmp_path / f"{trial}.{seed}" / "metrics.json").read_text())
+            for trial in ("mpl-silent", "distilled")
         )
         assert distilled["test"]["teacher"]["accuracy"] == mpl["test"]["teacher"]["accuracy"]
     assert (tmp_path / "table.png").stat().st_size > 0
@@ -222,15 +222,15 @@ def test_compare_runs_the_missing_cells_and_writes_the_table(tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--cell=plain", "not of the form"),
+        ("--trial=plain", "not of the form"),
         ("--seeds=1..3", "neither a range"),
-        ("--reference=best", "is not a cell"),
-        ("--ablation=one = two", "is not of the form 'cell = other cell' with two of one"),
-        ("--cell=two: distillation --teacher={three}", "which is no cell before it: put that"),
+        ("--reference=best", "is not a trial"),
+        ("--ablation=one = two", "is not of the form 'trial = other trial' with two of one"),
+        ("--trial=two: distillation --teacher={three}", "which is no trial before it: put that"),
     ],
 )
 def test_compare_refuses_what_it_cannot_read(option, message, capsys):
-    arguments = ["--cell=one: supervised", "--run_dir=unused", option]
+    arguments = ["--trial=one: supervised", "--run_dir=unused", option]
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["compare", *arguments])
     with pytest.raises(app.UsageError, match=message):
@@ -312,8 +312,8 @@ def test_supervised_then_export(tmp_path):
     kinds = ["float32", "float16", "int8", "int8_full"]
     variants = [f"--litert={','.join(kinds)}", "--max_accuracy_drop=1"]
     shown = run("export", *options, *variants).stdout
-    assert "LiteRT models, measured: 720 of 720 pictures, " in shown
-    assert "digits.0@20, 144 validation pictures, student" in shown
+    assert "LiteRT models, measured: 720 of 720 images, " in shown
+    assert "digits.0@20, 144 validation images, student" in shown
     for kind in kinds:
         assert re.search(rf"\| {kind} +\|.*\| builtin", shown)
         assert (tmp_path / "digits" / "1" / f"digits_{kind}.tflite").stat().st_size > 0

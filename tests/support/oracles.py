@@ -72,17 +72,17 @@ def relative_error(value, expected):
 
 def gradient(function, point, *, step=1e-30):
     """∂ function / ∂ point of a real, analytic scalar function, by complex steps."""
-    slopes = np.zeros(point.shape)
+    tangents = np.zeros(point.shape)
     for index in np.ndindex(point.shape):
         moved = point.astype(np.complex128)
         moved[index] += 1j * step
-        slopes[index] = np.imag(function(moved)) / step
-    return slopes
+        tangents[index] = np.imag(function(moved)) / step
+    return tangents
 
 
 def derivative_along(function, point, direction, *, step=1e-30):
     """The derivative of `function` at a list of arrays along another, by one complex step."""
-    moved = [value + 1j * step * slope for value, slope in zip(point, direction, strict=True)]
+    moved = [value + 1j * step * tangent for value, tangent in zip(point, direction, strict=True)]
     return np.imag(function(moved)) / step
 
 
@@ -93,9 +93,9 @@ def per_example_sampled(teacher_logits, labels, student_logits, tangents, learni
     return learning_rate / len(drawn) * worth * (softmax(teacher_logits) - drawn)
 
 
-def labelings(num_pictures, num_classes):
-    """Every way to label the pictures, each int64 `[N]`."""
-    pairs = itertools.product(range(num_classes), repeat=num_pictures)
+def labelings(num_images, num_classes):
+    """Every way to label the images, each int64 `[N]`."""
+    pairs = itertools.product(range(num_classes), repeat=num_images)
     return [np.array(labels, np.int64) for labels in pairs]
 
 
@@ -140,8 +140,8 @@ class TinyStudent:
 
     def after_step(self, targets, learning_rate):
         """θ' = θ - η ∇ mean CE(targets, S(x_u; θ))."""
-        slopes = self.gradients(self.unlabeled_images, targets, self.weights)
-        return [w - learning_rate * slope for w, slope in zip(self.weights, slopes, strict=True)]
+        tangents = self.gradients(self.unlabeled_images, targets, self.weights)
+        return [w - learning_rate * tangent for w, tangent in zip(self.weights, tangents, strict=True)]
 
     def meta_gradient(self, learning_rate):
         """∂ L_l(θ') / ∂ teacher logits, where the student learns from softmax(teacher logits)."""

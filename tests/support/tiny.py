@@ -22,7 +22,7 @@ def network(
     dropout: float = 0.2,
     num_classes: int = NUM_CLASSES,
 ) -> keras.Model:
-    """Pictures in 0…255 → logits, smooth everywhere, with its own weights and random state for every seed."""
+    """Images in 0…255 → logits, smooth everywhere, with its own weights and random state for every seed."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(IMAGE_SHAPE)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
@@ -37,7 +37,7 @@ def network(
 
 
 def plain_network(name: str, **options) -> keras.Model:
-    """The same without BatchNorm and dropout: a function of its weights and the pictures alone."""
+    """The same without BatchNorm and dropout: a function of its weights and the images alone."""
     return network(name, batch_norm=False, dropout=0.0, **options)
 
 
@@ -47,7 +47,7 @@ def synchronized_network(name: str, **options) -> keras.Model:
 
 
 def generator(builder=plain_network, *, noise: int = 5, seed: int = 2) -> keras.Model:
-    """Noise → pictures in 0…255, through a network that `builder` makes: with BatchNorm and dropout as that has."""
+    """Noise → images in 0…255, through a network that `builder` makes: with BatchNorm and dropout as that has."""
     pixels = math.prod(IMAGE_SHAPE)
     body = builder("body", seed=seed, num_classes=pixels)
     inputs = keras.Input((noise,))
@@ -77,7 +77,7 @@ def logits_of(images):
     return logits
 
 
-def pictures(generator: np.random.Generator, count: int) -> np.ndarray:
+def images(generator: np.random.Generator, count: int) -> np.ndarray:
     return generator.uniform(0, 255, (count, *IMAGE_SHAPE)).astype(np.float32)
 
 
@@ -85,10 +85,10 @@ def batch(*, seed: int = 0, labeled: int = 4, unlabeled: int = 6) -> dict:
     """One batch as the data pipeline makes it, in NumPy."""
     generator = np.random.default_rng(seed)
     labels = np.arange(labeled, dtype=np.int32) % NUM_CLASSES
-    weak = pictures(generator, unlabeled)
+    weak = images(generator, unlabeled)
     strong = np.clip(weak + generator.normal(0, 40, weak.shape), 0, 255).astype(np.float32)
     data = {
-        "labeled": {"image": pictures(generator, labeled), "label": labels},
+        "labeled": {"image": images(generator, labeled), "label": labels},
         "unlabeled": {"weak": weak, "strong": strong, "index": np.arange(unlabeled)},
     }
     # A teacher's stored labels, for the methods that read them.
@@ -98,12 +98,12 @@ def batch(*, seed: int = 0, labeled: int = 4, unlabeled: int = 6) -> dict:
 
 
 def examples(count: int, *, seed: int = 100) -> tuple:
-    """Pictures and their labels, for evaluation."""
-    return pictures(np.random.default_rng(seed), count), np.arange(count, dtype=np.int32) % NUM_CLASSES
+    """Images and their labels, for evaluation."""
+    return images(np.random.default_rng(seed), count), np.arange(count, dtype=np.int32) % NUM_CLASSES
 
 
-def unlabeled_pictures(count: int, *, seed: int = 7) -> tf.data.Dataset:
-    """Pictures 0…count-1 of a source, each once, as evaluation batches are."""
+def unlabeled_images(count: int, *, seed: int = 7) -> tf.data.Dataset:
+    """Images 0…count-1 of a source, each once, as evaluation batches are."""
     images, labels = examples(count, seed=seed)
     batches = {"image": images, "label": labels, "index": np.arange(count)}
     return tf.data.Dataset.from_tensor_slices(batches).batch(4)
@@ -121,8 +121,8 @@ def dataset(*, batches: int = 3, **sizes) -> tf.data.Dataset:
 
 
 def numbers(*, batches: int = 3) -> tf.data.Dataset:
-    """As many batches for a method that makes its pictures itself, six to a batch."""
-    return pipeline.numbered_batches(6).take(batches)
+    """As many batches for a method that makes its images itself, six to a batch."""
+    return pipeline.index_batches(6).take(batches)
 
 
 def values(variables) -> list:

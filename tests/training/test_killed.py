@@ -72,11 +72,11 @@ def assert_same_end(folder, whole):
 
 
 def answers(folder):
-    """Of the exported model, on some pictures."""
+    """Of the exported model, on some images."""
     data = test_loop.run_data()
-    pictures = data.source.train.fetch(tf.constant(data.split.validation))
+    images = data.source.train.fetch(tf.constant(data.split.validation))
     exported = tf.saved_model.load(RunFolder(folder / "run").read_metrics()["export"])
-    return exported.serve(tf.cast(pictures, tf.float32))["logits"].numpy()
+    return exported.serve(tf.cast(images, tf.float32))["logits"].numpy()
 
 
 @pytest.fixture(scope="module")

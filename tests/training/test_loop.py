@@ -21,7 +21,7 @@ from tests.support import oracles
 
 
 def run_data():
-    """A hundred 4×4 pictures of three classes that differ in brightness."""
+    """A hundred 4×4 images of three classes that differ in brightness."""
     rng = np.random.default_rng(0)
     labels = np.arange(100) % 3
     images = np.clip(rng.normal(60 + 60 * labels[:, None, None, None], 30, (100, 4, 4, 1)), 0, 255)
@@ -36,11 +36,11 @@ def run_data():
 
 def network(seed):
     keras.utils.set_random_seed(seed)
-    pictures = keras.Input((4, 4, 1))
-    hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 127.5, -1)(pictures))
+    images = keras.Input((4, 4, 1))
+    hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 127.5, -1)(images))
     hidden = keras.layers.BatchNormalization()(keras.layers.Dense(8, "relu")(hidden))
     hidden = keras.layers.Dropout(0.3, seed=seed)(hidden)
-    return keras.Model(pictures, keras.layers.Dense(3)(hidden))
+    return keras.Model(images, keras.layers.Dense(3)(hidden))
 
 
 def build(feedback="per_example"):
@@ -54,7 +54,7 @@ def build_pseudo_labels(labels="stored"):
     method = PseudoLabels(
         student=network(2),
         labels=labels,
-        num_pictures=100,
+        num_images=100,
         hard=False,
         threshold=0.0,
         ramp_start=2,
@@ -118,7 +118,7 @@ def test_a_run_leaves_everything_a_user_looks_for(tmp_path):
         == {"supervised", "teacher", "student", "finetuned"}
     )
     assert metrics["steps"] == 14
-    assert metrics["pictures"] == 14 * 6 * 3
+    assert metrics["images"] == 14 * 6 * 3
     assert metrics["split"] == "shades.0@9"
     for name in (
         "metrics.json",
@@ -296,7 +296,7 @@ def test_settings_out_of_range_are_refused(make, change):
 
 
 def test_finetuning_leaves_the_student_as_it_was(tmp_path):
-    student = build().served
+    student = build().inference_model
     before = student.get_weights()
     tuned = finetuning(student, 0.1)
     loop.fit(tuned, run_data(), stage(unlabeled_ratio=0, steps=4), RunFolder(tmp_path), QUIET)
@@ -306,7 +306,7 @@ def test_finetuning_leaves_the_student_as_it_was(tmp_path):
     assert min(moved) > 0
 
 
-# --- labels of the unlabeled pictures --------------------------------------------------------------------
+# --- labels of the unlabeled images --------------------------------------------------------------------
 
 
 def test_a_fixed_teacher_is_trained_first_and_gives_the_labels(tmp_path):
@@ -323,7 +323,7 @@ def test_a_fixed_teacher_is_trained_first_and_gives_the_labels(tmp_path):
     teacher = keras.saving.load_model(tmp_path / "networks" / "teacher.keras", compile=False)
     source, split = run_data().source, run_data().split
     images = source.train.fetch(tf.constant(split.unlabeled)).numpy().astype(np.float32)
-    kept = method.kept_labels.numpy()
+    kept = method.stored_labels.numpy()
     assert np.allclose(
         kept[split.unlabeled], oracles.softmax(np.array(teacher(images), np.float64)), atol=1e-5
     )
@@ -353,7 +353,7 @@ def test_measuring_the_confirmation_bias_does_not_change_the_run(tmp_path, build
         rows.append(folder.read_history()[-1])
     for one, other in zip(methods[0].variables, methods[1].variables, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert {*rows[1]} - {*rows[0]} >= {"confident_share"}
+    assert {*rows[1]} - {*rows[0]} >= {"confident_fraction"}
 
 
 def test_the_stored_labels_that_are_measured_are_the_refreshed_ones(tmp_path, monkeypatch):
@@ -365,8 +365,8 @@ def test_the_stored_labels_that_are_measured_are_the_refreshed_ones(tmp_path, mo
     (row,) = folder.read_history()
     measured = data_of_run.unlabeled_sample(20)
     labels = data_of_run.source.train.labels[measured]
-    wrong = method.kept_labels.numpy()[measured].argmax(axis=-1) != labels
-    assert float(row["confident_share"]) == 1.0
+    wrong = method.stored_labels.numpy()[measured].argmax(axis=-1) != labels
+    assert float(row["confident_fraction"]) == 1.0
     assert float(row["confirmation_bias"]) == pytest.approx(wrong.mean())
 
 

@@ -16,7 +16,7 @@ def test_a_run_on_two_replicas_ends_like_any_other(tmp_path):
     data, confusions = run_data(), RunFolder(tmp_path / "run").read_confusions()
     for domain, count in (("validation", len(data.split.validation)), ("test", len(data.source.test))):
         assert set(metrics[domain]) == {"supervised", "teacher", "student", "finetuned"}
-        # Each picture once, not once per replica.
+        # Each image once, not once per replica.
         assert all(confusions[f"{domain}/{role}"].sum() == count for role in metrics[domain])
     assert (tmp_path / "run" / "report.html").stat().st_size > 0
     assert "could not be drawn" not in finished.stderr

@@ -62,8 +62,8 @@ def test_a_run_leaves_every_teacher_and_every_store(finished):
     assert list(metrics["test"]) == ["teacher", "round_1", "student", "finetuned"]
     assert [facts["labeled_by"] for facts in metrics["rounds"]] == ["teacher", "round_1"]
     assert metrics["steps"] == 12
-    # Two students' steps of 6 labeled and 12 unlabeled pictures, and 20 of the teacher's.
-    assert metrics["pictures"] == 12 * 18 + 20 * 6
+    # Two students' steps of 6 labeled and 12 unlabeled images, and 20 of the teacher's.
+    assert metrics["images"] == 12 * 18 + 20 * 6
     for number in (1, 2):
         assert (folder / f"round_{number}" / "labels.png").stat().st_size > 0
         assert (folder / f"round_{number}" / "curves.png").stat().st_size > 0
@@ -78,7 +78,7 @@ def test_each_round_is_labeled_by_the_network_before_it_without_noise(finished, 
     assert np.array_equal(store.index, data.split.unlabeled)
     assert np.allclose(store.probabilities(), predicted, atol=1e-6)
     assert store.teacher["network"] == teacher
-    assert store.teacher["weights_sha256"] == self_training.weights_digest(saved(folder, teacher))
+    assert store.teacher["weights_sha256"] == self_training.weights_fingerprint(saved(folder, teacher))
 
 
 def test_what_is_written_about_a_round_is_true(finished):
@@ -86,7 +86,7 @@ def test_what_is_written_about_a_round_is_true(finished):
     data, store, facts = run_data(), stored(folder, 1), metrics["rounds"][0]
     probabilities = np.asarray(store.probabilities())
     confident = probabilities.max(axis=1) >= THRESHOLD
-    assert facts["pictures"] == len(data.split.unlabeled)
+    assert facts["images"] == len(data.split.unlabeled)
     assert facts["confident"] == confident.sum()
     assert 0 < confident.sum() < len(confident)
     classes = probabilities.argmax(axis=1)
@@ -100,18 +100,18 @@ def test_what_is_written_about_a_round_is_true(finished):
         chosen += [mine[i % len(mine)] for i in range(per_class)] if len(mine) else []
     truth = data.source.train.labels[store.index]
     wrong = np.mean([classes[row] != truth[row] for row in chosen])
-    assert facts["wrong_share"] == pytest.approx(wrong)
-    assert facts["different_pictures"] == len(set(chosen))
+    assert facts["wrong_fraction"] == pytest.approx(wrong)
+    assert facts["different_images"] == len(set(chosen))
 
 
-def test_the_student_draws_confident_pictures_with_their_stored_labels(finished, tmp_path):
+def test_the_student_draws_confident_images_with_their_stored_labels(finished, tmp_path):
     folder, _ = finished
     data, store = run_data(), stored(folder, 1)
     own, _ = self_training._select(store, data, rounds(), RunFolder(tmp_path))
     batches = own.batches(batch_size=6, unlabeled_ratio=2, seed=0, start=0)
-    row_of = {picture: row for row, picture in enumerate(store.index)}
+    row_of = {image: row for row, image in enumerate(store.index)}
     for batch in batches.take(5):
-        rows = [row_of[int(picture)] for picture in batch["unlabeled"]["index"]]
+        rows = [row_of[int(image)] for image in batch["unlabeled"]["index"]]
         assert (store.confidence()[rows] >= THRESHOLD).all()
         assert np.array_equal(batch["unlabeled"]["probabilities"], store.probabilities()[rows])
 

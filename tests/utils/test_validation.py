@@ -88,14 +88,14 @@ def test_batches_with_enough_labels_pass(ratio, smallest):
         (
             7,
             0.16,
-            r"unlabeled_ratio=7 makes 12\.5% of a batch labeled, less than min_labeled_share=0\.16: pass unl",
+            r"unlabeled_ratio=7 makes 12\.5% of a batch labeled, less than min_labeled_fraction=0\.16: pass unl",
         ),
         (6, 0.16, "pass unlabeled_ratio=5 at most"),
         (5, 0.2, "pass unlabeled_ratio=4 at most"),
         (
             1,
             0.6,
-            r"makes 50\.0% of a batch labeled, less than min_labeled_share=0\.6: lower it to 0\.5 or less",
+            r"makes 50\.0% of a batch labeled, less than min_labeled_fraction=0\.6: lower it to 0\.5 or less",
         ),
     ],
 )

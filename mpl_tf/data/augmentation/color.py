@@ -1,8 +1,8 @@
-"""Operations on the colors of a whole batch of pictures, each by the rule of Pillow's operation of that name.
+"""Operations on the colors of a whole batch of images, each by the rule of Pillow's operation of that name.
 
-Every function takes uint8 [n, H, W, C] with C of 1 or 3, treats each picture by itself and returns the same
-shape and type. Operations whose rule depends on a picture's histogram look the levels up in one table per
-picture and channel; the others are arithmetic on the levels, which on a CPU costs a fraction of a look-up.
+Every function takes uint8 [n, H, W, C] with C of 1 or 3, treats each image by itself and returns the same
+shape and type. Operations whose rule depends on an image's histogram look the levels up in one table per
+image and channel; the others are arithmetic on the levels, which on a CPU costs a fraction of a look-up.
 """
 
 import tensorflow as tf
@@ -105,11 +105,11 @@ def solarize_add(images, addition: int, threshold: int = 128) -> tf.Tensor:
 
 
 def saturate(images, factor: float) -> tf.Tensor:
-    """Moves the colors away from grey (Pillow's Color); pictures of one channel stay as they are.
+    """Moves the colors away from grey (Pillow's Color); images of one channel stay as they are.
 
     Args:
         images: uint8 [n, H, W, C].
-        factor: 0 gives grey, 1 the picture, more than 1 stronger colors.
+        factor: 0 gives grey, 1 the image, more than 1 stronger colors.
 
     Returns:
         uint8 [n, H, W, C].
@@ -120,14 +120,14 @@ def saturate(images, factor: float) -> tf.Tensor:
 
 
 def contrast(images, factor: float) -> tf.Tensor:
-    """Moves the levels away from the picture's mean grey.
+    """Moves the levels away from the image's mean grey.
 
-    The released code divides the number of pixels by 256 where it means the mean, so that it moves 32-pixel pictures
+    The released code divides the number of pixels by 256 where it means the mean, so that it moves 32-pixel images
     away from 4; this is Pillow's rule.
 
     Args:
         images: uint8 [n, H, W, C].
-        factor: 0 gives the mean grey, 1 the picture, more than 1 stronger contrast.
+        factor: 0 gives the mean grey, 1 the image, more than 1 stronger contrast.
 
     Returns:
         uint8 [n, H, W, C].
@@ -141,7 +141,7 @@ def brightness(images, factor: float) -> tf.Tensor:
 
     Args:
         images: uint8 [n, H, W, C].
-        factor: 0 gives black, 1 the picture, more than 1 a lighter one.
+        factor: 0 gives black, 1 the image, more than 1 a lighter one.
 
     Returns:
         uint8 [n, H, W, C].
@@ -150,11 +150,11 @@ def brightness(images, factor: float) -> tf.Tensor:
 
 
 def sharpness(images, factor: float) -> tf.Tensor:
-    """Moves the levels away from those of a smoothed picture; the outermost pixels stay as they are.
+    """Moves the levels away from those of a smoothed image; the outermost pixels stay as they are.
 
     Args:
         images: uint8 [n, H, W, C], H and W at least 3.
-        factor: 0 gives the smoothed picture, 1 the picture, more than 1 a sharper one.
+        factor: 0 gives the smoothed image, 1 the image, more than 1 a sharper one.
 
     Returns:
         uint8 [n, H, W, C].
@@ -173,14 +173,14 @@ def sharpness(images, factor: float) -> tf.Tensor:
 
 
 def blend(start, images, factor: float) -> tf.Tensor:
-    """Goes from `start` through the pictures and beyond, as Pillow does: in float32, cut off at 0 and 255, truncated.
+    """Goes from `start` through the images and beyond, as Pillow does: in float32, cut off at 0 and 255, truncated.
 
     The released code does not cut off before it converts to uint8, so that there levels over 255 wrap.
 
     Args:
         start: Any real type, broadcastable to `images`, 0 … 255.
         images: uint8, any shape.
-        factor: 0 gives `start`, 1 the pictures.
+        factor: 0 gives `start`, 1 the images.
 
     Returns:
         uint8, the shape of `images`.
@@ -195,7 +195,7 @@ def grey(images, channels: int = 1) -> tf.Tensor:
 
     Args:
         images: uint8 [n, H, W, C].
-        channels: How many equal channels to return for pictures of three; those of one keep it.
+        channels: How many equal channels to return for images of three; those of one keep it.
 
     Returns:
         float32 [n, H, W, channels], whole numbers in 0 … 255.
@@ -210,7 +210,7 @@ def grey(images, channels: int = 1) -> tf.Tensor:
 
 
 def histogram(images) -> tf.Tensor:
-    """Counts the levels of each picture and channel.
+    """Counts the levels of each image and channel.
 
     Args:
         images: uint8 [n, H, W, C].
@@ -226,7 +226,7 @@ def histogram(images) -> tf.Tensor:
 
 
 def look_up(images, tables) -> tf.Tensor:
-    """Replaces every level by its entry in the table of its picture and channel.
+    """Replaces every level by its entry in the table of its image and channel.
 
     Args:
         images: uint8 [n, H, W, C].

@@ -1,9 +1,9 @@
-"""Operations on the places of a whole batch of pixels.
+"""Operations on the positions of a whole batch of pixels.
 
-Every move says for each pixel of the result from which row and column of the picture it is taken: the nearest
+Every move says for each pixel of the result from which row and column of the image it is taken: the nearest
 one, or a fill color where that lies outside. All pixels are then taken by one gather whose unit is a pixel with its
 channels; on a CPU that is faster than TensorFlow's own projective warp. Pixel centers are at whole numbers.
-Pictures are [n, H, W, C] with static H, W and C; their type stays.
+Images are [n, H, W, C] with static H, W and C; their type stays.
 """
 
 import math
@@ -19,7 +19,7 @@ Fill = int | tuple[int, ...]
 
 
 def rotate(images, degrees, *, fill: Fill = GREY) -> tf.Tensor:
-    """Turns each picture around its center.
+    """Turns each image around its center.
 
     Args:
         images: uint8 or float32 [n, H, W, C].
@@ -29,9 +29,9 @@ def rotate(images, degrees, *, fill: Fill = GREY) -> tf.Tensor:
     Returns:
         The type and shape of `images`.
     """
-    rows, columns = _places(images)
+    rows, columns = _positions(images)
     row_center, column_center = (images.shape[1] - 1) / 2, (images.shape[2] - 1) / 2
-    radians = _per_picture(degrees) * (math.pi / 180.0)
+    radians = _per_image(degrees) * (math.pi / 180.0)
     cosine, sine = tf.cos(radians), tf.sin(radians)
     down, right = rows - row_center, columns - column_center
     source_row = (cosine * down + row_center) + sine * right
@@ -50,8 +50,8 @@ def shear_x(images, slope, *, fill: Fill = GREY) -> tf.Tensor:
     Returns:
         The type and shape of `images`.
     """
-    rows, columns = _places(images)
-    return take_pixels(images, _nearest(rows), _nearest(columns + _per_picture(slope) * rows), fill=fill)
+    rows, columns = _positions(images)
+    return take_pixels(images, _nearest(rows), _nearest(columns + _per_image(slope) * rows), fill=fill)
 
 
 def shear_y(images, slope, *, fill: Fill = GREY) -> tf.Tensor:
@@ -65,12 +65,12 @@ def shear_y(images, slope, *, fill: Fill = GREY) -> tf.Tensor:
     Returns:
         The type and shape of `images`.
     """
-    rows, columns = _places(images)
-    return take_pixels(images, _nearest(rows + _per_picture(slope) * columns), _nearest(columns), fill=fill)
+    rows, columns = _positions(images)
+    return take_pixels(images, _nearest(rows + _per_image(slope) * columns), _nearest(columns), fill=fill)
 
 
 def translate_x(images, pixels, *, fill: Fill = GREY) -> tf.Tensor:
-    """Moves each picture sideways.
+    """Moves each image sideways.
 
     Args:
         images: uint8 or float32 [n, H, W, C].
@@ -80,12 +80,12 @@ def translate_x(images, pixels, *, fill: Fill = GREY) -> tf.Tensor:
     Returns:
         The type and shape of `images`.
     """
-    rows, columns = _places(images)
-    return take_pixels(images, _nearest(rows), _nearest(columns + _per_picture(pixels)), fill=fill)
+    rows, columns = _positions(images)
+    return take_pixels(images, _nearest(rows), _nearest(columns + _per_image(pixels)), fill=fill)
 
 
 def translate_y(images, pixels, *, fill: Fill = GREY) -> tf.Tensor:
-    """Moves each picture up or down.
+    """Moves each image up or down.
 
     Args:
         images: uint8 or float32 [n, H, W, C].
@@ -95,17 +95,17 @@ def translate_y(images, pixels, *, fill: Fill = GREY) -> tf.Tensor:
     Returns:
         The type and shape of `images`.
     """
-    rows, columns = _places(images)
-    return take_pixels(images, _nearest(rows + _per_picture(pixels)), _nearest(columns), fill=fill)
+    rows, columns = _positions(images)
+    return take_pixels(images, _nearest(rows + _per_image(pixels)), _nearest(columns), fill=fill)
 
 
 def flip_and_crop(images, flipped, top, left, *, padding: int, fill: Fill = GREY) -> tf.Tensor:
-    """Mirrors some pictures left to right, pads each with one color and cuts a piece of the old size out of it.
+    """Mirrors some images left to right, pads each with one color and cuts a piece of the old size out of it.
 
     Args:
         images: uint8 or float32 [n, H, W, C].
-        flipped: bool [n], the pictures to mirror.
-        top: int32 [n], the piece's first row in the padded picture, 0 … 2 · padding.
+        flipped: bool [n], the images to mirror.
+        top: int32 [n], the piece's first row in the padded image, 0 … 2 · padding.
         left: int32 [n], its first column, likewise.
         padding: Pixels added on each side.
         fill: their level, one for all channels or one for each.
@@ -114,9 +114,9 @@ def flip_and_crop(images, flipped, top, left, *, padding: int, fill: Fill = GREY
         The type and shape of `images`.
     """
     width = images.shape[2]
-    rows = tf.range(images.shape[1])[:, tf.newaxis] + (_per_picture(top) - padding)
-    columns = tf.range(width) + (_per_picture(left) - padding)
-    return take_pixels(images, rows, tf.where(_per_picture(flipped), width - 1 - columns, columns), fill=fill)
+    rows = tf.range(images.shape[1])[:, tf.newaxis] + (_per_image(top) - padding)
+    columns = tf.range(width) + (_per_image(left) - padding)
+    return take_pixels(images, rows, tf.where(_per_image(flipped), width - 1 - columns, columns), fill=fill)
 
 
 def resized_crop(images, flipped, top, left, height, width) -> tf.Tensor:
@@ -160,13 +160,13 @@ def resized_crop(images, flipped, top, left, height, width) -> tf.Tensor:
 
 
 def cutout(images, row, column, half_size: int, *, fill: Fill = GREY) -> tf.Tensor:
-    """Paints a square of each picture in one color (DeVries and Taylor, arXiv 1708.04552).
+    """Paints a square of each image in one color (DeVries and Taylor, arXiv 1708.04552).
 
     Args:
         images: uint8 [n, H, W, C].
         row: int32 [n], the square's center: it covers rows row − half_size … row + half_size − 1.
         column: int32 [n], likewise.
-        half_size: Half the square's side in pixels; what lies outside the picture is cut off.
+        half_size: Half the square's side in pixels; what lies outside the image is cut off.
         fill: the square's level, one for all channels or one for each.
 
     Returns:
@@ -182,7 +182,7 @@ def cutout(images, row, column, half_size: int, *, fill: Fill = GREY) -> tf.Tens
 
 
 def take_pixels(images, rows, columns, *, fill: Fill = GREY) -> tf.Tensor:
-    """Builds pictures from pixels of the given places.
+    """Builds images from pixels of the given positions.
 
     Args:
         images: Any type, [n, H, W, C].
@@ -275,18 +275,18 @@ def _interpolate(one, other, weight) -> tf.Tensor:
     return one + (other - one) * weight
 
 
-def _places(images) -> tuple[tf.Tensor, tf.Tensor]:
+def _positions(images) -> tuple[tf.Tensor, tf.Tensor]:
     """Row and column of every pixel, to broadcast: float32 [H, 1] and [W]."""
     rows = tf.range(images.shape[1], dtype=tf.float32)[:, tf.newaxis]
     return rows, tf.range(images.shape[2], dtype=tf.float32)
 
 
-def _per_picture(values) -> tf.Tensor:
+def _per_image(values) -> tf.Tensor:
     return values[:, tf.newaxis, tf.newaxis]
 
 
-def _nearest(places) -> tf.Tensor:
-    return tf.cast(tf.floor(places + 0.5), tf.int32)
+def _nearest(positions) -> tf.Tensor:
+    return tf.cast(tf.floor(positions + 0.5), tf.int32)
 
 
 def _inside(size: int, center, half_size: int) -> tf.Tensor:

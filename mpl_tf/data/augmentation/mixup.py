@@ -1,4 +1,4 @@
-"""Mixup (Zhang, Cissé, Dauphin, Lopez-Paz 2018, arXiv 1710.09412): training on what lies between two pictures.
+"""Mixup (Zhang, Cissé, Dauphin, Lopez-Paz 2018, arXiv 1710.09412): training on what lies between two images.
 
     x = δ x_p + (1 - δ) x_q,   y = δ y_p + (1 - δ) y_q,   δ ~ Beta(α, α)
 
@@ -21,16 +21,16 @@ class Mixing:
     """How the rows of one batch are mixed.
 
     Args:
-        share: δ, float32 scalar.
+        fraction: δ, float32 scalar.
         partners: int `[N]`, a permutation: row p is mixed with row `partners[p]`.
     """
 
-    share: tf.Tensor
+    fraction: tf.Tensor
     partners: tf.Tensor
 
     def __call__(self, rows: tf.Tensor) -> tf.Tensor:
-        """δ x_p + (1 - δ) x_q for float32 rows `[N, …]`: pictures, or the targets that belong to them."""
-        return self.share * rows + (1.0 - self.share) * tf.gather(rows, self.partners)
+        """δ x_p + (1 - δ) x_q for float32 rows `[N, …]`: images, or the targets that belong to them."""
+        return self.fraction * rows + (1.0 - self.fraction) * tf.gather(rows, self.partners)
 
 
 def unmixed(rows: tf.Tensor) -> tf.Tensor:
@@ -55,7 +55,7 @@ def draw(quantiles: np.ndarray, *, rows: int | tf.Tensor, seed: int, step: tf.Te
 
     Args:
         quantiles: what `beta_quantiles` returned.
-        rows: N. A replica mixes its own share of a batch, with the δ of all.
+        rows: N. A replica mixes its own part of a batch, with the δ of all.
         seed: of the run.
         step: int64 scalar.
 
@@ -68,8 +68,8 @@ def draw(quantiles: np.ndarray, *, rows: int | tf.Tensor, seed: int, step: tf.Te
     place = (tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + 0.5) / 2.0**23 * (len(quantiles) - 1)
     below = tf.cast(place, tf.int32)
     low, high = tf.gather(quantiles, below), tf.gather(quantiles, below + 1)
-    share = low + (high - low) * (place - tf.cast(below, tf.float32))
+    fraction = low + (high - low) * (place - tf.cast(below, tf.float32))
     # tf.random.experimental.stateless_shuffle is not compiled by XLA; the order of random numbers is.
     order = tf.random.stateless_uniform([rows], seeds[1], None, None, dtype=tf.int32, alg="philox")
     partners = tf.argsort(order, stable=True)
-    return Mixing(share, partners)
+    return Mixing(fraction, partners)

@@ -1,6 +1,6 @@
 """RandAugment (Cubuk et al., arXiv 1909.13719) of whole batches, as in the released Meta Pseudo Labels.
 
-Each picture draws a probability p ~ U(.2, .8). In each of N slots it then draws one of 15 operations and
+Each image draws a probability p ~ U(.2, .8). In each of N slots it then draws one of 15 operations and
 applies it with probability p. All strengths follow from one magnitude M, where 10 was meant as the top of the
 scale (level = M / 10) and the paper uses 16 and 17:
 
@@ -46,16 +46,16 @@ _DRAWS_PER_SLOT = 5
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """Distorts each picture by operations of its own, a pure function of (seed, position).
+    """Distorts each image by operations of its own, a pure function of (seed, position).
 
     Args:
-        num_operations: Slots per picture, the paper's N; 0 or more.
+        num_operations: Slots per image, the paper's N; 0 or more.
         magnitude: Strength of all operations, the paper's M; 0 … 30.
-        translate_ratio: Pixels that TranslateX and TranslateY move at level 1, as a share of the shorter side. By
+        translate_ratio: Pixels that TranslateX and TranslateY move at level 1, as a fraction of the shorter side. By
             default 100 / 224 from 128 pixels on and 1/8 below, as in the released ImageNet and CIFAR pipelines.
         cutout_ratio: Cutout's half-size at level 1, likewise; by default 40 / 224 and 1/8.
         static_shapes: Whether all shapes are to be known beforehand, as XLA wants it: every operation is then made of
-            every picture, and one is kept. For accelerators; on a CPU many times slower.
+            every image, and one is kept. For accelerators; on a CPU many times slower.
         fill: the level, 0…255, of Cutout's square and of what moves in from outside, one for all channels or one for
             each.
 
@@ -81,7 +81,7 @@ class RandAugment:
         Args:
             images: uint8 [n, H, W, C], C of 1 or 3, static H, W and C.
             seed: Any integer.
-            position: int64 [n], the place of each picture in the stream.
+            position: int64 [n], the place of each image in the stream.
 
         Returns:
             uint8 [n, H, W, C].
@@ -99,7 +99,7 @@ class RandAugment:
 
     @tf.autograph.experimental.do_not_convert
     def apply(self, name: str, images, uniforms) -> tf.Tensor:
-        """Applies one operation to every picture of a batch.
+        """Applies one operation to every image of a batch.
 
         Args:
             name: One of `OPERATIONS`.
@@ -112,7 +112,7 @@ class RandAugment:
         height, width = images.shape[1:3]
         side = min(height, width)
         factor = 0.1 + self._scaled(1.8)
-        # Pillow keeps 1 … 8 bits; with 0, to which M below 3 would lead, every picture were black.
+        # Pillow keeps 1 … 8 bits; with 0, to which M below 3 would lead, every image were black.
         bits = min(max(int(self._scaled(4)), 1), 8)
         # Whole pixels: the nearest one would be taken anyway, though at a half not evenly to both sides.
         pixels = math.floor(self._scaled(side * self._ratio(self.translate_ratio, 100 / 224, side)) + 0.5)
@@ -148,7 +148,7 @@ class RandAugment:
         return operations[name]()
 
     def _apply_each(self, images, operation, uniforms) -> tf.Tensor:
-        """Applies to each picture the operation of its number, 0 for none: a picture pays for its own one alone."""
+        """Applies to each image the operation of its number, 0 for none: an image pays for its own one alone."""
         rows = tf.dynamic_partition(tf.range(tf.shape(images)[0]), operation, 1 + len(DRAWN_OPERATIONS))
         parts = [tf.gather(images, rows[0])]
         for name, chosen in zip(DRAWN_OPERATIONS, rows[1:], strict=True):
@@ -156,7 +156,7 @@ class RandAugment:
         return tf.ensure_shape(tf.dynamic_stitch(rows, parts), images.shape)
 
     def _apply_all(self, images, operation, uniforms) -> tf.Tensor:
-        """The same result from pieces of known size: each operation of all pictures, of which one is kept."""
+        """The same result from pieces of known size: each operation of all images, of which one is kept."""
         kept = images
         for number, name in enumerate(DRAWN_OPERATIONS, start=1):
             chosen = (operation == number)[:, tf.newaxis, tf.newaxis, tf.newaxis]
@@ -168,10 +168,10 @@ class RandAugment:
         return self.magnitude * top / 10
 
     @staticmethod
-    def _ratio(given: float | None, of_large_pictures: float, side: int) -> float:
+    def _ratio(given: float | None, of_large_images: float, side: int) -> float:
         if given is not None:
             return given
-        return of_large_pictures if side >= LARGE_SIDE else 1 / 8
+        return of_large_images if side >= LARGE_SIDE else 1 / 8
 
 
 class LayerPolicy:
@@ -180,7 +180,7 @@ class LayerPolicy:
     The layer draws from a random state of its own: a run that uses it resumes, but not bit for bit.
 
     Args:
-        layer: A layer that takes and returns float pictures in 0 … 255, [n, H, W, 3].
+        layer: A layer that takes and returns float images in 0 … 255, [n, H, W, 3].
     """
 
     def __init__(self, layer: keras.layers.Layer):
@@ -196,7 +196,7 @@ class LayerPolicy:
 
 
 def _keras_cv_policy(num_operations: int, magnitude: float) -> LayerPolicy:
-    """Ten operations per picture and slot, without Invert, Posterize, Rotate and Cutout."""
+    """Ten operations per image and slot, without Invert, Posterize, Rotate and Cutout."""
     import keras_cv  # Here, because importing it takes seconds that no other policy should cost.
 
     with _float32_layers():
@@ -237,7 +237,7 @@ def make_policy(
         name: "paper" for `RandAugment`; "keras_cv" or "keras" for `keras_cv.layers.RandAugment` or
             `keras.layers.RandAugment`, whose strength 0 … 1 stands for 0 … 30 and which draw from a random state
             of their own, so that a run resumes, but not bit for bit.
-        num_operations: Operations per picture, 0 or more.
+        num_operations: Operations per image, 0 or more.
         magnitude: Strength, 0 … 30.
         static_shapes: As in `RandAugment`; the other policies cannot.
         fill: as in `RandAugment`; the other policies have a gray of their own.

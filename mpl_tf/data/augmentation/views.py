@@ -1,4 +1,4 @@
-"""The weak and the strong view of a batch, for pictures and for points.
+"""The weak and the strong view of a batch, for images and for points.
 
 A view is called as `view(images, seed=…, position=…)` and is a pure function of its arguments, apart from the
 strong views that wrap a Keras layer. The strong view takes the weak one's result, as in the released code of
@@ -81,10 +81,10 @@ class GaussianNoise:
 
 @dataclasses.dataclass(frozen=True)
 class WeakView:
-    """Flips half of the pictures left to right, pads them and crops back to the old size.
+    """Flips half of the images left to right, pads them and crops back to the old size.
 
     Args:
-        flip: Whether pictures may be mirrored; digits and letters may not.
+        flip: Whether images may be mirrored; digits and letters may not.
         padding: Pixels added on each side; by default an eighth of the shorter side. 0 leaves the image where it is.
         fill: their level, 0…255, one for all channels or one for each.
 
@@ -107,7 +107,7 @@ class WeakView:
         Args:
             images: uint8 or float32 in 0 … 255 [n, H, W, C], static H, W and C.
             seed: Any integer.
-            position: int64 [n], the place of each picture in the stream.
+            position: int64 [n], the place of each image in the stream.
 
         Returns:
             float32 [n, H, W, C] in 0 … 255.
@@ -182,14 +182,14 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True)
 class StrongView:
-    """Distorts weak pictures by RandAugment, then Cutout, flip and padded crop.
+    """Distorts weak images by RandAugment, then Cutout, flip and padded crop.
 
     Args:
-        num_operations: RandAugment's operations per picture, 0 or more.
+        num_operations: RandAugment's operations per image, 0 or more.
         magnitude: RandAugment's strength, 0 … 30.
         cutout: Half the side of the square as a fraction of the shorter side, 0 for none. By default 1/4 (8 of 32
             pixels) below 128 pixels and 0 from there on.
-        flip: Whether pictures may be mirrored; digits and letters may not.
+        flip: Whether images may be mirrored; digits and letters may not.
         policy: "paper", "keras_cv" or "keras"; the last two draw from a random state of their own, so runs that use
             them resume, but not bit for bit.
         static_shapes: Whether the view is to be made inside of a training step, see `RandAugment`.
@@ -234,7 +234,7 @@ class StrongView:
         Args:
             images: uint8 or float32 in 0 … 255 [n, H, W, C], static H, W and C: the weak view. Levels are rounded.
             seed: Any integer.
-            position: int64 [n], the place of each picture in the stream.
+            position: int64 [n], the place of each image in the stream.
 
         Returns:
             float32 [n, H, W, C] in 0 … 255, whole numbers.
@@ -260,10 +260,10 @@ class StrongView:
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """One view of another: labeled pictures, for example, that are distorted as strongly as unlabeled ones.
+    """One view of another: labeled images, for example, that are distorted as strongly as unlabeled ones.
 
     Args:
-        first: the view that sees the picture.
+        first: the view that sees the image.
         second: the view that sees what the first made of it.
     """
 

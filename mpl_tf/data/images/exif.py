@@ -1,6 +1,6 @@
 """The orientation tag of photographs (EXIF 2.32, section 4.6.4), read and obeyed in a TensorFlow graph.
 
-Cameras save a picture as the sensor saw it and note how the camera was held. TensorFlow's decoders ignore the note.
+Cameras save an image as the sensor saw it and note how the camera was held. TensorFlow's decoders ignore the note.
 """
 
 import tensorflow as tf
@@ -8,7 +8,7 @@ import tensorflow as tf
 from mpl_tf.data.images.formats import begins_with
 
 TAG = 0x0112
-# In a JPEG the note comes before the picture, in a segment of at most 64 KiB that starts with these bytes.
+# In a JPEG the note comes before the image, in a segment of at most 64 KiB that starts with these bytes.
 _HEADER = b"Exif\0\0"
 _SEARCHED = 2**17
 # PNG and WebP files are chains of chunks, behind so many bytes, and a chunk with the note may be the last.
@@ -18,10 +18,10 @@ _MAX_ENTRIES = 512
 
 
 def read_tag(encoded: tf.Tensor) -> tf.Tensor:
-    """Finds how a picture has to be turned.
+    """Finds how an image has to be turned.
 
     Args:
-        encoded: string `[]`, an encoded picture.
+        encoded: string `[]`, an encoded image.
 
     Returns:
         int64 `[]`, 1 to 8; 1, upright, where the file does not say, or says nonsense.
@@ -37,25 +37,25 @@ def read_tag(encoded: tf.Tensor) -> tf.Tensor:
     return tf.where((tag >= 1) & (tag <= 8), tag, tf.constant(1, tf.int64))
 
 
-def turned_upright(picture: tf.Tensor, tag: tf.Tensor) -> tf.Tensor:
-    """Turns and mirrors a picture as its tag says.
+def turned_upright(image: tf.Tensor, tag: tf.Tensor) -> tf.Tensor:
+    """Turns and mirrors an image as its tag says.
 
     Args:
-        picture: `[H, W, C]`.
+        image: `[H, W, C]`.
         tag: int64 `[]`, 1 to 8.
 
     Returns:
         `[H, W, C]`, or `[W, H, C]` for the tags 5 to 8.
     """
-    picture = tf.cond(tag >= 5, lambda: tf.transpose(picture, [1, 0, 2]), lambda: picture)
+    image = tf.cond(tag >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     for axis, mirroring in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
         mirrored = tf.reduce_any(tag == tf.constant(mirroring, tf.int64))
-        picture = tf.cond(
+        image = tf.cond(
             mirrored,
-            lambda picture=picture, axis=axis: tf.reverse(picture, [axis]),
-            lambda picture=picture: picture,
+            lambda image=image, axis=axis: tf.reverse(image, [axis]),
+            lambda image=image: image,
         )
-    return picture
+    return image
 
 
 def _numbers(encoded):
@@ -119,10 +119,10 @@ def _tag_in_tiff(tiff):
     last = tf.size(tiff, out_type=tf.int64) - 1
     little_endian = tiff[0] == ord("I")
 
-    def numbers(places, size):
-        places = tf.expand_dims(places, -1) + tf.range(size, dtype=tf.int64)
+    def numbers(positions, size):
+        positions = tf.expand_dims(positions, -1) + tf.range(size, dtype=tf.int64)
         # Places outside a file that is cut off or wrong hold a zero.
-        found = tf.gather(tiff, tf.where((places >= 0) & (places < last), places, last))
+        found = tf.gather(tiff, tf.where((positions >= 0) & (positions < last), positions, last))
         found = tf.where(little_endian, tf.reverse(found, [-1]), found)
         return tf.reduce_sum(found * 256 ** tf.range(size - 1, -1, -1, dtype=tf.int64), axis=-1)
 

@@ -1,4 +1,4 @@
-"""People's own pictures: one folder per class, and a folder of unlabeled ones."""
+"""People's own images: one folder per class, and a folder of unlabeled ones."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from mpl_tf.data.images import decoding
-from mpl_tf.data.images.images import MEMORY_LIMIT, FilePictures, Pictures, into_memory
+from mpl_tf.data.images.images import MEMORY_LIMIT, FileImages, Images, into_memory
 from mpl_tf.data.images.source import Source
 
 
@@ -24,18 +24,18 @@ def from_folders(
     channels: int = 3,
     memory_limit: int = MEMORY_LIMIT,
 ) -> Source:
-    """Pictures from folders.
+    """Images from folders.
 
-    Every picture is decoded once before training, so that a broken one is found now. Pictures are turned upright,
+    Every image is decoded once before training, so that a broken one is found now. Images are turned upright,
     resized so that the shorter side fits (bilinear, antialiased) and cropped to the middle. Files and folders
-    whose names begin with a dot, and files that are no pictures by their extension, are passed over.
+    whose names begin with a dot, and files that are no images by their extension, are passed over.
 
     Args:
-        labeled_dir: holds one folder per class, named as the class, with pictures at any depth.
-        unlabeled_dir: holds pictures at any depth. Those that are also labeled or test pictures are left out.
+        labeled_dir: holds one folder per class, named as the class, with images at any depth.
+        unlabeled_dir: holds images at any depth. Those that are also labeled or test images are left out.
         test_dir: laid out as `labeled_dir`, with the same class names or some of them.
-        image_size: H = W, or (H, W). None takes the size that all labeled pictures share.
-        skip_unreadable: leaves out pictures that cannot be decoded, and warns, instead of refusing them.
+        image_size: H = W, or (H, W). None takes the size that all labeled images share.
+        skip_unreadable: leaves out images that cannot be decoded, and warns, instead of refusing them.
         channels: 3 (RGB) or 1 (gray).
         memory_limit: bytes up to which each collection is kept decoded in memory; beyond, files are decoded
             when they are needed.
@@ -45,7 +45,7 @@ def from_folders(
 
     Raises:
         FileNotFoundError: for a folder that is missing.
-        ValueError: for folders laid out in another way, unreadable pictures, or sizes that differ.
+        ValueError: for folders laid out in another way, unreadable images, or sizes that differ.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels} is not possible: pass 3 for RGB or 1 for gray.")
@@ -54,25 +54,25 @@ def from_folders(
     train = labeled
     if shared := _real_paths(labeled) & _real_paths(test):
         raise ValueError(
-            f"{len(shared)} pictures are in labeled_dir and in test_dir, such as {min(shared)}: keep each in one."
+            f"{len(shared)} images are in labeled_dir and in test_dir, such as {min(shared)}: keep each in one."
         )
     if unlabeled_dir is not None:
         known = _real_paths(labeled) | _real_paths(test)
-        unlabeled = [_File(path, name, -1) for path, name in picture_files("unlabeled_dir", unlabeled_dir)]
+        unlabeled = [_File(path, name, -1) for path, name in image_files("unlabeled_dir", unlabeled_dir)]
         train = labeled + [file for file in unlabeled if os.path.realpath(file.path) not in known]
     sizes = _check_readable(train + test, skip_unreadable)
     unreadable = tuple(file.path for file in train + test if file.path not in sizes)
     _check_classes_left(labeled, class_names, sizes, labeled_dir)
     height, width = _image_size(image_size, [sizes[file.path] for file in labeled if file.path in sizes])
     train, test = (
-        _pictures([file for file in files if file.path in sizes], (height, width, channels), memory_limit)
+        _images([file for file in files if file.path in sizes], (height, width, channels), memory_limit)
         for files in (train, test)
     )
     return Source("folders", class_names, train, test, unreadable=unreadable)
 
 
-def picture_files(argument: str, folder: str | os.PathLike) -> list[tuple[str, str]]:
-    """Finds the pictures at any depth of a folder, by their extensions.
+def image_files(argument: str, folder: str | os.PathLike) -> list[tuple[str, str]]:
+    """Finds the images at any depth of a folder, by their extensions.
 
     Args:
         argument: what the folder was given as, for the message.
@@ -83,13 +83,13 @@ def picture_files(argument: str, folder: str | os.PathLike) -> list[tuple[str, s
 
     Raises:
         FileNotFoundError: for a folder that is missing.
-        ValueError: for one without pictures.
+        ValueError: for one without images.
     """
     folder = _existing_folder(argument, folder)
     found = list(_walk(folder, ""))
     if not found:
         raise ValueError(
-            f"{argument}={folder} has no pictures ({', '.join(decoding.EXTENSIONS)}) at any depth: "
+            f"{argument}={folder} has no images ({', '.join(decoding.EXTENSIONS)}) at any depth: "
             "give the folder that holds them."
         )
     return found
@@ -108,15 +108,15 @@ def _scan_classes(
     folder = _existing_folder(argument, folder)
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     found = [entry for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if entry.is_file() and _is_picture(entry.name)]
+    loose = [entry for entry in entries if entry.is_file() and _is_image(entry.name)]
     if loose:
         raise ValueError(
-            f"{argument}={folder} has pictures outside any class, such as {loose[0].name}: move each into the "
-            "folder of its class, or give pictures without labels as unlabeled_dir."
+            f"{argument}={folder} has images outside any class, such as {loose[0].name}: move each into the "
+            "folder of its class, or give images without labels as unlabeled_dir."
         )
     if not found:
         raise ValueError(
-            f"{argument}={folder} has no class folders: make one folder per class in it, with its pictures."
+            f"{argument}={folder} has no class folders: make one folder per class in it, with its images."
         )
     class_names = class_names or tuple(entry.name for entry in found)
     files = []
@@ -130,7 +130,7 @@ def _scan_classes(
         members = [_File(path, name, label) for path, name in _walk(entry, entry.name)]
         if not members:
             raise ValueError(
-                f"The class folder {entry} has no pictures ({', '.join(decoding.EXTENSIONS)}): "
+                f"The class folder {entry} has no images ({', '.join(decoding.EXTENSIONS)}): "
                 "add some, or remove it."
             )
         files += members
@@ -141,26 +141,26 @@ def _existing_folder(argument: str, folder: str | os.PathLike) -> pathlib.Path:
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"{argument}={folder} {what}: give a folder of pictures.")
+        raise FileNotFoundError(f"{argument}={folder} {what}: give a folder of images.")
     try:
         os.scandir(folder).close()
     except OSError as error:
-        _refuse_unreadable(error)
+        _check_unreadable(error)
     return folder
 
 
-def _refuse_unreadable(error):
+def _check_unreadable(error):
     raise ValueError(
         f"The folder {error.filename} cannot be read ({error.strerror}): give yourself the right to, or move it away."
     ) from error
 
 
 def _walk(folder: pathlib.Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yields (path, name relative to `folder` behind the prefix) of each picture, in an order that is fixed."""
-    for parent, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
+    """Yields (path, name relative to `folder` behind the prefix) of each image, in an order that is fixed."""
+    for parent, folders, names in os.walk(folder, onerror=_check_unreadable, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if _is_picture(name):
+            if _is_image(name):
                 path = os.path.join(parent, name)
                 relative = pathlib.PurePath(prefix, os.path.relpath(path, folder))
                 yield path, relative.as_posix()
@@ -170,7 +170,7 @@ def _real_paths(files: list[_File]) -> set[str]:
     return {os.path.realpath(file.path) for file in files}
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return name.lower().endswith(decoding.EXTENSIONS) and not name.startswith(".")
 
 
@@ -190,7 +190,7 @@ def _check_readable(files: list[_File], skip_unreadable: bool) -> dict[str, tupl
             pass
     if errors:
         path = min(errors)
-        message = f"{len(errors)} of {len(files)} pictures cannot be decoded, such as {path} ({errors[path]})"
+        message = f"{len(errors)} of {len(files)} images cannot be decoded, such as {path} ({errors[path]})"
         if not skip_unreadable:
             raise ValueError(f"{message}: mend or remove what is broken, or pass skip_unreadable=True.")
         warnings.warn(f"{message}: left out.", stacklevel=3)
@@ -202,7 +202,7 @@ def _check_classes_left(labeled, class_names, readable, labeled_dir) -> None:
     for label, name in enumerate(class_names):
         if label not in left:
             raise ValueError(
-                f"No picture of the class {name!r} in {labeled_dir} can be decoded: mend some, or remove it."
+                f"No image of the class {name!r} in {labeled_dir} can be decoded: mend some, or remove it."
             )
 
 
@@ -212,21 +212,21 @@ def _image_size(image_size, sizes: list[tuple[int, int]]) -> tuple[int, int]:
     if len(set(sizes)) > 1:
         smallest, largest = min(sizes), max(sizes)
         raise ValueError(
-            f"Labeled pictures differ in size, from {smallest[0]}×{smallest[1]} to {largest[0]}×{largest[1]} "
+            f"Labeled images differ in size, from {smallest[0]}×{smallest[1]} to {largest[0]}×{largest[1]} "
             "(height × width): give the size to resize them to as image_size."
         )
     return sizes[0]
 
 
-def _pictures(files: list[_File], image_shape: tuple[int, int, int], memory_limit: int) -> Pictures | None:
+def _images(files: list[_File], image_shape: tuple[int, int, int], memory_limit: int) -> Images | None:
     if not files:
         return None
     labels = np.array([file.label for file in files], np.int32)
-    pictures = FilePictures(
+    images = FileImages(
         [file.path for file in files],
         labels,
         image_shape,
         relative_names=[file.relative_name for file in files],
     )
     fits = len(files) * int(np.prod(image_shape)) <= memory_limit
-    return into_memory(pictures) if fits else pictures
+    return into_memory(images) if fits else images

@@ -1,10 +1,10 @@
-"""Encoded pictures of the formats that people have, decoded in a TensorFlow graph to the colors that Pillow sees."""
+"""Encoded images of the formats that people have, decoded in a TensorFlow graph to the colors that Pillow sees."""
 
 import tensorflow as tf
 
 # Of a BMP file: where its second header begins, with its own size in four bytes; the palette comes behind it.
 _BMP_HEADER = 14
-# Of a WebP file (RFC 9649): bits of the first byte of an extended header, and of the fifth of a lossless picture.
+# Of a WebP file (RFC 9649): bits of the first byte of an extended header, and of the fifth of a lossless image.
 _WEBP_ALPHA, _WEBP_LOSSLESS_ALPHA = 0x10, 0x10
 
 
@@ -14,7 +14,7 @@ def begins_with(encoded: tf.Tensor, start: bytes) -> tf.Tensor:
 
 
 def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a picture; of a moving one, the first frame. Transparency is dropped.
+    """Decodes an image; of a moving one, the first frame. Transparency is dropped.
 
     Args:
         encoded: string `[]`, a JPEG, PNG, GIF, BMP or WebP file. TensorFlow refuses two kinds: moving WebP files
@@ -23,26 +23,26 @@ def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
         uint8 `[h, w, 3]`.
     """
-    picture = tf.case(
+    image = tf.case(
         [
             (begins_with(encoded, b"BM"), lambda: _decode_bmp(encoded)),
             (begins_with(encoded, b"RIFF"), lambda: _decode_webp(encoded)),
         ],
         default=lambda: _decode(encoded, 3),
     )
-    return tf.ensure_shape(picture, (None, None, 3))
+    return tf.ensure_shape(image, (None, None, 3))
 
 
-def to_gray(picture: tf.Tensor) -> tf.Tensor:
+def to_gray(image: tf.Tensor) -> tf.Tensor:
     """The luma of ITU-R BT.601 in 16-bit fixed point, to the bit what Pillow computes.
 
     Args:
-        picture: uint8 `[h, w, 3]`.
+        image: uint8 `[h, w, 3]`.
 
     Returns:
         uint8 `[h, w, 1]`.
     """
-    weighted = tf.cast(picture, tf.int32) * [19595, 38470, 7471]
+    weighted = tf.cast(image, tf.int32) * [19595, 38470, 7471]
     luma = tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=-1, keepdims=True) + 2**15, 16)
     return tf.cast(luma, tf.uint8)
 
@@ -52,7 +52,7 @@ def _decode(encoded, channels):
 
 
 def _decode_webp(encoded):
-    # TensorFlow wants to be told how many channels the file has. It refuses moving pictures without an alpha channel;
+    # TensorFlow wants to be told how many channels the file has. It refuses moving images without an alpha channel;
     # when it is to find the number itself, they end the process.
     kind = tf.strings.substr(encoded, 12, 4)
     start = tf.io.decode_raw(tf.strings.substr(encoded, 20, 5) + b"\0" * 5, tf.uint8)
@@ -62,7 +62,7 @@ def _decode_webp(encoded):
 
 
 def _decode_bmp(encoded):
-    picture = tf.io.decode_bmp(encoded, channels=0)
+    image = tf.io.decode_bmp(encoded, channels=0)
     header = tf.io.decode_raw(tf.strings.substr(encoded, _BMP_HEADER, 4), tf.int32)[0]
 
     def through_palette():
@@ -70,6 +70,6 @@ def _decode_bmp(encoded):
         entries = tf.io.decode_raw(tf.strings.substr(encoded, _BMP_HEADER + header, 4 * 256), tf.uint8)
         entries = tf.concat([entries, tf.zeros([4 * 256], tf.uint8)], axis=0)[: 4 * 256]
         colors = tf.reshape(entries, [256, 4])[:, 2::-1]
-        return tf.gather(colors, tf.cast(picture[..., 0], tf.int32))
+        return tf.gather(colors, tf.cast(image[..., 0], tf.int32))
 
-    return tf.cond(tf.shape(picture)[-1] == 1, through_palette, lambda: picture[..., :3])
+    return tf.cond(tf.shape(image)[-1] == 1, through_palette, lambda: image[..., :3])

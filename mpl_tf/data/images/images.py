@@ -1,4 +1,4 @@
-"""Collections of pictures that a graph can index: arrays in memory, files on disk, TFDS records."""
+"""Collections of images that a graph can index: arrays in memory, files on disk, TFDS records."""
 
 import abc
 import hashlib
@@ -11,16 +11,16 @@ import tensorflow as tf
 
 from mpl_tf.data.images import decoding
 
-# Encoded pictures are decoded once, into memory, where all of them together take no more bytes than this.
+# Encoded images are decoded once, into memory, where all of them together take no more bytes than this.
 MEMORY_LIMIT = 2**31
 
 
-class Pictures(abc.ABC):
-    """A random-access collection of equally sized pictures, or of points.
+class Images(abc.ABC):
+    """A random-access collection of equally sized images, or of points.
 
     Attributes:
         labels: int32 `[N]`, -1 where unknown.
-        image_shape: `(H, W, C)` of every picture, or `(D,)` of every point.
+        image_shape: `(H, W, C)` of every image, or `(D,)` of every point.
         names: what each example is called (its path) where it has a name, else None.
     """
 
@@ -50,8 +50,8 @@ class Pictures(abc.ABC):
         """The SHA-256, in hexadecimal, of what identifies the examples, their order and their labels."""
 
 
-class ArrayPictures(Pictures):
-    """Pictures or points in memory.
+class ArrayImages(Images):
+    """Images or points in memory.
 
     Args:
         examples: uint8 `[N, H, W, C]` or float32 `[N, D]`.
@@ -92,19 +92,19 @@ class ArrayPictures(Pictures):
     def fingerprint(self) -> str:
         """Of the examples and their labels."""
         if self._fingerprint is None:
-            self._fingerprint = digest("array", self.examples, self.labels)
+            self._fingerprint = content_fingerprint("array", self.examples, self.labels)
         return self._fingerprint
 
 
-class FilePictures(Pictures):
-    """Pictures that stay in their files and are decoded by Pillow when they are fetched.
+class FileImages(Images):
+    """Images that stay in their files and are decoded by Pillow when they are fetched.
 
     Pillow rather than TensorFlow, because people's own photographs need what TensorFlow's decoder lacks: the
     camera's orientation tag, and JPEGs decoded at the fraction of their size that is wanted (a 12-megapixel one
     several times faster). It lets go of Python's lock while it decodes and resizes, so threads do help.
 
     Args:
-        paths: one file per picture.
+        paths: one file per image.
         labels: int `[N]`, -1 where unknown.
         image_shape: `(H, W, C)` to resize and crop to.
         relative_names: the paths without the folders' location, which the fingerprint uses so that a folder may
@@ -125,39 +125,39 @@ class FilePictures(Pictures):
 
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
         """Reads and decodes files."""
-        pictures = tf.numpy_function(self._decode, [index], tf.uint8, stateful=False)
-        return tf.ensure_shape(pictures, (None, *self.image_shape))
+        images = tf.numpy_function(self._decode, [index], tf.uint8, stateful=False)
+        return tf.ensure_shape(images, (None, *self.image_shape))
 
     def fingerprint(self) -> str:
         """Of the files' names, their sizes in bytes and their labels."""
         sizes = np.array([os.path.getsize(path) for path in self.names], np.int64)
-        return digest("files", "\n".join(self._relative_names), sizes, self.labels)
+        return content_fingerprint("files", "\n".join(self._relative_names), sizes, self.labels)
 
     def _decode(self, index: np.ndarray) -> np.ndarray:
-        pictures = np.empty((len(index), *self.image_shape), np.uint8)
+        images = np.empty((len(index), *self.image_shape), np.uint8)
 
         def fill(row):
             path = self.names[index[row]]
             try:
-                pictures[row] = decoding.decode_file(path, self.image_shape)
+                images[row] = decoding.decode_file(path, self.image_shape)
             except Exception as error:
-                raise ValueError(f"The picture {path} cannot be decoded any more: {error}") from error
+                raise ValueError(f"The image {path} cannot be decoded any more: {error}") from error
 
         for _ in self._threads.map(fill, range(len(index))):
             pass
-        return pictures
+        return images
 
 
-class TfdsPictures(Pictures):
-    """Pictures that stay encoded, in TFDS records on disk or in memory, and are decoded when they are fetched.
+class TfdsImages(Images):
+    """Images that stay encoded, in TFDS records on disk or in memory, and are decoded when they are fetched.
 
     Decoded by TensorFlow, so that they are to the bit what TFDS would have given.
 
     Args:
-        read: maps a list of indices to the encoded pictures (bytes) at these indices.
+        read: maps a list of indices to the encoded images (bytes) at these indices.
         labels: int `[N]`, -1 where unknown.
         image_shape: `(H, W, C)` of the result.
-        resize: whether pictures come in other sizes and are resized and cropped to `image_shape`.
+        resize: whether images come in other sizes and are resized and cropped to `image_shape`.
         identity: what identifies the records beside their labels: name, version, splits and sizes.
     """
 
@@ -190,28 +190,28 @@ class TfdsPictures(Pictures):
 
     def fingerprint(self) -> str:
         """Of the dataset's name, version, splits and sizes, and of the labels."""
-        return digest("tfds", self._identity, self.labels)
+        return content_fingerprint("tfds", self._identity, self.labels)
 
 
-def into_memory(pictures: Pictures) -> ArrayPictures:
+def into_memory(images: Images) -> ArrayImages:
     """Decodes a whole collection once.
 
     Args:
-        pictures: a collection of pictures.
+        images: a collection of images.
 
     Returns:
         The same examples, labels, names and fingerprint, as arrays.
     """
-    examples = np.empty((len(pictures), *pictures.image_shape), np.uint8)
-    batches = tf.data.Dataset.range(len(pictures)).batch(256)
+    examples = np.empty((len(images), *images.image_shape), np.uint8)
+    batches = tf.data.Dataset.range(len(images)).batch(256)
     start = 0
-    for batch in batches.map(pictures.fetch, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator():
+    for batch in batches.map(images.fetch, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator():
         examples[start : start + len(batch)] = batch
         start += len(batch)
-    return ArrayPictures(examples, pictures.labels, names=pictures.names, fingerprint=pictures.fingerprint())
+    return ArrayImages(examples, images.labels, names=images.names, fingerprint=images.fingerprint())
 
 
-def digest(*parts: str | np.ndarray) -> str:
+def content_fingerprint(*parts: str | np.ndarray) -> str:
     """Hashes text and arrays, each with its length or its type and shape.
 
     Args:

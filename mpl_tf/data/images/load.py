@@ -1,4 +1,4 @@
-"""Where pictures come from: arrays, folders, any TFDS name, and two sets that come with scikit-learn."""
+"""Where images come from: arrays, folders, any TFDS name, and two sets that come with scikit-learn."""
 
 import os
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpl_tf.data.images.folders import from_folders
-from mpl_tf.data.images.images import ArrayPictures, FilePictures, Pictures, TfdsPictures
+from mpl_tf.data.images.images import ArrayImages, FileImages, Images, TfdsImages
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.images.tfds import from_tfds
 
 __all__ = [
     "OWN_NAMES",
-    "ArrayPictures",
-    "FilePictures",
-    "Pictures",
+    "ArrayImages",
+    "FileImages",
+    "Images",
     "Source",
-    "TfdsPictures",
+    "TfdsImages",
     "from_arrays",
     "from_folders",
     "from_tfds",
@@ -46,10 +46,10 @@ def load(
         name: "digits", "two_moons", "folders", or the name of a dataset in TFDS.
         data_dir: where TFDS keeps its datasets; None for its default. Nothing else reads it.
         labeled_dir: for "folders", holds one folder per class.
-        unlabeled_dir: for "folders", holds unlabeled pictures at any depth.
+        unlabeled_dir: for "folders", holds unlabeled images at any depth.
         test_dir: for "folders", laid out as `labeled_dir`.
-        image_size: H = W, or (H, W), that pictures of folders and of TFDS are resized and cropped to.
-        skip_unreadable: for "folders", leaves broken pictures out, with a warning, instead of refusing them.
+        image_size: H = W, or (H, W), that images of folders and of TFDS are resized and cropped to.
+        skip_unreadable: for "folders", leaves broken images out, with a warning, instead of refusing them.
         seed: of the two moons.
 
     Returns:
@@ -90,17 +90,17 @@ def from_arrays(
     name: str = "arrays",
     flip: bool = True,
 ) -> Source:
-    """Pictures or points that are in memory already.
+    """Images or points that are in memory already.
 
     Args:
-        images: pictures `[N, H, W, C]` or `[N, H, W]` with values in 0…255 (rounded to uint8), or floating-point
+        images: images `[N, H, W, C]` or `[N, H, W]` with values in 0…255 (rounded to uint8), or floating-point
             points `[N, D]`.
         labels: int `[N]` or `[N, 1]`, each in 0…K-1.
         unlabeled_images: more of the same, without labels.
         test: held-out images and labels.
         class_names: K names. None numbers the classes up to the largest label.
         name: of the dataset.
-        flip: whether a mirrored picture keeps its label.
+        flip: whether a mirrored image keeps its label.
 
     Returns:
         A `Source`.
@@ -129,18 +129,18 @@ def from_arrays(
     return Source(
         name,
         tuple(map(str, class_names)),
-        ArrayPictures(images, labels),
-        None if test is None else ArrayPictures(test_images, test_labels),
+        ArrayImages(images, labels),
+        None if test is None else ArrayImages(test_images, test_labels),
         flip=flip,
     )
 
 
 def _checked_examples(what: str, examples) -> np.ndarray:
-    """Pictures as uint8 `[N, H, W, C]`, points as float32 `[N, D]`."""
+    """Images as uint8 `[N, H, W, C]`, points as float32 `[N, D]`."""
     examples = np.asarray(examples)
     if examples.ndim not in (2, 3, 4) or examples.dtype.kind not in "iuf" or not examples.size:
         raise ValueError(
-            f"{what} are {examples.dtype} of the shape {examples.shape}: pass numbers, pictures [N, H, W, C] "
+            f"{what} are {examples.dtype} of the shape {examples.shape}: pass numbers, images [N, H, W, C] "
             "or points [N, D], and at least one."
         )
     if not np.isfinite(examples).all():
@@ -148,7 +148,7 @@ def _checked_examples(what: str, examples) -> np.ndarray:
     if examples.ndim == 2:
         if examples.dtype.kind != "f":
             raise ValueError(
-                f"{what} are {examples.dtype} of the shape {examples.shape}: reshape flattened pictures to "
+                f"{what} are {examples.dtype} of the shape {examples.shape}: reshape flattened images to "
                 "[N, H, W, C], or pass points as floating-point numbers."
             )
         return examples.astype(np.float32)
@@ -161,18 +161,18 @@ def _checked_examples(what: str, examples) -> np.ndarray:
     return _as_bytes(what, examples)
 
 
-def _as_bytes(what: str, pictures: np.ndarray) -> np.ndarray:
-    if pictures.dtype == np.uint8:
-        return pictures
-    low, high = pictures.min(), pictures.max()
+def _as_bytes(what: str, images: np.ndarray) -> np.ndarray:
+    if images.dtype == np.uint8:
+        return images
+    low, high = images.min(), images.max()
     if low < 0 or high > 255:
-        raise ValueError(f"{what} have values in {low}…{high}: pictures must be in 0…255.")
-    if pictures.dtype.kind == "f" and high <= 1:
+        raise ValueError(f"{what} have values in {low}…{high}: images must be in 0…255.")
+    if images.dtype.kind == "f" and high <= 1:
         raise ValueError(
-            f"{what} are {pictures.dtype} with values in {low}…{high}: pictures must be in 0…255, so multiply by "
+            f"{what} are {images.dtype} with values in {low}…{high}: images must be in 0…255, so multiply by "
             "255."
         )
-    return np.rint(pictures).astype(np.uint8)
+    return np.rint(images).astype(np.uint8)
 
 
 def _checked_labels(what: str, labels, count: int, class_names: Sequence[str] | None) -> np.ndarray:
@@ -181,15 +181,15 @@ def _checked_labels(what: str, labels, count: int, class_names: Sequence[str] | 
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise ValueError(f"{what} have the shape {labels.shape}, as if one-hot: pass their argmax, [N].")
     if labels.dtype.kind not in "iu":
-        raise ValueError(f"{what} are {labels.dtype}: pass whole numbers, one class index per picture.")
+        raise ValueError(f"{what} are {labels.dtype}: pass whole numbers, one class index per image.")
     if labels.shape not in ((count,), (count, 1)):
         raise ValueError(
-            f"{what} have the shape {labels.shape}, and there are {count} pictures: pass [{count}]."
+            f"{what} have the shape {labels.shape}, and there are {count} images: pass [{count}]."
         )
     labels = labels.reshape(count)
     if labels.min() < 0:
         raise ValueError(
-            f"{what} hold {labels.min()}, and classes count from 0: pass pictures without a label as "
+            f"{what} hold {labels.min()}, and classes count from 0: pass images without a label as "
             "unlabeled_images."
         )
     if class_names is not None and labels.max() >= len(class_names):
@@ -204,8 +204,8 @@ def _digits() -> Source:
     from sklearn import datasets, model_selection
 
     values, labels = datasets.load_digits(return_X_y=True)
-    pictures = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    # Everybody's test pictures are the same, whatever seed they train with.
+    images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    # Everybody's test images are the same, whatever seed they train with.
     train, test = model_selection.train_test_split(
         np.arange(len(labels)),
         test_size=_DIGITS_TEST_FRACTION,
@@ -215,8 +215,8 @@ def _digits() -> Source:
     return Source(
         "digits",
         tuple("0123456789"),
-        ArrayPictures(pictures[train], labels[train]),
-        ArrayPictures(pictures[test], labels[test]),
+        ArrayImages(images[train], labels[train]),
+        ArrayImages(images[test], labels[test]),
         flip=False,
     )
 
@@ -231,7 +231,7 @@ def _two_moons(seed: int) -> Source:
     def draw(count, stream):
         state = np.random.SeedSequence([seed, stream]).generate_state(1)[0]
         points, labels = datasets.make_moons(count, noise=_MOONS_NOISE, random_state=int(state))
-        return ArrayPictures(points.astype(np.float32), labels)
+        return ArrayImages(points.astype(np.float32), labels)
 
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed={seed!r} is no seed: pass a whole number of at least 0.")

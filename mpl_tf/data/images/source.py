@@ -1,27 +1,27 @@
-"""What a dataset is to a method: training pictures, class names and test pictures."""
+"""What a dataset is to a method: training images, class names and test images."""
 
 import dataclasses
 
-from mpl_tf.data.images.images import Pictures
+from mpl_tf.data.images.images import Images
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a method learns from: training pictures, of which some have labels, and test pictures.
+    """What a method learns from: training images, of which some have labels, and test images.
 
     Attributes:
         name: of the dataset.
         class_names: one per class, in the order of the labels.
-        train: pictures to draw labeled, unlabeled and validation pictures from; label -1 where unknown.
-        test: held-out pictures, looked at once, or None.
-        flip: whether a mirrored picture keeps its label.
+        train: images to draw labeled, unlabeled and validation images from; label -1 where unknown.
+        test: held-out images, looked at once, or None.
+        flip: whether a mirrored image keeps its label.
         unreadable: files that were left out because they cannot be decoded.
     """
 
     name: str
     class_names: tuple[str, ...]
-    train: Pictures
-    test: Pictures | None = None
+    train: Images
+    test: Images | None = None
     flip: bool = True
     unreadable: tuple[str, ...] = ()
 
@@ -36,13 +36,13 @@ class Source:
             )
         if self.test is not None and self.test.image_shape != self.image_shape:
             raise ValueError(
-                f"Test pictures of {self.name!r} have the shape {self.test.image_shape} and training pictures "
+                f"Test images of {self.name!r} have the shape {self.test.image_shape} and training images "
                 f"{self.image_shape}: give both the same."
             )
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`(H, W, C)` of every picture, or `(D,)` of every point."""
+        """`(H, W, C)` of every image, or `(D,)` of every point."""
         return self.train.image_shape
 
     @property

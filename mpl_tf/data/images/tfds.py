@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data.images import decoding
-from mpl_tf.data.images.images import MEMORY_LIMIT, Pictures, TfdsPictures, into_memory
+from mpl_tf.data.images.images import MEMORY_LIMIT, Images, TfdsImages, into_memory
 from mpl_tf.data.images.source import Source
 
-# Splits that are put together to train on: SVHN's easier pictures and STL-10's unlabeled ones come after the first.
-TRAINING_SPLITS = ("train", "extra", "unlabelled", "unlabeled")
+# Splits that are put together to train on: SVHN's easier images and STL-10's unlabeled ones come after the first.
+TRAINING_SPLITS = ("train", "extra", "unlabeled", "unlabeled")
 TEST_SPLITS = ("test", "validation")
 # Characters, digits and signs: a mirrored one is another one, or none.
 MIRRORED_LABELS_CHANGE = frozenset(
@@ -43,7 +43,7 @@ def from_tfds(
     memory_limit: int = MEMORY_LIMIT,
     also_known: Iterable[str] = (),
 ) -> Source:
-    """A dataset of TensorFlow Datasets with pictures and one class label each.
+    """A dataset of TensorFlow Datasets with images and one class label each.
 
     It is prepared (downloaded) where it is not yet. Collections that fit in memory are decoded once; larger ones
     are read when needed from array_record files, or from memory in their encoded form where that fits.
@@ -51,16 +51,16 @@ def from_tfds(
     Args:
         name: as TFDS has it, with a configuration after a slash.
         data_dir: where TFDS keeps its datasets; None for its default.
-        image_size: H = W, or (H, W), to resize and crop to. Needed where the dataset's pictures differ in size.
-        memory_limit: bytes of memory for the pictures of a collection.
+        image_size: H = W, or (H, W), to resize and crop to. Needed where the dataset's images differ in size.
+        memory_limit: bytes of memory for the images of a collection.
         also_known: further names to suggest for a name that is not TFDS's.
 
     Returns:
-        A `Source`. Training pictures are those of the splits train, extra (SVHN) and unlabelled (STL-10); test
-        pictures those of test, or else of validation, whichever has labels.
+        A `Source`. Training images are those of the splits train, extra (SVHN) and unlabeled (STL-10); test
+        images those of test, or else of validation, whichever has labels.
 
     Raises:
-        ValueError: for a name that TFDS does not know or cannot prepare, a dataset without pictures or class
+        ValueError: for a name that TFDS does not know or cannot prepare, a dataset without images or class
             labels, and one that is too large to hold and not stored for random access.
     """
     builder = _prepared_builder(name, data_dir, also_known)
@@ -72,16 +72,16 @@ def from_tfds(
         raise ValueError(
             f"The TFDS dataset {name!r} has no training split but {', '.join(available)}: choose another."
         )
-    train = reader.pictures(splits)
-    tests = (reader.pictures([split]) for split in TEST_SPLITS if split in available)
+    train = reader.images(splits)
+    tests = (reader.images([split]) for split in TEST_SPLITS if split in available)
     # Some datasets keep the labels of their test split to themselves.
-    test = next((pictures for pictures in tests if (pictures.labels >= 0).all()), None)
+    test = next((images for images in tests if (images.labels >= 0).all()), None)
     class_names = tuple(builder.info.features[label_key].names)
     return Source(name, class_names, train, test, flip=mirrors_keep_labels(name))
 
 
 def mirrors_keep_labels(name: str) -> bool:
-    """Whether a mirrored picture of this TFDS dataset still has its label.
+    """Whether a mirrored image of this TFDS dataset still has its label.
 
     Args:
         name: of the dataset, with or without a configuration and a version.
@@ -103,7 +103,7 @@ class _Reader:
         height, width, channels = builder.info.features[image_key].shape
         if image_size is None and (height is None or width is None):
             raise ValueError(
-                f"The pictures of the TFDS dataset {name!r} differ in size: give the size to resize them to as "
+                f"The images of the TFDS dataset {name!r} differ in size: give the size to resize them to as "
                 "image_size."
             )
         size = (height, width) if image_size is None else decoding.checked_image_size(image_size)
@@ -116,7 +116,7 @@ class _Reader:
                 f"{_TFRECORD} or {_ARRAY_RECORD}, in a data_dir of its own."
             )
 
-    def pictures(self, splits: list[str]) -> Pictures:
+    def images(self, splits: list[str]) -> Images:
         infos = [self.builder.info.splits[split] for split in splits]
         count = sum(info.num_examples for info in infos)
         encoded = sum(int(info.num_bytes) for info in infos)
@@ -132,11 +132,11 @@ class _Reader:
                 f"with `tfds build {self.name} --file_format={_ARRAY_RECORD}`, in a data_dir of its own."
             )
         identity = f"{self.builder.info.full_name} {'+'.join(splits)} {count} {encoded}"
-        pictures = TfdsPictures(read, labels, self.image_shape, resize=self.resize, identity=identity)
-        return into_memory(pictures) if decoded <= self.memory_limit else pictures
+        images = TfdsImages(read, labels, self.image_shape, resize=self.resize, identity=identity)
+        return into_memory(images) if decoded <= self.memory_limit else images
 
-    # Both read raw records and take the picture and the label out of them. TFDS would decode the other features too,
-    # and needs ten times as long for small pictures.
+    # Both read raw records and take the image and the label out of them. TFDS would decode the other features too,
+    # and needs ten times as long for small images.
 
     def _on_disk(self, split: str) -> tuple[Callable[[list[int]], list[bytes]], np.ndarray]:
         import tensorflow_datasets as tfds
@@ -209,7 +209,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _feature_keys(name: str, info) -> tuple[str, str]:
-    """The keys of the picture and of the label: those TFDS names supervised, or the only ones there are."""
+    """The keys of the image and of the label: those TFDS names supervised, or the only ones there are."""
     import tensorflow_datasets as tfds
 
     features = dict(info.features.items()) if isinstance(info.features, tfds.features.FeaturesDict) else {}
@@ -228,7 +228,7 @@ def _feature_keys(name: str, info) -> tuple[str, str]:
     image_key, label_key = find(tfds.features.Image, "Image"), find(tfds.features.ClassLabel, "ClassLabel")
     if features[image_key].np_dtype != np.uint8:
         raise ValueError(
-            f"The pictures of the TFDS dataset {name!r} are {np.dtype(features[image_key].np_dtype).name}, and "
-            "uint8 is needed: choose a dataset of 8-bit pictures."
+            f"The images of the TFDS dataset {name!r} are {np.dtype(features[image_key].np_dtype).name}, and "
+            "uint8 is needed: choose a dataset of 8-bit images."
         )
     return image_key, label_key

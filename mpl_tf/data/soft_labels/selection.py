@@ -1,9 +1,9 @@
 """Which soft labels a student learns from: the confident ones, equally many of each predicted class.
 
-Noisy Student (Xie et al. 2020, arXiv 1911.04252, "data filtering and balancing") drops pictures on which the teacher
-is not confident, takes the most confident ones of each predicted class, and repeats pictures of classes that have
-too few. The paper's 130,000 per class belong to its 300 million pictures; here the number is an argument. The paper
-repeats pictures at random; here whole copies are made and the most confident go first, so that nothing is drawn.
+Noisy Student (Xie et al. 2020, arXiv 1911.04252, "data filtering and balancing") drops images on which the teacher
+is not confident, takes the most confident ones of each predicted class, and repeats images of classes that have
+too few. The paper's 130,000 per class belong to its 300 million images; here the number is an argument. The paper
+repeats images at random; here whole copies are made and the most confident go first, so that nothing is drawn.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ def select(
         threshold: smallest confidence, the largest probability of a row, that is kept.
         per_class: rows that each predicted class gets. Of more, the most confident are taken; of fewer, all are
             repeated as often as they fit in whole, and the most confident once more. None takes the mean number of
-            kept rows over the classes that have any, rounded, which leaves the number of pictures about as it is.
+            kept rows over the classes that have any, rounded, which leaves the number of images about as it is.
         balance: whether to make the classes equal; False takes every row above the threshold once.
 
     Returns:
@@ -63,9 +63,9 @@ def select(
     if probabilities.ndim != 2 or not probabilities.size or probabilities.dtype.kind != "f":
         raise ValueError(
             f"probabilities are {probabilities.dtype} of the shape {probabilities.shape}: pass floats, a row for "
-            "each picture and a column for each class."
+            "each image and a column for each class."
         )
-    return select_rows(
+    return select_indices(
         probabilities.max(axis=1),
         probabilities.argmax(axis=1),
         probabilities.shape[1],
@@ -75,7 +75,7 @@ def select(
     )
 
 
-def select_rows(
+def select_indices(
     confidence: np.ndarray,
     classes: np.ndarray,
     num_classes: int,
@@ -110,7 +110,7 @@ def select_rows(
     kept = np.flatnonzero(confidence >= threshold)
     if not len(kept):
         raise ValueError(
-            f"threshold={threshold:g} keeps none of {len(confidence)} pictures, the most confident of which has "
+            f"threshold={threshold:g} keeps none of {len(confidence)} images, the most confident of which has "
             f"{confidence.max():.6g}: lower the threshold, or train the teacher longer."
         )
     counts = np.bincount(classes[kept], minlength=num_classes)
@@ -152,7 +152,7 @@ def _warn_of_empty(empty: np.ndarray, threshold: float) -> None:
     if len(empty):
         some = ", ".join(map(str, empty[:10])) + (", …" if len(empty) > 10 else "")
         warnings.warn(
-            f"No picture is predicted as class {some} with a confidence of at least {threshold:g}, so the student "
+            f"No image is predicted as class {some} with a confidence of at least {threshold:g}, so the student "
             "sees no soft label of it: lower the threshold, or train the teacher longer.",
             stacklevel=4,
         )

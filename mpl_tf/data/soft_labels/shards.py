@@ -86,7 +86,7 @@ class ShardedTable:
         if probabilities.shape != self._shape(shard):
             raise ValueError(
                 f"The probabilities for shard {shard} have the shape {probabilities.shape}: pass "
-                f"{self._shape(shard)}, a row for each picture of the shard and a column for each class."
+                f"{self._shape(shard)}, a row for each image of the shard and a column for each class."
             )
         wrong = _first_wrong_row(probabilities)
         if wrong is not None:
@@ -121,7 +121,7 @@ class ShardedTable:
         return result
 
     def require_complete(self) -> None:
-        """Refuses a table that lacks shards.
+        """Raises for a table that lacks shards.
 
         Raises:
             ValueError: naming them.

@@ -1,8 +1,8 @@
-"""What a network predicted on many pictures, on disk: made shard by shard, by one process or by several.
+"""What a network predicted on many images, on disk: made shard by shard, by one process or by several.
 
     <store>/store.json  index.npy  shard_00000.npy  shard_00001.npy  …
 
-Row r of the store is a probability for each class of the training picture `index[r]`. The rows lie in shards of
+Row r of the store is a probability for each class of the training image `index[r]`. The rows lie in shards of
 equal size, the last one possibly smaller, and NumPy reads them without this library. A shard is written beside its
 place and renamed, so a labeling that was killed left whole shards only, and goes on with the missing ones.
 """
@@ -13,7 +13,7 @@ import pathlib
 
 import numpy as np
 
-from mpl_tf.data.images.images import digest
+from mpl_tf.data.images.images import content_fingerprint
 from mpl_tf.data.soft_labels.shards import ShardedTable
 from mpl_tf.data.soft_labels.targets import LabelTargets
 from mpl_tf.utils.files import replacing
@@ -27,9 +27,9 @@ class LabelStore(ShardedTable):
 
     Attributes:
         path: of the folder.
-        index: int64 `[n]`, the training picture of each row.
+        index: int64 `[n]`, the training image of each row.
         num_classes: K.
-        fingerprint: of the pictures that `index` counts.
+        fingerprint: of the images that `index` counts.
         teacher: which network made the labels, and how.
     """
 
@@ -59,10 +59,10 @@ class LabelStore(ShardedTable):
 
         Args:
             path: of the folder.
-            index: int `[n]`, the training pictures to label, each once.
+            index: int `[n]`, the training images to label, each once.
             num_classes: K, at least 2.
             teacher: names the network and all that its labels depend on; whatever JSON holds.
-            fingerprint: of the pictures, `source.train.fingerprint()`.
+            fingerprint: of the images, `source.train.fingerprint()`.
             shard_size: rows per shard: what a killed labeling loses at most, and what several processes deal out.
             dtype: of the numbers on disk, "float32" or "float16".
 
@@ -79,7 +79,7 @@ class LabelStore(ShardedTable):
         request = {
             "format": FORMAT,
             "count": len(index),
-            "index": digest(index),
+            "index": content_fingerprint(index),
             "num_classes": int(num_classes),
             "shard_size": int(shard_size),
             "dtype": dtype,
@@ -128,14 +128,14 @@ class LabelStore(ShardedTable):
         """The store in a folder, whatever shards it has, and the request that made it."""
         if not path.is_dir():
             raise FileNotFoundError(
-                f"There is no label store at {str(path)!r}: label pictures into it first, or mend the path."
+                f"There is no label store at {str(path)!r}: label images into it first, or mend the path."
             )
         try:
             request = json.loads((path / "store.json").read_text())
             version = request["format"]
             if version == FORMAT:
                 index = np.load(path / "index.npy", allow_pickle=False)
-                if digest(index) != request["index"]:
+                if content_fingerprint(index) != request["index"]:
                     raise ValueError("index.npy is not the one that store.json was written for")
                 return cls(path, request, index), request
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -167,33 +167,33 @@ class LabelStore(ShardedTable):
         """The most likely class of each row, int64 `[n]`; the first of several equally likely ones."""
         return self.map_rows(lambda values: values.argmax(axis=1), (len(self),), np.int64)
 
-    def targets(self, num_pictures: int) -> LabelTargets:
-        """The soft labels by picture, for `mpl_tf.data.training_batches`.
+    def targets(self, num_images: int) -> LabelTargets:
+        """The soft labels by image, for `mpl_tf.data.training_batches`.
 
         Args:
-            num_pictures: how many pictures the source has, `len(source.train)`.
+            num_images: how many images the source has, `len(source.train)`.
 
         Returns:
-            An object whose `fetch` maps picture indices, int64 `[b]`, to probabilities, float32 `[b, K]`, in a
+            An object whose `fetch` maps image indices, int64 `[b]`, to probabilities, float32 `[b, K]`, in a
             graph too.
 
         Raises:
-            ValueError: for a store that is not finished, or of pictures that the source does not have.
+            ValueError: for a store that is not finished, or of images that the source does not have.
         """
         self.require_complete()
-        return LabelTargets(self, num_pictures)
+        return LabelTargets(self, num_images)
 
 
 def _checked_index(index) -> np.ndarray:
     index = np.asarray(index)
     if index.ndim != 1 or not index.size or index.dtype.kind not in "iu" or index.min() < 0:
         raise ValueError(
-            f"index is {index.dtype} of the shape {index.shape}: pass the positions of the pictures to label, at "
+            f"index is {index.dtype} of the shape {index.shape}: pass the positions of the images to label, at "
             "least one, whole numbers from 0 on."
         )
     if len(np.unique(index)) < len(index):
         raise ValueError(
-            "index names a picture more than once: label each picture once, and repeat rows afterwards with "
+            "index names an image more than once: label each image once, and repeat rows afterwards with "
             "mpl_tf.data.select."
         )
     return index.astype(np.int64)

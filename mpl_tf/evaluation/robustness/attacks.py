@@ -24,17 +24,17 @@ def fgsm(
     *,
     advance: Callable[[int], None] = no_progress,
 ) -> dict:
-    """The accuracy on pictures x + ε sign(∇_x loss(x, label)), for several ε.
+    """The accuracy on images x + ε sign(∇_x loss(x, label)), for several ε.
 
     Args:
-        network: `keras.Model` from pictures in 0…255 to logits.
+        network: `keras.Model` from images in 0…255 to logits.
         batches: finite dataset of `{"image": float32 [B, …], "label": int32 [B]}`.
         epsilons: ε in levels of 0…255, each at least 0; 0 is the clean accuracy.
-        advance: is told how many more pictures are done, `Progress.update`.
+        advance: is told how many more images are done, `Progress.update`.
 
     Returns:
         A dict of lists, one entry per ε: `epsilon`, `accuracy` and `standard_error`; and of `count` and
-        `without_gradient`, the share of pictures whose gradient is 0 in float32, on which there is no attack: where
+        `without_gradient`, the fraction of images whose gradient is 0 in float32, on which there is no attack: where
         it is large, a high accuracy says nothing.
 
     Raises:
@@ -61,29 +61,29 @@ def fgsm(
     return {
         "epsilon": epsilons,
         "accuracy": accuracy,
-        "standard_error": [math.sqrt(share * (1.0 - share) / count) for share in accuracy],
+        "standard_error": [math.sqrt(fraction * (1.0 - fraction) / count) for fraction in accuracy],
         "without_gradient": float(without_gradient / count),
         "count": count,
     }
 
 
 def gradient_signs(network: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Makes the compiled function that attacks share: the sign of each pixel's derivative of the loss.
+    """Makes the compiled function that attacks fraction: the sign of each pixel's derivative of the loss.
 
     Args:
         network: as for `fgsm`, run in inference mode.
 
     Returns:
-        A function of pictures, float32 `[B, …]`, and labels, int32 `[B]`, that returns −1, 0 or 1, float32 `[B, …]`.
+        A function of images, float32 `[B, …]`, and labels, int32 `[B]`, that returns −1, 0 or 1, float32 `[B, …]`.
     """
-    pictures = tf.TensorSpec([None, *network.input_shape[1:]], tf.float32)
+    image_spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.float32)
 
-    @tf.function(input_signature=[pictures, tf.TensorSpec([None], tf.int32)])
+    @tf.function(input_signature=[image_spec, tf.TensorSpec([None], tf.int32)])
     def signs(images, labels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
             logits = tf.cast(network(images, training=False), tf.float32)
-            # A sum, so that no picture's gradient depends on the size of its batch.
+            # A sum, so that no image's gradient depends on the size of its batch.
             loss = tf.reduce_sum(losses.cross_entropy(labels, logits))
         return tf.sign(tape.gradient(loss, images))
 
@@ -99,6 +99,6 @@ def step(images: tf.Tensor, signs: tf.Tensor, epsilon: float) -> tf.Tensor:
         epsilon: ε in levels.
 
     Returns:
-        float32 `[B, …]`; whole levels where the pictures and ε are.
+        float32 `[B, …]`; whole levels where the images and ε are.
     """
     return tf.clip_by_value(images + epsilon * signs, 0.0, 255.0)

@@ -1,8 +1,8 @@
-"""The 15 common corruptions × 5 severities of ImageNet-C, for pictures of any size.
+"""The 15 common corruptions × 5 severities of ImageNet-C, for images of any size.
 
 Hendrycks, Dietterich 2019, arXiv 1903.12261, publish parameters for 224 pixels (ImageNet-C) and milder ones for 32
 pixels (CIFAR-10-C). The set whose side is nearer, as a ratio, is taken, and its lengths are scaled to the
-picture's shorter side.
+image's shorter side.
 """
 
 import math
@@ -14,7 +14,7 @@ from mpl_tf.utils.validation import check_choice
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# Published side of a picture → corruption → parameters at each severity. Lengths are in pixels of that side, those
+# Published side of an image → corruption → parameters at each severity. Lengths are in pixels of that side, those
 # of the elastic transform in sides.
 PARAMETERS = {
     32: {
@@ -78,33 +78,33 @@ PARAMETERS = {
 }
 NAMES = tuple(PARAMETERS[32])
 
-# Corruptions and perturbations of one picture draw from different streams.
+# Corruptions and perturbations of one image draw from different streams.
 _STREAM = 1
 
 
 def corrupt(images: np.ndarray, name: str, severity: int, *, index: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Corrupts a batch of pictures.
+    """Corrupts a batch of images.
 
-    What a picture becomes depends on the picture, `name`, `severity`, `seed` and its own number alone. All
+    What an image becomes depends on the image, `name`, `severity`, `seed` and its own number alone. All
     severities of a corruption start from the same random numbers, so that they differ by the severity.
 
     Args:
         images: uint8 or float `[n, H, W, C]` in 0…255, C of 1 (gray) or 3 (RGB).
         name: one of `NAMES`.
         severity: 1 to 5.
-        index: int `[n]`, a number for each picture, at least 0.
+        index: int `[n]`, a number for each image, at least 0.
         seed: of the random numbers, at least 0.
 
     Returns:
         uint8 `[n, H, W, C]`, rounded to the nearest level.
 
     Raises:
-        ValueError: for an unknown name or severity, or what are no pictures.
+        ValueError: for an unknown name or severity, or what are no images.
     """
     check_choice("name", name, NAMES)
     if severity not in SEVERITIES:
         raise ValueError(f"severity={severity!r} is unknown: pass one of {', '.join(map(str, SEVERITIES))}.")
-    images, index = checked_pictures(images, index)
+    images, index = checked_images(images, index)
     side = min(images.shape[1:3])
     published = published_side(side)
     effect, parameters = _EFFECTS[name], PARAMETERS[published][name][severity - 1]
@@ -121,8 +121,8 @@ def published_side(side: int) -> int:
     return min(PARAMETERS, key=lambda published: abs(math.log(side / published)))
 
 
-def checked_pictures(images: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Refuses what are no pictures, or not one number for each.
+def checked_images(images: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Raises for what are no images, or not one number for each.
 
     Args:
         images: what should be `[n, H, W, C]` in 0…255.
@@ -137,85 +137,85 @@ def checked_pictures(images: np.ndarray, index: np.ndarray) -> tuple[np.ndarray,
     images, index = np.asarray(images, np.float64), np.asarray(index, np.int64)
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or index.shape != images.shape[:1]:
         raise ValueError(
-            f"Pictures of the shape {images.shape} with {index.shape} numbers cannot be corrupted: pass [n, H, W, "
+            f"Images of the shape {images.shape} with {index.shape} numbers cannot be corrupted: pass [n, H, W, "
             "C] with C of 1 or 3, and [n]."
         )
     if images.size and not (images.min() >= 0.0 and images.max() <= 255.0):
         raise ValueError(
-            f"Pictures have values in {images.min():g}…{images.max():g}: pass raw pixels in 0…255."
+            f"Images have values in {images.min():g}…{images.max():g}: pass raw pixels in 0…255."
         )
     return images, index
 
 
-def to_levels(picture: np.ndarray) -> np.ndarray:
-    """Clips and rounds a picture in 0…1 to uint8 levels."""
-    return np.rint(np.clip(picture, 0.0, 1.0) * 255.0).astype(np.uint8)
+def to_levels(image: np.ndarray) -> np.ndarray:
+    """Clips and rounds an image in 0…1 to uint8 levels."""
+    return np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-# --- from published parameters to effects; `scale` is the picture's side over the published one ----------------
+# --- from published parameters to effects; `scale` is the image's side over the published one ----------------
 
 
-def _gaussian_noise(picture, generator, scale, spread):
-    return noise.gaussian(picture, generator, spread)
+def _gaussian_noise(image, generator, scale, spread):
+    return noise.gaussian(image, generator, spread)
 
 
-def _shot_noise(picture, generator, scale, photons):
-    return noise.shot(picture, generator, photons)
+def _shot_noise(image, generator, scale, photons):
+    return noise.shot(image, generator, photons)
 
 
-def _impulse_noise(picture, generator, scale, share):
-    return noise.impulse(picture, generator, share)
+def _impulse_noise(image, generator, scale, fraction):
+    return noise.impulse(image, generator, fraction)
 
 
-def _defocus_blur(picture, generator, scale, radius):
-    return blur.defocus(picture, radius * scale)
+def _defocus_blur(image, generator, scale, radius):
+    return blur.defocus(image, radius * scale)
 
 
-def _glass_blur(picture, generator, scale, sigma, reach, rounds):
-    return blur.glass(picture, generator, sigma * scale, reach * scale, rounds)
+def _glass_blur(image, generator, scale, sigma, reach, rounds):
+    return blur.glass(image, generator, sigma * scale, reach * scale, rounds)
 
 
-def _motion_blur(picture, generator, scale, radius, sigma):
-    return blur.motion(picture, radius * scale, sigma * scale, generator.uniform(-45.0, 45.0))
+def _motion_blur(image, generator, scale, radius, sigma):
+    return blur.motion(image, radius * scale, sigma * scale, generator.uniform(-45.0, 45.0))
 
 
-def _zoom_blur(picture, generator, scale, largest, step):
-    return blur.zoom(picture, np.arange(1.0, largest + step / 2, step))
+def _zoom_blur(image, generator, scale, largest, step):
+    return blur.zoom(image, np.arange(1.0, largest + step / 2, step))
 
 
-def _snow(picture, generator, scale, mean, spread, size, threshold, radius, sigma, kept):
+def _snow(image, generator, scale, mean, spread, size, threshold, radius, sigma, kept):
     degrees = generator.uniform(-135.0, -45.0)
-    flakes = weather.snowflakes(picture.shape[:2], generator, mean, spread, size * scale, threshold)
-    return weather.snow(picture, flakes, radius * scale, sigma * scale, degrees, kept)
+    flakes = weather.snowflakes(image.shape[:2], generator, mean, spread, size * scale, threshold)
+    return weather.snow(image, flakes, radius * scale, sigma * scale, degrees, kept)
 
 
-def _frost(picture, generator, scale, visible, ice):
-    return weather.frost(picture, generator, visible, ice)
+def _frost(image, generator, scale, visible, ice):
+    return weather.frost(image, generator, visible, ice)
 
 
-def _fog(picture, generator, scale, density, decay):
-    return weather.fog(picture, generator, density, decay)
+def _fog(image, generator, scale, density, decay):
+    return weather.fog(image, generator, density, decay)
 
 
-def _brightness(picture, generator, scale, change):
-    return weather.brightness(picture, change)
+def _brightness(image, generator, scale, change):
+    return weather.brightness(image, change)
 
 
-def _contrast(picture, generator, scale, factor):
-    return digital.contrast(picture, factor)
+def _contrast(image, generator, scale, factor):
+    return digital.contrast(image, factor)
 
 
-def _elastic_transform(picture, generator, scale, strength, smoothness, jitter):
-    side = min(picture.shape[:2])
-    return digital.elastic(picture, generator, strength * side, smoothness * side, jitter * side)
+def _elastic_transform(image, generator, scale, strength, smoothness, jitter):
+    side = min(image.shape[:2])
+    return digital.elastic(image, generator, strength * side, smoothness * side, jitter * side)
 
 
-def _pixelate(picture, generator, scale, share):
-    return digital.pixelate(picture, share)
+def _pixelate(image, generator, scale, fraction):
+    return digital.pixelate(image, fraction)
 
 
-def _jpeg_compression(picture, generator, scale, quality):
-    return digital.jpeg(picture, quality)
+def _jpeg_compression(image, generator, scale, quality):
+    return digital.jpeg(image, quality)
 
 
 _EFFECTS = {

@@ -1,4 +1,4 @@
-"""Natural adversarial pictures from a folder, judged as ImageNet-A's are: among the folder's classes alone.
+"""Natural adversarial images from a folder, predicted as ImageNet-A's are: among the folder's classes alone.
 
 Hendrycks, Zhao, Basart, Steinhardt, Song 2021, *Natural Adversarial Examples*, arXiv 1907.07174.
 """
@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 
 from mpl_tf.data.images import folders
-from mpl_tf.data.images.images import Pictures
+from mpl_tf.data.images.images import Images
 
 
 def load_subset(
@@ -17,20 +17,20 @@ def load_subset(
     image_shape: Sequence[int],
     *,
     skip_unreadable: bool = False,
-) -> tuple[Pictures, list[int]]:
-    """Loads pictures of some of a network's classes.
+) -> tuple[Images, list[int]]:
+    """Loads images of some of a network's classes.
 
-    Evaluate them with `evaluate(network, evaluation_batches(pictures), classes=classes)`: ImageNet-A has pictures of
+    Evaluate them with `evaluate(network, evaluation_batches(images), classes=classes)`: ImageNet-A has images of
     200 of the 1000 classes, and its accuracy is that among the logits of these 200.
 
     Args:
         directory: holds one folder per class, named as the network's classes are.
         class_names: the network's K names, in the order of its logits.
-        image_shape: `(H, W, C)` that the network takes; pictures are fitted to it as `from_folders` does.
-        skip_unreadable: leaves out pictures that cannot be decoded, with a warning, instead of refusing them.
+        image_shape: `(H, W, C)` that the network takes; images are fitted to it as `from_folders` does.
+        skip_unreadable: leaves out images that cannot be decoded, with a warning, instead of refusing them.
 
     Returns:
-        The pictures, labeled by positions in the second result: the classes of the folder, as indices of logits.
+        The images, labeled by positions in the second result: the classes of the folder, as indices of logits.
 
     Raises:
         FileNotFoundError: for a folder that is missing.
@@ -38,7 +38,7 @@ def load_subset(
     """
     if len(image_shape) != 3:
         raise ValueError(
-            f"The network takes points of shape {tuple(image_shape)}, and {directory} holds pictures: leave the "
+            f"The network takes points of shape {tuple(image_shape)}, and {directory} holds images: leave the "
             "folder out."
         )
     height, width, channels = image_shape

@@ -1,4 +1,4 @@
-"""Sequences of pictures that change a little from frame to frame, as in ImageNet-P, for pictures of any size.
+"""Sequences of images that change a little from frame to frame, as in ImageNet-P, for images of any size.
 
 Hendrycks, Dietterich 2019, arXiv 1903.12261, publish parameters for 224 pixels (ImageNet-P) and for 32 pixels
 (CIFAR-10-P); as with the corruptions the nearer set is taken and lengths are scaled. These are the ten sequences
@@ -14,7 +14,7 @@ from mpl_tf.evaluation.robustness import corruptions
 from mpl_tf.evaluation.robustness.effects import blur, noise, warp, weather
 from mpl_tf.utils.validation import check_choice
 
-# Published side of a picture → perturbation → parameters. Lengths are in pixels of that side.
+# Published side of an image → perturbation → parameters. Lengths are in pixels of that side.
 PARAMETERS = {
     32: {
         "gaussian_noise": (0.02,),
@@ -50,22 +50,22 @@ _STREAM = 2
 
 
 def perturb(images: np.ndarray, name: str, *, index: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Makes a sequence of each picture.
+    """Makes a sequence of each image.
 
     Args:
         images: uint8 or float `[n, H, W, C]` in 0…255, C of 1 (gray) or 3 (RGB).
         name: one of `NAMES`.
-        index: int `[n]`, a number for each picture, at least 0; with `seed` it fixes the random numbers.
+        index: int `[n]`, a number for each image, at least 0; with `seed` it fixes the random numbers.
         seed: at least 0.
 
     Returns:
         uint8 `[n, F, H, W, C]`; F is 31 but for "translate" (16 or 41) and "motion_blur" (21 or 31).
 
     Raises:
-        ValueError: for an unknown name, or what are no pictures.
+        ValueError: for an unknown name, or what are no images.
     """
     check_choice("name", name, NAMES)
-    images, index = corruptions.checked_pictures(images, index)
+    images, index = corruptions.checked_images(images, index)
     side = min(images.shape[1:3])
     published = corruptions.published_side(side)
     make_frames, parameters = _SEQUENCES[name], PARAMETERS[published][name]
@@ -77,64 +77,64 @@ def perturb(images: np.ndarray, name: str, *, index: np.ndarray, seed: int = 0) 
     return np.array(sequences)
 
 
-def _gaussian_noise(picture, generator, scale, spread) -> Iterator[np.ndarray]:
-    yield picture
+def _gaussian_noise(image, generator, scale, spread) -> Iterator[np.ndarray]:
+    yield image
     for _ in range(1, _FRAMES):
-        yield noise.gaussian(picture, generator, spread)
+        yield noise.gaussian(image, generator, spread)
 
 
-def _shot_noise(picture, generator, scale, photons):
-    yield picture
+def _shot_noise(image, generator, scale, photons):
+    yield image
     for _ in range(1, _FRAMES):
-        yield noise.shot(picture, generator, photons)
+        yield noise.shot(image, generator, photons)
 
 
-def _motion_blur(picture, generator, scale, radius, sigma, degrees, frames):
+def _motion_blur(image, generator, scale, radius, sigma, degrees, frames):
     """The camera's direction turns."""
     for frame in range(frames):
-        yield blur.motion(picture, radius * scale, sigma * scale, degrees * (frame - frames + 1))
+        yield blur.motion(image, radius * scale, sigma * scale, degrees * (frame - frames + 1))
 
 
-def _zoom_blur(picture, generator, scale, step):
+def _zoom_blur(image, generator, scale, step):
     """The shutter stays open while the camera comes nearer."""
-    total = picture
+    total = image
     yield total
     for frame in range(1, _FRAMES):
-        total = total + warp.project(picture, warp.scaling(1.0 + step * frame), edge="nearest")
+        total = total + warp.project(image, warp.scaling(1.0 + step * frame), edge="nearest")
         yield total / (frame + 1)
 
 
-def _snow(picture, generator, scale, size, radius, sigma):
+def _snow(image, generator, scale, size, radius, sigma):
     """The wind turns."""
-    flakes = weather.snowflakes(picture.shape[:2], generator, 0.05, 0.3, size * scale, 0.5)
+    flakes = weather.snowflakes(image.shape[:2], generator, 0.05, 0.3, size * scale, 0.5)
     for frame in range(_FRAMES):
-        yield weather.snow(picture, flakes, radius * scale, sigma * scale, 4.0 * frame - 150.0, 0.85)
+        yield weather.snow(image, flakes, radius * scale, sigma * scale, 4.0 * frame - 150.0, 0.85)
 
 
-def _brightness(picture, generator, scale, step):
+def _brightness(image, generator, scale, step):
     for frame in range(_FRAMES):
-        yield weather.brightness(picture, step * (frame - _FRAMES // 2))
+        yield weather.brightness(image, step * (frame - _FRAMES // 2))
 
 
-def _translate(picture, generator, scale, pixels):
+def _translate(image, generator, scale, pixels):
     for offset in pixels:
-        yield warp.project(picture, warp.translation(offset * scale))
+        yield warp.project(image, warp.translation(offset * scale))
 
 
-def _rotate(picture, generator, scale, degrees):
+def _rotate(image, generator, scale, degrees):
     for frame in range(_FRAMES):
-        yield warp.project(picture, warp.rotation(degrees * (frame - _FRAMES // 2)))
+        yield warp.project(image, warp.rotation(degrees * (frame - _FRAMES // 2)))
 
 
-def _tilt(picture, generator, scale, degrees):
-    diagonal = math.hypot(*picture.shape[:2])
+def _tilt(image, generator, scale, degrees):
+    diagonal = math.hypot(*image.shape[:2])
     for frame in range(_FRAMES):
-        yield warp.project(picture, warp.tilt(degrees * (frame - _FRAMES // 2), diagonal))
+        yield warp.project(image, warp.tilt(degrees * (frame - _FRAMES // 2), diagonal))
 
 
-def _scale(picture, generator, scale, smallest, step):
+def _scale(image, generator, scale, smallest, step):
     for frame in range(_FRAMES):
-        yield warp.project(picture, warp.scaling(smallest + step * frame))
+        yield warp.project(image, warp.scaling(smallest + step * frame))
 
 
 _SEQUENCES = {

@@ -15,7 +15,7 @@ from mpl_tf.distribute import replicas
 from mpl_tf.evaluation.robustness import corruptions, perturbations
 from mpl_tf.utils.progress import no_progress
 
-# Pictures whose sequences go through the networks together.
+# Images whose sequences go through the networks together.
 _SEQUENCES_AT_ONCE = 8
 
 
@@ -26,20 +26,20 @@ def corruption_errors(
     seed: int = 0,
     advance: Callable[[int], None] = no_progress,
 ) -> dict[str, dict[str, list[float]]]:
-    """The share of wrong predictions under each corruption at each severity.
+    """The fraction of wrong predictions under each corruption at each severity.
 
     Args:
-        networks: role → `keras.Model` from pictures in 0…255 to logits. All see the same corrupted pictures.
+        networks: role → `keras.Model` from images in 0…255 to logits. All see the same corrupted images.
         batches: finite dataset of `{"image": float32 [B, H, W, C], "label": int32 [B]}`.
-        seed: of the corruptions, which also depend on a picture's position among the batches.
-        advance: is told how many more pictures are done, `Progress.update`; a picture counts once for each corruption
+        seed: of the corruptions, which also depend on an image's position among the batches.
+        advance: is told how many more images are done, `Progress.update`; an image counts once for each corruption
             and severity.
 
     Returns:
         role → corruption → five errors in 0…1.
 
     Raises:
-        ValueError: for a dataset without batches, or what are no pictures.
+        ValueError: for a dataset without batches, or what are no images.
     """
     wrong = {role: np.zeros((len(corruptions.NAMES), len(corruptions.SEVERITIES))) for role in networks}
     count = 0
@@ -92,7 +92,7 @@ def flip_probabilities(
         networks: as for `corruption_errors`.
         batches: as for `corruption_errors`.
         seed: as for `corruption_errors`.
-        advance: as for `corruption_errors`; a picture counts once for each perturbation.
+        advance: as for `corruption_errors`; an image counts once for each perturbation.
 
     Returns:
         role → perturbation → probability, see `flip_probability`.
@@ -116,7 +116,7 @@ def flip_probabilities(
 
 
 def flip_probability(predicted: np.ndarray, *, noise: bool) -> float:
-    """The share of frames that are predicted otherwise than the frame before.
+    """The fraction of frames that are predicted otherwise than the frame before.
 
     Args:
         predicted: int `[m, n]`, the classes of n frames of each of m sequences.
@@ -143,17 +143,17 @@ def mean_flip_rate(flips: Mapping[str, float], baseline: Mapping[str, float] | N
     return float(np.mean(list(flips.values()))) if baseline is None else _mean_ratio(flips, baseline)
 
 
-def predictions(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
-    """Classifies pictures.
+def predictions(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Classifies images.
 
     Args:
-        network: `keras.Model` from pictures in 0…255 to logits.
-        pictures: uint8 `[B, H, W, C]`.
+        network: `keras.Model` from images in 0…255 to logits.
+        images: uint8 `[B, H, W, C]`.
 
     Returns:
         int `[B]`.
     """
-    return np.argmax(replicas.predict(network, pictures.astype(np.float32)), axis=-1)
+    return np.argmax(replicas.predict(network, images.astype(np.float32)), axis=-1)
 
 
 def _mean_ratio(values, baseline):
@@ -163,7 +163,7 @@ def _mean_ratio(values, baseline):
 
 
 def _numbered(batches, size=None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pictures, labels and positions, cut into pieces of `size` where it is given."""
+    """Images, labels and positions, cut into pieces of `size` where it is given."""
     start = 0
     for batch in batches:
         images, labels = map(np.asarray, check_evaluation_batch(batch))

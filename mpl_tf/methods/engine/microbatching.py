@@ -25,16 +25,16 @@ class TrainingPass:
     """Logits of a network in training mode.
 
     Args:
-        network: built `keras.Model` from pictures to logits.
-        micro_batches: in how many parts a batch is passed. Each has its share of every domain, and BatchNorm takes
+        network: built `keras.Model` from images to logits.
+        micro_batches: in how many parts a batch is passed. Each has its fraction of every stream, and BatchNorm takes
             its statistics over it; without BatchNorm and dropout the result does not depend on their number.
-        recompute: whether the backward pass computes activations again, block by block, instead of keeping them.
+        rematerialize: whether the backward pass computes activations again, block by block, instead of keeping them.
     """
 
-    def __init__(self, network: keras.Model, *, micro_batches: int = 1, recompute: bool = False):
+    def __init__(self, network: keras.Model, *, micro_batches: int = 1, rematerialize: bool = False):
         self.network = network
         self.micro_batches = micro_batches
-        self.segments = Segments(network) if recompute else None
+        self.segments = Segments(network) if rematerialize else None
 
     @property
     def is_plain(self) -> bool:
@@ -75,9 +75,9 @@ class TrainingPass:
 
         @tf.custom_gradient
         def run(*weights):
-            def backward(slopes, *_):
-                with tf.control_dependencies([slopes]):
-                    return self._gradients(images, parts, weights, state, slopes)
+            def backward(tangents, *_):
+                with tf.control_dependencies([tangents]):
+                    return self._gradients(images, parts, weights, state, tangents)
 
             return self._logits(images, parts, weights, state), backward
 
@@ -128,7 +128,7 @@ class TrainingPass:
         logits = tf.zeros([images.shape[0], self.network.output_shape[-1]])
         return _in_turn(add_logits, parts, logits, state)
 
-    def _gradients(self, images, parts, weights, state, slopes):
+    def _gradients(self, images, parts, weights, state, tangents):
         """The weights' gradients, summed over all micro-batches, of which each is passed once more."""
 
         def add_gradients(rows, sums, state):
@@ -136,8 +136,8 @@ class TrainingPass:
             own = list(map(tf.identity, weights))
             with tf.GradientTape() as tape:
                 tape.watch(own)
-                part, state = self._whole(not_before(slopes, tf.gather(images, rows)), own, state)
-            gradients = tape.gradient(part, own, tf.gather(slopes, rows), tf.UnconnectedGradients.ZERO)
+                part, state = self._whole(not_before(tangents, tf.gather(images, rows)), own, state)
+            gradients = tape.gradient(part, own, tf.gather(tangents, rows), tf.UnconnectedGradients.ZERO)
             return [total + gradient for total, gradient in zip(sums, gradients, strict=True)], state
 
         return _in_turn(add_gradients, parts, [tf.zeros_like(weight) for weight in weights], state)[0]
@@ -153,7 +153,7 @@ class TrainingPass:
         """Which rows each micro-batch has: arrays `[m, b]` of those that have b rows each."""
         rows = static_batch_size(images)
         count = min(self.micro_batches, rows)
-        # Every count-th row, since a batch may hold its labeled pictures first and its unlabeled ones after them.
+        # Every count-th row, since a batch may hold its labeled images first and its unlabeled ones after them.
         parts = [np.arange(first, rows, count) for first in range(count)]
         larger = rows % count
         return [np.stack(same) for same in (parts[:larger], parts[larger:]) if same]

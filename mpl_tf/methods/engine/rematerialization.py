@@ -24,7 +24,7 @@ class Segments:
     """A network's pass in training mode, in segments.
 
     Args:
-        network: built `keras.Model` from pictures to logits.
+        network: built `keras.Model` from images to logits.
 
     Raises:
         ValueError: when its layers cannot be followed from the input to the output.
@@ -35,7 +35,7 @@ class Segments:
         self.segments = [keras.Model(start, end) for start, end in _ends_of_segments(network)]
 
     def __call__(self, images: tf.Tensor, weights: list, state: list) -> tuple[tf.Tensor, list]:
-        """The pass as a function, differentiable once with respect to pictures and weights.
+        """The pass as a function, differentiable once with respect to images and weights.
 
         Args:
             images: `[B, H, W, C]`.
@@ -51,33 +51,33 @@ class Segments:
         for segment in self.segments:
             own_weights = [values[id(variable)] for variable in segment.trainable_variables]
             own_state = [values[id(variable)] for variable in segment.non_trainable_variables]
-            outputs, own_state = _recomputed(segment, outputs, own_weights, own_state)
+            outputs, own_state = _rematerialized(segment, outputs, own_weights, own_state)
             values.update(zip(map(id, segment.non_trainable_variables), own_state, strict=True))
         return outputs, [values[id(variable)] for variable in self.network.non_trainable_variables]
 
 
-def _recomputed(segment, inputs, weights, state):
+def _rematerialized(segment, inputs, weights, state):
     @tf.custom_gradient
     def run(inputs, *weights):
-        def backward(slopes, *_):
-            with tf.control_dependencies([slopes]):
-                sources = [not_before(slopes, inputs), *map(tf.identity, weights)]
+        def backward(tangents, *_):
+            with tf.control_dependencies([tangents]):
+                sources = [not_before(tangents, inputs), *map(tf.identity, weights)]
                 with tf.GradientTape() as tape:
                     tape.watch(sources)
                     outputs, _ = segment.stateless_call(sources[1:], state, sources[0], training=True)
-                return tape.gradient(outputs, sources, slopes, tf.UnconnectedGradients.ZERO)
+                return tape.gradient(outputs, sources, tangents, tf.UnconnectedGradients.ZERO)
 
         return segment.stateless_call(list(weights), state, inputs, training=True), backward
 
     return run(inputs, *weights)
 
 
-def not_before(slopes: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+def not_before(tangents: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
     """The inputs of a second pass, which is to wait for the gradient, or its activations would wait in memory.
 
     XLA knows no control dependencies, and merges two passes unless their inputs differ; these do not in value.
     """
-    zero = tf.minimum(tf.abs(tf.reshape(slopes, [-1])[0]), 0.0)
+    zero = tf.minimum(tf.abs(tf.reshape(tangents, [-1])[0]), 0.0)
     return inputs + tf.cast(zero, inputs.dtype)
 
 
@@ -100,5 +100,5 @@ def _ends_of_segments(network):
         if alive == {id(op.output)} and (min(length, left) >= SMALLEST_SEGMENT or not left):
             ends.append((start, op.output))
             start, length = op.output, 0
-    validation.layers_to_follow(network, reached=start is network.outputs[0])
+    validation.check_layers(network, reached=start is network.outputs[0])
     return ends

@@ -26,7 +26,7 @@ def uniform(rows: int | tf.Tensor, columns: int, *, seed: int, step: tf.Tensor) 
     key = tf.stack([tf.constant(seed, tf.int64), step])
     bits = tf.random.stateless_uniform(shape, key, None, None, dtype=tf.uint32, alg="philox")
     numbers = (tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + 0.5) / 2.0**23
-    return replicas.rows_of_this_replica(numbers)
+    return replicas.local_batch_slice(numbers)
 
 
 def normal(rows: int | tf.Tensor, columns: int, *, seed: int, step: tf.Tensor) -> tf.Tensor:

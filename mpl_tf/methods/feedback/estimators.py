@@ -1,12 +1,12 @@
 """The student's feedback to the teacher: every estimator of the meta gradient, as pure functions.
 
 Meta Pseudo Labels (Pham et al. 2021, arXiv 2003.10580) trains the teacher to lower the loss that the
-student has on labelled pictures *after* learning from the teacher's pseudo labels:
+student has on labeled images *after* learning from the teacher's pseudo labels:
 
     minimise over θ_T   L_l(θ_S'),   θ_S' = θ_S - η ∇ (1/N) Σ_i CE(ŷ_i, S(x_i; θ_S)).
 
-Each estimator returns the gradient of that with respect to the teacher's logits t_i on the unlabelled
-pictures; the caller carries it into the teacher's weights with the vector-Jacobian product of the pass it
+Each estimator returns the gradient of that with respect to the teacher's logits t_i on the unlabeled
+images; the caller carries it into the teacher's weights with the vector-Jacobian product of the pass it
 made anyway. In the table q = softmax(t), v = ∇L_l at the NEW weights, u_i = derivative of the student's logits on
 image i along v, at the OLD weights.
 
@@ -99,7 +99,7 @@ def finite_difference(
         float `[N, K]`, with a relative error of a few per cent at the default radius in float32.
     """
     epsilon = radius / tf.maximum(tf.linalg.global_norm(direction), 1e-12)
-    moved = [weight + epsilon * slope for weight, slope in zip(weights, direction, strict=True)]
+    moved = [weight + epsilon * tangent for weight, tangent in zip(weights, direction, strict=True)]
     return (function(moved) - outputs) / tf.cast(epsilon, outputs.dtype)
 
 
@@ -108,7 +108,7 @@ def softmax_jacobian_product(teacher_logits: tf.Tensor, values: tf.Tensor) -> tf
 
     Args:
         teacher_logits: float `[N, K]`.
-        values: float `[N, K]`, what each class of each picture is worth.
+        values: float `[N, K]`, what each class of each image is worth.
 
     Returns:
         float `[N, K]`.
@@ -117,19 +117,19 @@ def softmax_jacobian_product(teacher_logits: tf.Tensor, values: tf.Tensor) -> tf
     return probabilities * (values - tf.reduce_sum(probabilities * values, axis=-1, keepdims=True))
 
 
-def per_example(teacher_logits: tf.Tensor, slopes: tf.Tensor, *, learning_rate: tf.Tensor) -> tf.Tensor:
-    """The exact meta gradient, every class of every picture at once: no sampling noise.
+def per_example(teacher_logits: tf.Tensor, tangents: tf.Tensor, *, learning_rate: tf.Tensor) -> tf.Tensor:
+    """The exact meta gradient, every class of every image at once: no sampling noise.
 
     Args:
-        teacher_logits: float `[N, K]`, on the pictures that the student learned from.
-        slopes: float `[N, K]`, u: `directional_derivative` of the student's logits along v.
+        teacher_logits: float `[N, K]`, on the images that the student learned from.
+        tangents: float `[N, K]`, u: `directional_derivative` of the student's logits along v.
         learning_rate: η of the student's step.
 
     Returns:
         float `[N, K]`: (η/N) q ⊙ (u - ⟨q, u⟩).
     """
-    scale = learning_rate / tf.cast(tf.shape(slopes)[0], slopes.dtype)
-    return scale * softmax_jacobian_product(teacher_logits, slopes)
+    scale = learning_rate / tf.cast(tf.shape(tangents)[0], tangents.dtype)
+    return scale * softmax_jacobian_product(teacher_logits, tangents)
 
 
 def dot_product(
@@ -138,12 +138,12 @@ def dot_product(
     """The paper's scalar h = η ⟨v, g⟩ (appendix A, equation 12).
 
     Args:
-        labeled_gradients: v, the gradient of the labelled loss at the student's new weights.
+        labeled_gradients: v, the gradient of the labeled loss at the student's new weights.
         student_gradients: g, the gradient that the student descended, at its old weights.
         learning_rate: η of the student's step.
 
     Returns:
-        scalar: to first order, how much the step lowered the labelled loss.
+        scalar: to first order, how much the step lowered the labeled loss.
     """
     product = inner_product(labeled_gradients, student_gradients)
     return _in_dtype(learning_rate, product.dtype) * product
@@ -164,7 +164,7 @@ def scalar(teacher_logits: tf.Tensor, labels: tf.Tensor, feedback: tf.Tensor) ->
     """REINFORCE with one feedback for the whole batch: h (q_i - y_i).
 
     A positive h means that the student improved, and descending this gradient makes the sampled labels more
-    likely. h is the OLD labelled loss minus the NEW one; with the sign reversed the teacher learns to hurt.
+    likely. h is the OLD labeled loss minus the NEW one; with the sign reversed the teacher learns to hurt.
 
     Args:
         teacher_logits: float `[N, K]`.
@@ -191,8 +191,8 @@ def unrolled(
 
     Args:
         teacher_logits: float `[N, K]`.
-        student_logits: maps the student's weights to its logits `[N, K]` on the same pictures.
-        labeled_loss: maps the student's weights to its loss on the labelled pictures.
+        student_logits: maps the student's weights to its logits `[N, K]` on the same images.
+        labeled_loss: maps the student's weights to its loss on the labeled images.
         weights: the student's old weights.
         learning_rate: η of the step to go through.
         other_loss: maps the student's weights to what its step minimizes beside the mean cross-entropy; None for
@@ -221,7 +221,7 @@ def unrolled(
 
 
 def normalize(
-    slopes: tf.Tensor, *, root_mean_square: tf.Tensor, floor: float, clip: float | None
+    tangents: tf.Tensor, *, root_mean_square: tf.Tensor, floor: float, clip: float | None
 ) -> tf.Tensor:
     """Divides what the classes are worth by their own size, and bounds them.
 
@@ -229,7 +229,7 @@ def normalize(
     pushing its teacher at full strength.
 
     Args:
-        slopes: float `[N, K]`, centred values.
+        tangents: float `[N, K]`, centered values.
         root_mean_square: scalar, their root mean square over the global batch.
         floor: the divisor is at least this.
         clip: bound on the result, in both directions; None for no bound.
@@ -237,7 +237,7 @@ def normalize(
     Returns:
         float `[N, K]`.
     """
-    values = slopes / tf.maximum(root_mean_square, floor)
+    values = tangents / tf.maximum(root_mean_square, floor)
     return values if clip is None else tf.clip_by_value(values, -clip, clip)
 
 

@@ -37,7 +37,7 @@ class FeedbackSettings:
             0 subtracts nothing.
         cross_entropy: whether a scalar multiplies the `"mean"` (the paper's pseudo-code) or the `"sum"` (the
             gradient of the expectation) of the teacher's cross-entropies to its samples.
-        finite_difference: computes the per-example slopes with one plain forward pass instead of a
+        finite_difference: computes the per-example tangents with one plain forward pass instead of a
             forward-mode one: faster, a few per cent off.
         warmup_steps: steps over which the weight rises linearly from 0.
 
@@ -87,7 +87,7 @@ class FeedbackSettings:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether one number per batch stands for all pictures, which needs sampled student labels."""
+        """Whether one number per batch stands for all images, which needs sampled student labels."""
         return self.estimator in ("dot_product", "loss_difference")
 
     def get_config(self) -> dict:

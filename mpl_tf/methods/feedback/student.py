@@ -116,8 +116,8 @@ def per_example(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tens
 
 def unrolled(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
     """Automatic differentiation through the student's whole step, an `Estimator`."""
-    validation.one_replica_only("unrolled", replicas.replica_count())
-    validation.plain_pass_only("unrolled", evidence.before.training_pass)
+    validation.check_one_replica("unrolled", replicas.replica_count())
+    validation.check_plain_pass("unrolled", evidence.before.training_pass)
     gradient = estimators.unrolled(
         evidence.teacher_logits,
         evidence.unlabeled_logits,
@@ -164,7 +164,7 @@ class StudentStep:
         logits: float32 `[N, K]`, at its old weights, on the unlabeled images.
         gradient_norm: a scalar.
         feedback_on_logits: float32 `[N, K]`, the gradient on the teacher's logits; zeros without a feedback.
-        metrics: name → scalar, for `Method.track`.
+        metrics: name → scalar, for `Method.update_metrics`.
     """
 
     loss: tf.Tensor
@@ -216,7 +216,7 @@ def student_step(
             metrics["labeled_loss"] = tf.reduce_mean(labeled_losses(logits))
             loss += labeled_weight * metrics["labeled_loss"]
     student_gradients = method.gradients(tape, student=loss)["student"]
-    gradient_norm = method.descend("student", student_gradients)
+    gradient_norm = method.apply_gradients("student", student_gradients)
     logits = logits[-count:]
 
     # h: how much better the student has become on the labeled images.

@@ -40,7 +40,7 @@ class Predicted(NamedTuple):
 def predict(network: keras.Model, data, index: np.ndarray) -> Predicted:
     """Asks a network about some training images, about a random part of them where they are very many."""
     index = sample(index, MOST_PREDICTED)
-    batches = pipeline.picture_batches(data.source.train, index)
+    batches = pipeline.image_batches(data.source.train, index)
     logits = np.concatenate([replicas.predict(network, batch["image"]) for batch in batches])
     return Predicted(index, evaluation.outcomes(logits, np.asarray(data.source.train.labels)[index]))
 
@@ -137,7 +137,7 @@ def feature_map(network: keras.Model, data, found: Predicted) -> tuple[Figure, s
     if len(rows) < 3:
         return None
     features = keras.Model(network.inputs, _features(network))
-    batches = pipeline.picture_batches(data.source.train, found.index[rows])
+    batches = pipeline.image_batches(data.source.train, found.index[rows])
     vectors = np.concatenate([replicas.predict(features, batch["image"]) for batch in batches])
     vectors = vectors.reshape(len(vectors), -1).astype(np.float64)
     if vectors.shape[1] < 2:

@@ -7,7 +7,7 @@ from mpl_tf.training.callbacks.monitors import (
     NonFiniteLossError,
     Record,
     StopOnNonFinite,
-    WarnOnSilentMask,
+    WarnOnEmptyMask,
 )
 from mpl_tf.training.callbacks.preemption import ContinueEpoch, PreemptedError, StopOnSignal
 from mpl_tf.training.callbacks.tensorboard import WriteSummaries
@@ -23,6 +23,6 @@ __all__ = [
     "StopOnNonFinite",
     "StopOnSignal",
     "WarnOnCollapse",
-    "WarnOnSilentMask",
+    "WarnOnEmptyMask",
     "WriteSummaries",
 ]

@@ -1,4 +1,4 @@
-"""What happens between the epochs of a run with a generator: its pictures are drawn, its collapse is told."""
+"""What happens between the epochs of a run with a generator: its images are drawn, its collapse is told."""
 
 import shutil
 import warnings
@@ -15,11 +15,11 @@ from mpl_tf.utils import files
 
 
 class WarnOnCollapse(keras.callbacks.Callback):
-    """Warns, once, when a learning generator has made the same picture, or the same class, for some epochs on end.
+    """Warns, once, when a learning generator has made the same image, or the same class, for some epochs on end.
 
     Args:
-        balance: `class_balance`, in 0…1, below which all pictures count as of one class.
-        distance: `pairwise_distance`, in 0…255, below which all pictures count as the same.
+        balance: `class_balance`, in 0…1, below which all images count as of one class.
+        distance: `pairwise_distance`, in 0…255, below which all images count as the same.
         patience: epochs on end.
     """
 
@@ -37,7 +37,7 @@ class WarnOnCollapse(keras.callbacks.Callback):
         if self.collapsed == self.patience:
             warnings.warn(
                 f"For {self.patience} epochs the generator has collapsed: the entropy of its mean prediction is "
-                f"{balance:.0%} of the largest, and two of its pictures differ by {distance:.1f} of 255 per pixel. "
+                f"{balance:.0%} of the largest, and two of its images differ by {distance:.1f} of 255 per pixel. "
                 "Raise entropy_weight, lower the generator's learning rate, or start from another seed.",
                 stacklevel=2,
             )
@@ -46,13 +46,13 @@ class WarnOnCollapse(keras.callbacks.Callback):
 class DrawGenerated(keras.callbacks.Callback):
     """Draws what the generator makes of the same noise after each epoch, a row per class that the teacher sees.
 
-    The pictures are `<run>/generated/epoch_000.png` and so on, and `last.png`.
+    The images are `<run>/generated/epoch_000.png` and so on, and `last.png`.
 
     Args:
         folder: where to.
         class_names: in the order of the logits.
-        count: pictures that are generated.
-        columns: pictures drawn per class, the surest ones.
+        count: images that are generated.
+        columns: images drawn per class, the most confident ones.
         rows: classes drawn.
     """
 
@@ -71,27 +71,29 @@ class DrawGenerated(keras.callbacks.Callback):
         self.count, self.columns, self.rows = count, columns, rows
 
     def on_epoch_end(self, epoch, logs=None):
-        """Draws the pictures."""
+        """Draws the images."""
         # Under several processes all of them predict, and one writes.
         rows = self.classified()
         if not self.writes:
             return
-        picture = report.plots.save_png(report.plots.image_grid(rows), self.folder / f"epoch_{epoch:03d}.png")
+        image = report.plots.save_png(report.plots.image_grid(rows), self.folder / f"epoch_{epoch:03d}.png")
         with files.replacing(self.folder / "last.png") as temporary:
-            shutil.copyfile(picture, temporary)
+            shutil.copyfile(image, temporary)
 
     def classified(self) -> dict:
-        """Caption → pictures `[n, H, W, C]`, for each class that the teacher sees."""
+        """Caption → images `[n, H, W, C]`, for each class that the teacher sees."""
         shape = (self.count, self.model.generator.input_shape[-1])
         noise = np.random.default_rng(0).standard_normal(shape, np.float32)
-        pictures = replicas.predict(self.model.generator, noise)
-        predictions = tf.nn.softmax(replicas.predict(self.model.teacher, pictures)).numpy()
+        images = replicas.predict(self.model.generator, noise)
+        predictions = tf.nn.softmax(replicas.predict(self.model.teacher, images)).numpy()
         # The grid takes gray and color.
-        pictures = pictures[..., : 3 if pictures.shape[-1] >= 3 else 1]
+        images = images[..., : 3 if images.shape[-1] >= 3 else 1]
         classes, rows = predictions.argmax(axis=-1), {}
         for label in np.unique(classes)[: self.rows]:
             of_class = np.flatnonzero(classes == label)
-            surest = of_class[np.argsort(-predictions[of_class, label], kind="stable")][: self.columns]
+            most_confident = of_class[np.argsort(-predictions[of_class, label], kind="stable")][
+                : self.columns
+            ]
             caption = f"{self.class_names[label]}: {len(of_class)} of {self.count}"
-            rows[caption] = pictures[surest]
+            rows[caption] = images[most_confident]
         return rows

@@ -50,7 +50,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         )
         raise NonFiniteLossError(
             f"Training stopped at step {int(np.asarray(self.model.step))}, where {', '.join(sorted(bad))} became "
-            f"{next(iter(bad.values()))}; {last}. Try a lower learning rate, gradient_clip_norm, or float32."
+            f"{next(iter(bad.values()))}; {last}. Try a lower learning rate, global_clipnorm, or float32."
         )
 
 
@@ -60,8 +60,8 @@ class EndEpoch(keras.callbacks.Callback):
     Stands before `Record`, so that a checkpoint holds what the next epoch starts from.
 
     Args:
-        unlabeled: each unlabeled picture once and not augmented, `mpl_tf.data.picture_batches`. Where several
-            processes train together, this one's share of them is enough.
+        unlabeled: each unlabeled image once and not augmented, `mpl_tf.data.image_batches`. Where several
+            processes train together, this one's shard of them is enough.
     """
 
     def __init__(self, unlabeled: tf.data.Dataset):
@@ -69,18 +69,18 @@ class EndEpoch(keras.callbacks.Callback):
         self.unlabeled = unlabeled
 
     def on_epoch_end(self, epoch, logs=None):
-        """Hands the pictures over."""
+        """Hands the images over."""
         self.model.end_epoch(self.unlabeled)
 
 
 class PseudoLabeled(NamedTuple):
-    """What a method labels some unlabeled pictures with.
+    """What a method labels some unlabeled images with.
 
     Attributes:
-        index: int64 `[n]`, their places among the training pictures.
+        index: int64 `[n]`, their places among the training images.
         label: int `[n]`, their classes, -1 where unknown; for judging the labels only.
         prediction: int64 `[n]`, the most likely class.
-        confidence: float32 `[n]`, its probability; 0 for a picture that has no label yet.
+        confidence: float32 `[n]`, its probability; 0 for an image that has no label yet.
     """
 
     index: np.ndarray
@@ -97,18 +97,18 @@ class PseudoLabeled(NamedTuple):
 class ConfirmationBias(keras.callbacks.Callback):
     """Adds to each epoch's logs how many of the labels that a method is confident of are wrong.
 
-    `confident_share` is the share of the pictures whose label has at least the threshold's confidence;
-    `confirmation_bias` the share of wrong labels among these (Arazo et al. 2020, arXiv 1908.02983), left out of an
+    `confident_fraction` is the shard of the images whose label has at least the threshold's confidence;
+    `confirmation_bias` the shard of wrong labels among these (Arazo et al. 2020, arXiv 1908.02983), left out of an
     epoch in which no label is confident. The threshold is the same for every method, so that their curves compare.
     Stands before `Record` and after `EndEpoch`: it measures the labels that the next epoch learns from.
 
     With a folder, the shares of the predicted classes go into `pseudo_label_classes.csv`: a row per epoch with the
-    `step`, the number of `pictures` that have a label, and a column 0…K-1 per class.
+    `step`, the number of `images` that have a label, and a column 0…K-1 per class.
 
-    After each epoch, `measured` is the `PseudoLabeled` pictures of that epoch, for callbacks that stand after it.
+    After each epoch, `measured` is the `PseudoLabeled` images of that epoch, for callbacks that stand after it.
 
     Args:
-        batches: unlabeled pictures, at least one, not augmented, `{"image", "label", "index"}`, with the label -1
+        batches: unlabeled images, at least one, not augmented, `{"image", "label", "index"}`, with the label -1
             where the class is unknown to us too. The classes are used for nothing else.
         threshold: in 0…1.
         folder: where the classes are recorded; None records none.
@@ -125,22 +125,22 @@ class ConfirmationBias(keras.callbacks.Callback):
         self.label = tf.function(model.label, reduce_retracing=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Labels the pictures as the method would, and counts."""
+        """Labels the images as the method would, and counts."""
         found, num_classes = self._label_all()
-        # A row of zeros is a picture without a label.
+        # A row of zeros is an image without a label.
         chosen = (found.confidence >= self.threshold) & (found.confidence > 0.0)
-        judged = chosen & (found.label >= 0)
+        labeled = chosen & (found.label >= 0)
         if logs is not None:
-            logs["confident_share"] = float(chosen.mean())
-            if judged.any():
-                logs["confirmation_bias"] = float(found.wrong[judged].mean())
+            logs["confident_fraction"] = float(chosen.mean())
+            if labeled.any():
+                logs["confirmation_bias"] = float(found.wrong[labeled].mean())
         if self.folder is not None:
             labeled = found.prediction[found.confidence > 0.0]
             self._record(epoch, np.bincount(labeled, minlength=num_classes))
         self.measured = found
 
     def _label_all(self):
-        """What the method says of each picture, and the number of classes."""
+        """What the method says of each image, and the number of classes."""
         parts = []
         for batch in self.batches:
             found = np.asarray(self.label(batch["image"], batch["index"]))
@@ -151,7 +151,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     def _record(self, epoch, predicted):
         """Appends to the rows before this step; a killed epoch's row, which is made again, is left out."""
         step, total = int(np.asarray(self.model.step)), int(predicted.sum())
-        row = {"epoch": epoch, "step": step, "pictures": total}
+        row = {"epoch": epoch, "step": step, "images": total}
         row |= {str(label): f"{part / max(1, total):.6g}" for label, part in enumerate(predicted)}
         name = "pseudo_label_classes.csv"
         self.folder.write_rows(name, [*self.folder.read_rows(name, until_step=step - 1), row])
@@ -183,25 +183,25 @@ class Record(keras.callbacks.Callback):
         self.folder.save_checkpoint(self.model)
 
 
-class WarnOnSilentMask(keras.callbacks.Callback):
-    """Warns, once, when hardly any unlabeled picture has counted for some epochs on end.
+class WarnOnEmptyMask(keras.callbacks.Callback):
+    """Warns, once, when hardly any unlabeled image has counted for some epochs on end.
 
     Args:
-        share: mask rate below which the consistency loss counts as silent.
+        shard: mask rate below which the consistency loss counts as silent.
         patience: epochs on end.
     """
 
-    def __init__(self, share: float = 0.01, patience: int = 3):
+    def __init__(self, shard: float = 0.01, patience: int = 3):
         super().__init__()
-        self.share, self.patience, self.silent = share, patience, 0
+        self.shard, self.patience, self.silent = shard, patience, 0
 
     def on_epoch_end(self, epoch, logs=None):
         """Counts the epochs."""
         rate = float((logs or {}).get("mask_rate", 1.0))
-        self.silent = self.silent + 1 if rate < self.share else 0
+        self.silent = self.silent + 1 if rate < self.shard else 0
         if self.silent == self.patience:
             warnings.warn(
-                f"For {self.patience} epochs only {rate:.1%} of the unlabeled pictures were predicted confidently "
+                f"For {self.patience} epochs only {rate:.1%} of the unlabeled images were predicted confidently "
                 "enough to count, so the consistency loss does nothing: lower the threshold, or train longer on "
                 "the labels first.",
                 stacklevel=2,

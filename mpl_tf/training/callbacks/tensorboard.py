@@ -1,4 +1,4 @@
-"""A run in TensorBoard: the numbers, the pictures and the pseudo labels of each epoch, over the steps.
+"""A run in TensorBoard: the numbers, the images and the pseudo labels of each epoch, over the steps.
 
 runs/<name>/tensorboard/train/        losses and rates, views, pseudo labels
 runs/<name>/tensorboard/validation/   accuracies, confusion
@@ -29,8 +29,8 @@ class WriteSummaries(keras.callbacks.Callback):
     anew each time, and of the pseudo labels that `ConfirmationBias` has measured histograms
     (`pseudo_labels/confidence`, `pseudo_labels/classes`), the most confident ones as images
     (`pseudo_labels/most_confident`, red where wrong) and the most confident wrong ones
-    (`pseudo_labels/most_confident_wrong`). Under `validation`: each metric and the served student's `confusion`, on
-    up to 5,000 images. Points come without images.
+    (`pseudo_labels/most_confident_wrong`). Under `validation`: each metric and the inference model's
+    `confusion`, on up to 5,000 images. Points come without images.
 
     Stands after `ConfirmationBias` and before `Record`. What a killed run has written after its last checkpoint is
     forgotten when it goes on, as its rows of history.csv are, and written again.
@@ -38,7 +38,7 @@ class WriteSummaries(keras.callbacks.Callback):
     Args:
         folder: of the run or of one of its stages.
         data: `RunData` of the run.
-        unlabeled: whether the method learns from unlabeled pictures, and their views are shown too.
+        unlabeled: whether the method learns from unlabeled images, and their views are shown too.
         bias: that measures the pseudo labels; None for none.
     """
 
@@ -46,7 +46,7 @@ class WriteSummaries(keras.callbacks.Callback):
         super().__init__()
         self.data, self.bias = data, bias
         self.writers, self.path = {}, folder.path / "tensorboard"
-        self.pictures = len(data.source.image_shape) == 3
+        self.has_images = len(data.source.image_shape) == 3
         self.labeled = sample(data.split.labeled, _VIEWED)
         self.unlabeled = sample(data.split.unlabeled, _VIEWED if unlabeled else 0)
         self.validation = sample(data.split.validation, _MOST_PREDICTED)
@@ -57,8 +57,10 @@ class WriteSummaries(keras.callbacks.Callback):
         for name in ("train", "validation") if len(self.validation) else ("train",):
             _forget(self.path / name, after_step=step)
             self.writers[name] = tf.summary.create_file_writer(str(self.path / name))
-        served = self.model.served
-        self.classify = tf.function(lambda images: probabilities(served, images), reduce_retracing=True)
+        inference_model = self.model.inference_model
+        self.classify = tf.function(
+            lambda images: probabilities(inference_model, images), reduce_retracing=True
+        )
 
     def on_train_end(self, logs=None):
         """Closes the files."""
@@ -71,7 +73,7 @@ class WriteSummaries(keras.callbacks.Callback):
         with self.writers["train"].as_default(step):
             _write_scalars({name: value for name, value in logs.items() if not name.startswith("val_")})
             _write_scalars(self._learning_rates())
-            if self.pictures and self.model.takes_pictures:
+            if self.has_images and self.model.uses_images:
                 _write_figure("views", plots.image_grid(self.views(step)))
             if self.bias is not None:
                 self._write_pseudo_labels()
@@ -84,7 +86,7 @@ class WriteSummaries(keras.callbacks.Callback):
             writer.flush()
 
     def views(self, step: int) -> dict[str, np.ndarray]:
-        """Caption → pictures: labeled ones as they are learned from, unlabeled ones and both of their views."""
+        """Caption → images: labeled ones as they are learned from, unlabeled ones and both of their views."""
         positions = tf.range(_VIEWED, dtype=tf.int64) + step * _VIEWED
         learned = self.data.labeled_view or self.data.weak
         place = {"seed": 0, "position": positions[: len(self.labeled)]}
@@ -94,7 +96,7 @@ class WriteSummaries(keras.callbacks.Callback):
             plain = self._fetch(self.unlabeled)
             weak = self.data.weak(plain, **place)
             rows |= {"unlabeled": plain, "weak view": weak, "strong view": self.data.strong(weak, **place)}
-        return {caption: np.asarray(pictures) for caption, pictures in rows.items()}
+        return {caption: np.asarray(images) for caption, images in rows.items()}
 
     def _learning_rates(self):
         optimizers = {role: getattr(self.model, f"{role}_optimizer", None) for role in self.model.roles}
@@ -108,7 +110,7 @@ class WriteSummaries(keras.callbacks.Callback):
         tf.summary.histogram("pseudo_labels/confidence", found.confidence[labeled])
         names = self.data.source.class_names
         tf.summary.histogram("pseudo_labels/classes", found.prediction[labeled], buckets=len(names))
-        if not self.pictures:
+        if not self.has_images:
             return
         ordered = labeled[np.argsort(-found.confidence[labeled], kind="stable")]
         wrong = ordered[found.wrong[ordered]]
@@ -133,7 +135,7 @@ class WriteSummaries(keras.callbacks.Callback):
 
     def _write_confusion(self):
         train, names = self.data.source.train, self.data.source.class_names
-        batches = pipeline.picture_batches(train, self.validation)
+        batches = pipeline.image_batches(train, self.validation)
         found = np.concatenate([np.argmax(self.classify(batch["image"]), axis=-1) for batch in batches])
         labels = np.asarray(train.labels)[self.validation]
         pairs = np.bincount(labels * len(names) + found, minlength=len(names) ** 2)

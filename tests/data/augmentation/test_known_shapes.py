@@ -5,12 +5,12 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.data.augmentation.randaugment import RandAugment, make_policy
-from tests.data.augmentation.test_randaugment import pictures
+from tests.data.augmentation.test_randaugment import random_images
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)])
 def test_known_shapes_change_nothing(shape):
-    images = np.tile(pictures(*shape), (20, 1, 1, 1))
+    images = np.tile(random_images(*shape), (20, 1, 1, 1))
     position = tf.range(len(images), dtype=tf.int64)
     plain, static = RandAugment(3, 17), RandAugment(3, 17, static_shapes=True)
     expected = plain(images, seed=5, position=position)
@@ -19,7 +19,7 @@ def test_known_shapes_change_nothing(shape):
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)])
 def test_xla_compiles_the_form_with_known_shapes(shape):
-    images = tf.constant(np.tile(pictures(*shape), (20, 1, 1, 1)))
+    images = tf.constant(np.tile(random_images(*shape), (20, 1, 1, 1)))
     position = tf.range(len(images), dtype=tf.int64)
     static = RandAugment(1, 17, static_shapes=True)
     compiled = tf.function(static, jit_compile=True)(images, seed=5, position=position).numpy()

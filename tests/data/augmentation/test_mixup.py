@@ -18,13 +18,13 @@ def test_rows_are_mixed_as_in_numpy():
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
-def test_shares_follow_the_beta_distribution(alpha):
+def test_fractions_follow_the_beta_distribution(alpha):
     quantiles = mixup.beta_quantiles(alpha)
-    share = tf.function(lambda step: mixup.draw(quantiles, rows=2, seed=0, step=step).share)
-    shares = [float(share(tf.constant(step, tf.int64))) for step in range(1500)]
+    fraction = tf.function(lambda step: mixup.draw(quantiles, rows=2, seed=0, step=step).fraction)
+    fractions = [float(fraction(tf.constant(step, tf.int64))) for step in range(1500)]
     # Not folded to its upper half, as MixMatch does: neither mixup nor Arazo et al. do.
-    assert min(shares) < 0.3
-    assert scipy.stats.kstest(shares, scipy.stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+    assert min(fractions) < 0.3
+    assert scipy.stats.kstest(fractions, scipy.stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
 def test_partners_are_permutations_and_all_of_them_come():
@@ -40,9 +40,9 @@ def test_partners_are_permutations_and_all_of_them_come():
 
 def test_a_draw_is_a_function_of_seed_and_step():
     one, again, later, other = drawn(5), drawn(5), drawn(6), drawn(5, seed=4)
-    assert float(one.share) == float(again.share)
+    assert float(one.fraction) == float(again.fraction)
     assert np.array_equal(one.partners, again.partners)
-    assert len({float(each.share) for each in (one, later, other)}) == 3
+    assert len({float(each.fraction) for each in (one, later, other)}) == 3
     assert len({tuple(each.partners.numpy()) for each in (one, later, other)}) == 3
 
 
@@ -52,8 +52,8 @@ def test_xla_draws_the_same():
     @tf.function(jit_compile=True)
     def compiled(step):
         mix = mixup.draw(quantiles, rows=7, seed=3, step=step)
-        return mix.share, mix.partners
+        return mix.fraction, mix.partners
 
-    share, partners = compiled(tf.constant(5, tf.int64))
-    assert float(share) == pytest.approx(float(drawn(5).share), rel=1e-6)
+    fraction, partners = compiled(tf.constant(5, tf.int64))
+    assert float(fraction) == pytest.approx(float(drawn(5).fraction), rel=1e-6)
     assert np.array_equal(partners, drawn(5).partners)

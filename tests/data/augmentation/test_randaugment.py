@@ -16,7 +16,7 @@ MAGNITUDES = [1, 5, 10, 16, 17, 30]
 MOVES = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 
-def pictures(height, width, channels):
+def random_images(height, width, channels):
     """Noise, a gradient, few levels, a narrow range, one level, and mostly one level: uint8 [6, H, W, C]."""
     random = np.random.default_rng(height * width * channels)
     shape = (height, width, channels)
@@ -29,8 +29,8 @@ def pictures(height, width, channels):
     return np.stack([noise, gradient, few, narrow, single, mostly]).astype(np.uint8)
 
 
-def to_pillow(picture):
-    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+def to_pillow(pixels):
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def to_array(image):
@@ -69,16 +69,16 @@ def is_tie(a0, a1, a2, b0, b1, b2, height, width):
     return np.logical_or(*ties)[..., np.newaxis]
 
 
-def painted(picture, row, column, half_size):
-    result = picture.copy()
+def painted(pixels, row, column, half_size):
+    result = pixels.copy()
     rows = slice(max(row - half_size, 0), max(row + half_size, 0))
     result[rows, max(column - half_size, 0) : max(column + half_size, 0)] = 128
     return result
 
 
-def pillow_operation(name, picture, magnitude, uniforms):
-    """One operation of the released code on one uint8 [H, W, C] picture, by Pillow or NumPy, with its arguments."""
-    image, height, width = to_pillow(picture), *picture.shape[:2]
+def pillow_operation(name, pixels, magnitude, uniforms):
+    """One operation of the released code on one uint8 [H, W, C] pixels, by Pillow or NumPy, with its arguments."""
+    image, height, width = to_pillow(pixels), *pixels.shape[:2]
     sign = -1 if uniforms[0] < 0.5 else 1
     match name:
         case "AutoContrast":
@@ -92,8 +92,8 @@ def pillow_operation(name, picture, magnitude, uniforms):
         case "Solarize":
             return to_array(ImageOps.solarize(image, magnitude * 256 // 10 % 256))
         case "SolarizeAdd":
-            added = np.minimum(picture.astype(int) + magnitude * 11, 255)
-            return np.where(picture < 128, added, picture).astype(np.uint8)
+            added = np.minimum(pixels.astype(int) + magnitude * 11, 255)
+            return np.where(pixels < 128, added, pixels).astype(np.uint8)
         case "Color" | "Contrast" | "Brightness" | "Sharpness":
             return to_array(getattr(ImageEnhance, name)(image).enhance(magnitude / 10 * 1.8 + 0.1))
         case "Rotate":
@@ -103,7 +103,7 @@ def pillow_operation(name, picture, magnitude, uniforms):
             return to_array(pillow_affine(image, *affine(name, magnitude, sign, height, width)))
         case "Cutout":
             half_size = magnitude * (min(height, width) / 8) // 10
-            return painted(picture, int(uniforms[1] * height), int(uniforms[2] * width), int(half_size))
+            return painted(pixels, int(uniforms[1] * height), int(uniforms[2] * width), int(half_size))
 
 
 def test_the_released_operations_are_drawn():
@@ -114,12 +114,12 @@ def test_the_released_operations_are_drawn():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_each_operation_is_pillows(name, shape):
-    images = pictures(*shape)
+    images = random_images(*shape)
     for magnitude in MAGNITUDES:
         uniforms = np.random.default_rng(magnitude).random((len(images), 3)).astype(np.float32)
         ours = np.asarray(RandAugment(magnitude=magnitude).apply(name, images, uniforms))
-        for picture, draws, distorted in zip(images, uniforms, ours, strict=True):
-            expected = pillow_operation(name, picture, magnitude, draws)
+        for pixels, draws, distorted in zip(images, uniforms, ours, strict=True):
+            expected = pillow_operation(name, pixels, magnitude, draws)
             if name in MOVES:
                 tie = is_tie(*affine(name, magnitude, -1 if draws[0] < 0.5 else 1, *shape[:2]), *shape[:2])
                 assert tie.mean() < 0.15
@@ -129,8 +129,8 @@ def test_each_operation_is_pillows(name, shape):
 
 
 @pytest.mark.parametrize("magnitude", [16, 17])
-def test_large_pictures_take_the_imagenet_constants(magnitude):
-    images = pictures(224, 224, 3)[:1]
+def test_large_images_take_the_imagenet_constants(magnitude):
+    images = random_images(224, 224, 3)[:1]
     policy = RandAugment(magnitude=magnitude)
     uniforms = np.array([[0.7, 0.5, 0.5]], np.float32)
     moved = policy.apply("TranslateX", images, uniforms).numpy()
@@ -142,7 +142,7 @@ def test_large_pictures_take_the_imagenet_constants(magnitude):
 
 
 def test_own_ratios_replace_the_released_ones():
-    images = pictures(32, 32, 1)
+    images = random_images(32, 32, 1)
     policy = RandAugment(magnitude=10, translate_ratio=0.25, cutout_ratio=0.5)
     uniforms = np.full((len(images), 3), 0.5, np.float32)
     moved = policy.apply("TranslateY", images, uniforms).numpy()
@@ -160,7 +160,7 @@ def test_integer_arguments_at_every_magnitude(magnitude):
 
 
 def draw_operations(seed, positions, num_operations):
-    """Per picture a list of (operation or None, its uniforms [3]) from U(.2, .8) and the slots' draws in order."""
+    """Per pixels a list of (operation or None, its uniforms [3]) from U(.2, .8) and the slots' draws in order."""
     drawn = []
     uniforms = stateless_random.uniform(
         seed, positions, 1 + 5 * num_operations, stream=randaugment.RANDAUGMENT_STREAM
@@ -177,18 +177,18 @@ def draw_operations(seed, positions, num_operations):
 
 @pytest.mark.parametrize("num_operations", [0, 1, 2, 3])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)], ids=str)
-def test_a_batch_is_each_picture_distorted_by_its_own_operations(shape, num_operations):
-    images = np.tile(pictures(*shape), (50, 1, 1, 1))
+def test_a_batch_is_each_image_distorted_by_its_own_operations(shape, num_operations):
+    images = np.tile(random_images(*shape), (50, 1, 1, 1))
     positions = 1000 + np.arange(len(images))
     drawn = draw_operations(3, positions, num_operations)
     # A magnitude at which no source pixel of a shear or a rotation is a tie.
     magnitude = 17
     expected = []
-    for picture, slots in zip(images, drawn, strict=True):
+    for pixels, slots in zip(images, drawn, strict=True):
         for name, uniforms in slots:
             if name is not None:
-                picture = pillow_operation(name, picture, magnitude, uniforms)
-        expected.append(picture)
+                pixels = pillow_operation(name, pixels, magnitude, uniforms)
+        expected.append(pixels)
     ours = RandAugment(num_operations, magnitude)(images, seed=3, position=positions)
     np.testing.assert_array_equal(ours, np.stack(expected))
     names = {name for slots in drawn for name, _ in slots}
@@ -207,8 +207,8 @@ def test_operations_are_equally_likely_and_half_of_them_applied():
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_a_picture_does_not_depend_on_its_batch():
-    images, positions = np.tile(pictures(32, 32, 3), (5, 1, 1, 1)), np.arange(30) * 7
+def test_an_image_does_not_depend_on_its_batch():
+    images, positions = np.tile(random_images(32, 32, 3), (5, 1, 1, 1)), np.arange(30) * 7
     policy = RandAugment()
     whole = policy(images, seed=8, position=positions).numpy()
     parts = [policy(images[part], seed=8, position=positions[part]) for part in (slice(11), slice(11, 30))]
@@ -220,7 +220,7 @@ def test_a_picture_does_not_depend_on_its_batch():
 
 
 def test_a_graph_with_a_dynamic_batch_agrees_with_eager():
-    images, positions = np.tile(pictures(32, 32, 3), (5, 1, 1, 1)), np.arange(30)
+    images, positions = np.tile(random_images(32, 32, 3), (5, 1, 1, 1)), np.arange(30)
     policy = RandAugment()
     dataset = tf.data.Dataset.from_tensor_slices((images, positions)).batch(8)
     dataset = dataset.map(lambda images, positions: policy(images, seed=4, position=positions))
@@ -239,12 +239,12 @@ def test_moves_follow_the_nearest_pixel_in_float64():
     images = np.random.default_rng(1).integers(0, 256, (3, 9, 13, 3), np.uint8)
     degrees = np.array([-33.0, 7.5, 48.0], np.float32)
     y, x = np.mgrid[:9, :13].astype(np.float64)
-    for picture, angle, ours in zip(images, degrees, geometry.rotate(images, degrees).numpy(), strict=True):
+    for pixels, angle, ours in zip(images, degrees, geometry.rotate(images, degrees).numpy(), strict=True):
         cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         columns = np.floor(6 + cosine * (x - 6) - sine * (y - 4) + 0.5).astype(int)
         rows = np.floor(4 + sine * (x - 6) + cosine * (y - 4) + 0.5).astype(int)
         inside = (rows >= 0) & (rows < 9) & (columns >= 0) & (columns < 13)
-        expected = np.where(inside[..., np.newaxis], picture[rows.clip(0, 8), columns.clip(0, 12)], 128)
+        expected = np.where(inside[..., np.newaxis], pixels[rows.clip(0, 8), columns.clip(0, 12)], 128)
         np.testing.assert_array_equal(ours, expected)
 
 
@@ -256,7 +256,7 @@ def test_blending_cuts_off_instead_of_wrapping():
 
 @pytest.mark.parametrize("policy", ["keras_cv", "keras"])
 def test_keras_layers_run_in_a_pipeline_behind_the_same_call(policy):
-    images = pictures(16, 16, 1)[[0, 3] * 4]
+    images = random_images(16, 16, 1)[[0, 3] * 4]
     layer = make_policy(policy, 2, 16)
     dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(8))).batch(4)
     dataset = dataset.map(lambda images, positions: layer(images, seed=0, position=positions)).repeat(4)
@@ -267,7 +267,7 @@ def test_keras_layers_run_in_a_pipeline_behind_the_same_call(policy):
 
 @pytest.mark.parametrize("policy", ["keras_cv", "keras"])
 def test_keras_layers_stay_in_float32_under_mixed_precision(policy):
-    images = pictures(16, 16, 3)
+    images = random_images(16, 16, 3)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         distorted = make_policy(policy, 1, 16)(images, seed=0, position=np.arange(6))
@@ -281,7 +281,7 @@ def test_keras_layers_stay_in_float32_under_mixed_precision(policy):
 @pytest.mark.parametrize("policy", ["paper", "keras_cv", "keras"])
 @pytest.mark.parametrize("magnitude", [0, 30])
 def test_policies_accept_the_ends_of_the_scale(policy, magnitude):
-    images = pictures(16, 16, 3)
+    images = random_images(16, 16, 3)
     distorted = make_policy(policy, 1, magnitude)(images, seed=0, position=np.arange(6))
     assert distorted.shape == images.shape
 

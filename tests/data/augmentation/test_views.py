@@ -13,21 +13,21 @@ from mpl_tf.data.augmentation.views import (
     WeakView,
     make_views,
 )
-from mpl_tf.data.images.images import ArrayPictures
+from mpl_tf.data.images.images import ArrayImages
 
 SHAPES = [(8, 8, 1), (32, 32, 3), (20, 33, 3)]
 
 
-def pictures(shape, count=12):
+def random_images(shape, count=12):
     return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
 
 
-def flipped_and_cropped(picture, draws, *, flip, padding, fill=128):
-    """Mirror, pad, cut out, in the released code's order, on one [H, W, C] picture."""
-    height, width = picture.shape[:2]
+def flipped_and_cropped(image, draws, *, flip, padding, fill=128):
+    """Mirror, pad, cut out, in the released code's order, on one [H, W, C] image."""
+    height, width = image.shape[:2]
     if flip and draws[0] < 0.5:
-        picture = picture[:, ::-1]
-    padded = np.pad(picture, ((padding, padding), (padding, padding), (0, 0)), constant_values=fill)
+        image = image[:, ::-1]
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), constant_values=fill)
     top, left = int(draws[1] * (2 * padding + 1)), int(draws[2] * (2 * padding + 1))
     return padded[top : top + height, left : left + width]
 
@@ -36,14 +36,14 @@ def flipped_and_cropped(picture, draws, *, flip, padding, fill=128):
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_weak_view_is_flip_pad_and_crop(shape, flip, dtype):
-    images, positions = pictures(shape).astype(dtype), 5 + np.arange(12)
+    images, positions = random_images(shape).astype(dtype), 5 + np.arange(12)
     if dtype == np.float32:
         images += 0.25
     draws = stateless_random.uniform(2, positions, 3, stream=views.WEAK_STREAM).numpy()
     padding = min(shape[:2]) // 8
     expected = [
-        flipped_and_cropped(picture, numbers, flip=flip, padding=padding)
-        for picture, numbers in zip(images, draws, strict=True)
+        flipped_and_cropped(image, numbers, flip=flip, padding=padding)
+        for image, numbers in zip(images, draws, strict=True)
     ]
     weak = WeakView(flip=flip)(images, seed=2, position=positions)
     assert weak.dtype == tf.float32
@@ -51,11 +51,11 @@ def test_weak_view_is_flip_pad_and_crop(shape, flip, dtype):
 
 
 def test_weak_view_takes_padding_and_fill():
-    images, positions = pictures((8, 8, 3)), np.arange(12)
+    images, positions = random_images((8, 8, 3)), np.arange(12)
     draws = stateless_random.uniform(0, positions, 3, stream=views.WEAK_STREAM).numpy()
     expected = [
-        flipped_and_cropped(picture, numbers, flip=True, padding=3, fill=7)
-        for picture, numbers in zip(images, draws, strict=True)
+        flipped_and_cropped(image, numbers, flip=True, padding=3, fill=7)
+        for image, numbers in zip(images, draws, strict=True)
     ]
     weak = WeakView(padding=3, fill=7)(images, seed=0, position=positions)
     np.testing.assert_array_equal(weak, np.stack(expected))
@@ -66,8 +66,8 @@ def test_weak_view_takes_padding_and_fill():
 def test_weak_view_flips_half_and_crops_everywhere_alike():
     count, positions = 9000, np.arange(9000)
     # Every level tells its own place, so that a pixel of the result tells flip and crop.
-    picture = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
-    weak = WeakView()(np.tile(picture, (count, 1, 1, 1)), seed=6, position=positions).numpy()[..., 0]
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    weak = WeakView()(np.tile(image, (count, 1, 1, 1)), seed=6, position=positions).numpy()[..., 0]
     flips = weak[:, 3, 3] > weak[:, 3, 4]
     assert abs(flips.mean() - 0.5) < 4 * 0.5 / np.sqrt(count)
     rows = weak[:, 3, 3] // 8 - 3
@@ -77,8 +77,8 @@ def test_weak_view_flips_half_and_crops_everywhere_alike():
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
-def painted(picture, row, column, half_size):
-    result = picture.copy()
+def painted(image, row, column, half_size):
+    result = image.copy()
     rows = slice(max(row - half_size, 0), max(row + half_size, 0))
     result[rows, max(column - half_size, 0) : max(column + half_size, 0)] = 128
     return result
@@ -98,13 +98,13 @@ def painted(picture, row, column, half_size):
     ids=str,
 )
 def test_strong_view_is_randaugment_cutout_flip_and_crop(shape, cutout, half_size, flip):
-    images, positions = pictures(shape), 70 + np.arange(12)
+    images, positions = random_images(shape), 70 + np.arange(12)
     distorted = randaugment.RandAugment(3, 12)(images, seed=9, position=positions).numpy()
     draws = stateless_random.uniform(9, positions, 5, stream=views.STRONG_STREAM).numpy()
     expected = []
-    for picture, numbers in zip(distorted, draws, strict=True):
-        picture = painted(picture, int(numbers[3] * shape[0]), int(numbers[4] * shape[1]), half_size)
-        expected.append(flipped_and_cropped(picture, numbers, flip=flip, padding=min(shape[:2]) // 8))
+    for image, numbers in zip(distorted, draws, strict=True):
+        image = painted(image, int(numbers[3] * shape[0]), int(numbers[4] * shape[1]), half_size)
+        expected.append(flipped_and_cropped(image, numbers, flip=flip, padding=min(shape[:2]) // 8))
     view = StrongView(num_operations=3, magnitude=12, cutout=cutout, flip=flip)
     strong = view(images.astype(np.float32), seed=9, position=positions)
     assert strong.dtype == tf.float32
@@ -143,8 +143,8 @@ def test_weak_and_strong_views_draw_from_different_streams():
     ],
     ids=repr,
 )
-def test_picture_views_run_in_a_pipeline(view, drop_remainder):
-    images = pictures((16, 16, 3))
+def test_image_views_run_in_a_pipeline(view, drop_remainder):
+    images = random_images((16, 16, 3))
     dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(12))).batch(4, drop_remainder)
     dataset = dataset.map(lambda images, positions: view(images, seed=3, position=positions))
     expected_shape = [4 if drop_remainder else None, 16, 16, 3]
@@ -160,7 +160,7 @@ def test_picture_views_run_in_a_pipeline(view, drop_remainder):
     ids=repr,
 )
 def test_a_view_depends_on_seed_and_position_alone(view):
-    images, positions = pictures((32, 32, 3)), np.arange(12)
+    images, positions = random_images((32, 32, 3)), np.arange(12)
     whole = view(images, seed=3, position=positions).numpy()
     parts = [view(images[part], seed=3, position=positions[part]) for part in (slice(5), slice(5, 12))]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
@@ -254,7 +254,7 @@ def resized_crop_box(draws, area, height, width):
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (20, 33, 3)], ids=str)
 def test_resized_crop_is_a_stretched_part_of_the_image(shape, flip, dtype):
-    images, positions = pictures(shape).astype(dtype), 40 + np.arange(12)
+    images, positions = random_images(shape).astype(dtype), 40 + np.arange(12)
     draws = stateless_random.uniform(2, positions, 5, stream=views.WEAK_STREAM).numpy()
     crop = RandomResizedCrop(flip=flip, area=0.1)(images, seed=2, position=positions)
     assert crop.dtype == tf.float32
@@ -268,7 +268,7 @@ def test_resized_crop_is_a_stretched_part_of_the_image(shape, flip, dtype):
 @pytest.mark.parametrize("shape", [(64, 64, 3), (64, 80, 1)], ids=str)
 def test_resized_crop_is_pillows_resize_of_a_box(shape):
     height, width = shape[:2]
-    images, positions = pictures(shape), np.arange(12)
+    images, positions = random_images(shape), np.arange(12)
     draws = stateless_random.uniform(0, positions, 5, stream=views.WEAK_STREAM).numpy()
     crop = RandomResizedCrop(flip=False)(images, seed=0, position=positions).numpy()
     for image, numbers, found in zip(images, draws, crop, strict=True):
@@ -301,12 +301,12 @@ def test_resized_crops_have_the_areas_stretches_and_places_of_the_definition():
     assert scipy.stats.kstest(free, scipy.stats.uniform(np.log(0.75), np.log(16 / 9)).cdf).pvalue > 1e-3
     for size, channel in ((rows, 0), (columns, 1)):
         middle = (crops[:, 23, 23, channel] + crops[:, 24, 24, channel]) / 2 + 0.5
-        places = (middle - size / 2)[size < 44] / (side - size)[size < 44]
-        assert scipy.stats.kstest(places, "uniform").pvalue > 1e-3
+        positions = (middle - size / 2)[size < 44] / (side - size)[size < 44]
+        assert scipy.stats.kstest(positions, "uniform").pvalue > 1e-3
 
 
 def test_an_area_of_one_leaves_the_image_and_a_mirrored_one_mirrors_it():
-    images, positions = pictures((9, 13, 3)), np.arange(12)
+    images, positions = random_images((9, 13, 3)), np.arange(12)
     whole = RandomResizedCrop(flip=False, area=1)(images, seed=1, position=positions)
     np.testing.assert_allclose(whole, images, atol=1e-3)
     flipped = RandomResizedCrop(area=1)(images, seed=1, position=positions).numpy()
@@ -317,7 +317,7 @@ def test_an_area_of_one_leaves_the_image_and_a_mirrored_one_mirrors_it():
 
 
 def test_xla_crops_as_the_pipeline_does():
-    images, position = pictures((20, 33, 3)), tf.range(12, dtype=tf.int64)
+    images, position = random_images((20, 33, 3)), tf.range(12, dtype=tf.int64)
     crop = RandomResizedCrop(area=0.1)
     compiled = tf.function(crop, jit_compile=True)(tf.constant(images), seed=3, position=position)
     np.testing.assert_allclose(compiled, crop(images, seed=3, position=position), atol=0.02)
@@ -349,7 +349,7 @@ def test_every_part_of_the_views_fills_with_the_color_asked_for(fill):
 
 
 def test_three_equal_levels_are_one():
-    images, positions = pictures((16, 16, 3)), np.arange(12)
+    images, positions = random_images((16, 16, 3)), np.arange(12)
     assert StrongView(fill=(9, 9, 9)) == StrongView(fill=9)
     one, other = (
         StrongView(fill=fill)(images, seed=4, position=positions).numpy() for fill in (9, [9, 9, 9])
@@ -367,7 +367,7 @@ def test_crops_are_chosen_by_the_size_of_an_image():
         StrongView(flip=False, padding=0),
     )
     weak, strong = make_views((8, 8, 1), crop="none", flip=False, num_operations=0)
-    images, positions = pictures((8, 8, 1)), np.arange(12)
+    images, positions = random_images((8, 8, 1)), np.arange(12)
     np.testing.assert_array_equal(weak(images, seed=0, position=positions), images)
     unmoved = strong(images, seed=0, position=positions).numpy()
     assert ((unmoved == images) | (unmoved == 128)).all()
@@ -382,10 +382,10 @@ def test_the_border_color_is_the_median_of_the_outermost_pixels():
     edge[1:-1, 1:-1] = False
     # Every second one: 300 are more than the 256 that are looked at.
     expected = np.median(images[::2][:, edge].reshape(-1, 3), axis=0)
-    assert views.border_color(ArrayPictures(images, np.zeros(300))) == tuple(expected.astype(int))
-    black = ArrayPictures(np.zeros((5, 4, 4, 1), np.uint8), np.zeros(5))
+    assert views.border_color(ArrayImages(images, np.zeros(300))) == tuple(expected.astype(int))
+    black = ArrayImages(np.zeros((5, 4, 4, 1), np.uint8), np.zeros(5))
     assert views.border_color(black) == 0
-    assert views.border_color(ArrayPictures(np.zeros((5, 2), np.float32), np.zeros(5))) == 128
+    assert views.border_color(ArrayImages(np.zeros((5, 2), np.float32), np.zeros(5))) == 128
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def pixels(rng):
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "WEBP"])
-def test_pictures_of_the_right_size_keep_every_pixel(pixels, form):
+def test_images_of_the_right_size_keep_every_pixel(pixels, form):
     encoded = encode(pixels, form, **({"lossless": True} if form == "WEBP" else {}))
     np.testing.assert_array_equal(decode_file(encoded, (24, 36, 3)), pixels)
     np.testing.assert_array_equal(decode_record(encoded, (24, 36, 3)), pixels)
@@ -57,7 +57,7 @@ def test_pictures_of_the_right_size_keep_every_pixel(pixels, form):
         ((12, 6, 3), (12, 18), slice(6, 12)),
     ],
 )
-def test_pictures_are_fitted_and_keep_their_middle(pixels, shape, fitted, middle):
+def test_images_are_fitted_and_keep_their_middle(pixels, shape, fitted, middle):
     expected = triangle_resize(pixels, fitted)[:, middle]
     # Pillow rounds after each of two passes, TensorFlow once.
     np.testing.assert_allclose(decode_file(encode(pixels), shape), expected, atol=1.01)
@@ -70,7 +70,7 @@ def test_records_of_an_odd_size_still_fill_the_shape(rng):
         assert decode_record(encoded, (6, 6, 3)).shape == (6, 6, 3)
 
 
-def test_gray_pictures_become_equal_channels_and_colors_become_gray(pixels):
+def test_gray_images_become_equal_channels_and_colors_become_gray(pixels):
     gray = encode(pixels[..., 0])
     np.testing.assert_array_equal(decode_file(gray, (24, 36, 3)), np.repeat(pixels[..., :1], 3, axis=-1))
     weights = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -98,7 +98,7 @@ def test_sixteen_bit_gray_keeps_its_upper_byte():
     assert result[..., 0].tolist() == [[0, 0, 1], [128, 255, 255]]
 
 
-def test_moving_pictures_give_their_first_frame():
+def test_moving_images_give_their_first_frame():
     frames = [Image.fromarray(np.full((4, 4, 3), value, np.uint8)) for value in (0, 255)]
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
@@ -126,7 +126,7 @@ def test_large_jpegs_are_read_at_a_fraction_and_look_the_same():
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_inspecting_finds_a_file_that_was_cut_off(rng, tmp_path, form):
     encoded = encode(rng.integers(0, 256, (64, 48, 3), dtype=np.uint8), form)
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(encoded)
     assert decoding.inspect_file(path) == (64, 48)
     path.write_bytes(encoded[: len(encoded) // 2])

@@ -23,13 +23,13 @@ def encode(pixels, tag=None, *, form="JPEG", byte_order=None, **options):
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
 @pytest.mark.parametrize("tag", range(1, 9))
-def test_pictures_are_turned_as_pillow_turns_them(rng, tag, byte_order):
+def test_images_are_turned_as_pillow_turns_them(rng, tag, byte_order):
     # Nothing but JPEG's own loss may be between the two: both decode the same file.
     encoded = encode(rng.integers(0, 256, (5, 8, 3), dtype=np.uint8), tag, byte_order=byte_order)
     assert exif.read_tag(tf.constant(encoded)) == tag
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
-    picture = tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE", fancy_upscaling=True)
-    turned = exif.turned_upright(picture, exif.read_tag(tf.constant(encoded)))
+    image = tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE", fancy_upscaling=True)
+    turned = exif.turned_upright(image, exif.read_tag(tf.constant(encoded)))
     np.testing.assert_allclose(turned, expected.astype(float), atol=1)
 
 
@@ -40,7 +40,7 @@ def test_both_decoders_turn_a_photograph_the_same_way(rng):
 
     upright = decoding.decode_as_file(tf.constant(encoded), (16, 12, 3)).numpy().astype(float)
     ignored = decoding.decode_record(tf.constant(encoded), (16, 12, 3), resize=True).numpy().astype(float)
-    # The two JPEG decoders spread the colors of so coarse a picture a little differently.
+    # The two JPEG decoders spread the colors of so coarse an image a little differently.
     assert abs(upright - expected).mean() < 4
     assert abs(ignored - expected).mean() > 20
 
@@ -55,7 +55,7 @@ def test_other_formats_have_their_tag_in_a_chunk(rng, tag, form):
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_chunks_are_found_behind_the_picture_and_with_a_header_of_jpeg(rng, form):
+def test_chunks_are_found_behind_the_image_and_with_a_header_of_jpeg(rng, form):
     whole = encode(rng.integers(0, 256, (5, 8, 3), dtype=np.uint8), 6, form=form, lossless=True)
     name = {"PNG": b"eXIf", "WEBP": b"EXIF"}[form]
     at = whole.index(name)

@@ -62,7 +62,7 @@ LOSSLESS = {
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", LOSSLESS)
-def test_lossless_pictures_are_decoded_as_pillow_decodes_them(image, kind, channels):
+def test_lossless_images_are_decoded_as_pillow_decodes_them(image, kind, channels):
     encoded = LOSSLESS[kind](image)
     expected = decoding.decode_file(io.BytesIO(encoded), (*SIZE, channels))
     found = decoding.decode_as_file(tf.constant(encoded), (*SIZE, channels))

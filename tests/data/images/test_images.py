@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mpl_tf.data.images.images import ArrayPictures, FilePictures, TfdsPictures, digest, into_memory
+from mpl_tf.data.images.images import ArrayImages, FileImages, TfdsImages, content_fingerprint, into_memory
 from mpl_tf.data.images.source import Source
 
 
-def fetched_in_a_pipeline(pictures, index):
-    dataset = tf.data.Dataset.from_tensors(np.array(index, np.int64)).map(pictures.fetch)
-    assert dataset.element_spec.shape.as_list()[1:] == list(pictures.image_shape)
+def fetched_in_a_pipeline(images, index):
+    dataset = tf.data.Dataset.from_tensors(np.array(index, np.int64)).map(images.fetch)
+    assert dataset.element_spec.shape.as_list()[1:] == list(images.image_shape)
     return next(dataset.as_numpy_iterator())
 
 
@@ -31,59 +31,59 @@ def paths(arrays, tmp_path):
 
 
 @pytest.fixture(params=["array", "files", "records"])
-def pictures(request, arrays, paths):
+def images(request, arrays, paths):
     examples, labels = arrays
     if request.param == "array":
-        return ArrayPictures(examples, labels)
+        return ArrayImages(examples, labels)
     if request.param == "files":
-        return FilePictures(paths, labels, (4, 5, 3))
+        return FileImages(paths, labels, (4, 5, 3))
 
     def read(rows):
         return [pathlib.Path(paths[row]).read_bytes() for row in rows]
 
-    return TfdsPictures(read, labels, (4, 5, 3), resize=False, identity="tiny")
+    return TfdsImages(read, labels, (4, 5, 3), resize=False, identity="tiny")
 
 
-def test_examples_come_in_the_order_asked_for(pictures, arrays):
+def test_examples_come_in_the_order_asked_for(images, arrays):
     index = [8, 0, 3, 3]
-    np.testing.assert_array_equal(fetched_in_a_pipeline(pictures, index), arrays[0][index])
-    assert pictures.fetch(tf.constant(index, tf.int64)).dtype == tf.uint8
-    assert fetched_in_a_pipeline(pictures, []).shape == (0, 4, 5, 3)
-    assert len(pictures) == 9
-    assert pictures.labels.dtype == np.int32
-    np.testing.assert_array_equal(pictures.labels, arrays[1])
+    np.testing.assert_array_equal(fetched_in_a_pipeline(images, index), arrays[0][index])
+    assert images.fetch(tf.constant(index, tf.int64)).dtype == tf.uint8
+    assert fetched_in_a_pipeline(images, []).shape == (0, 4, 5, 3)
+    assert len(images) == 9
+    assert images.labels.dtype == np.int32
+    np.testing.assert_array_equal(images.labels, arrays[1])
 
 
-def test_in_memory_they_stay_what_they_are(pictures, arrays):
-    loaded = into_memory(pictures)
+def test_in_memory_they_stay_what_they_are(images, arrays):
+    loaded = into_memory(images)
     np.testing.assert_array_equal(loaded.examples, arrays[0])
-    np.testing.assert_array_equal(loaded.labels, pictures.labels)
-    assert loaded.names == pictures.names
-    assert loaded.fingerprint() == pictures.fingerprint()
+    np.testing.assert_array_equal(loaded.labels, images.labels)
+    assert loaded.names == images.names
+    assert loaded.fingerprint() == images.fingerprint()
 
 
 def test_points_are_fetched_too(rng):
     points = rng.normal(size=(5, 2)).astype(np.float32)
-    pictures = ArrayPictures(points, np.zeros(5))
-    assert pictures.image_shape == (2,)
-    np.testing.assert_array_equal(fetched_in_a_pipeline(pictures, [4, 1]), points[[4, 1]])
+    images = ArrayImages(points, np.zeros(5))
+    assert images.image_shape == (2,)
+    np.testing.assert_array_equal(fetched_in_a_pipeline(images, [4, 1]), points[[4, 1]])
 
 
 def test_arrays_are_not_copied_into_graphs(rng):
-    pictures = ArrayPictures(rng.integers(0, 256, (100, 8, 8, 1), dtype=np.uint8), np.zeros(100))
-    graph = tf.function(pictures.fetch).get_concrete_function(tf.TensorSpec([None], tf.int64)).graph
+    images = ArrayImages(rng.integers(0, 256, (100, 8, 8, 1), dtype=np.uint8), np.zeros(100))
+    graph = tf.function(images.fetch).get_concrete_function(tf.TensorSpec([None], tf.int64)).graph
     assert graph.as_graph_def().ByteSize() < 6400
 
 
 def test_examples_cannot_be_written_to(arrays):
-    pictures = ArrayPictures(*arrays)
+    images = ArrayImages(*arrays)
     with pytest.raises(ValueError, match="read-only"):
-        pictures.examples[0] = 0
+        images.examples[0] = 0
 
 
 def test_a_label_for_each_example(arrays):
     with pytest.raises(ValueError, match="There are 9 examples and 8 labels: pass one for each"):
-        ArrayPictures(arrays[0], arrays[1][:8])
+        ArrayImages(arrays[0], arrays[1][:8])
 
 
 def test_array_fingerprints_tell_pixels_labels_and_shapes_apart(arrays):
@@ -97,9 +97,9 @@ def test_array_fingerprints_tell_pixels_labels_and_shapes_apart(arrays):
         (examples, changed_label),
         (examples.reshape(9, 5, 4, 3), labels),
     ]
-    fingerprints = [ArrayPictures(*variant).fingerprint() for variant in variants]
+    fingerprints = [ArrayImages(*variant).fingerprint() for variant in variants]
     assert len(set(fingerprints)) == 4
-    assert fingerprints[0] == ArrayPictures(examples.copy(), labels.copy()).fingerprint()
+    assert fingerprints[0] == ArrayImages(examples.copy(), labels.copy()).fingerprint()
     assert all(len(fingerprint) == 64 for fingerprint in fingerprints)
 
 
@@ -107,7 +107,7 @@ def test_file_fingerprints_tell_names_sizes_and_labels_apart(arrays, paths):
     names = [os.path.basename(path) for path in paths]
 
     def fingerprint(labels=arrays[1], names=names, shape=(4, 5, 3)):
-        return FilePictures(paths, labels, shape, relative_names=names).fingerprint()
+        return FileImages(paths, labels, shape, relative_names=names).fingerprint()
 
     before = fingerprint()
     assert fingerprint(shape=(2, 2, 3)) == before
@@ -119,38 +119,38 @@ def test_file_fingerprints_tell_names_sizes_and_labels_apart(arrays, paths):
 
 
 def test_text_in_a_digest_cannot_run_into_the_next():
-    assert digest("ab", "c") != digest("a", "bc")
-    assert digest("a", "b") != digest("a\nb")
-    assert digest("ab") != digest(np.frombuffer(b"ab", np.uint8))
+    assert content_fingerprint("ab", "c") != content_fingerprint("a", "bc")
+    assert content_fingerprint("a", "b") != content_fingerprint("a\nb")
+    assert content_fingerprint("ab") != content_fingerprint(np.frombuffer(b"ab", np.uint8))
 
 
 def test_a_file_that_has_gone_is_named(paths, arrays):
-    pictures = FilePictures(paths, arrays[1], (4, 5, 3))
+    images = FileImages(paths, arrays[1], (4, 5, 3))
     os.remove(paths[2])
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"2\.png cannot be decoded any more"):
-        fetched_in_a_pipeline(pictures, [1, 2])
+        fetched_in_a_pipeline(images, [1, 2])
 
 
 def test_records_keep_zeros_at_their_end():
     file = io.BytesIO()
     Image.new("RGB", (5, 4)).save(file, "BMP")  # Ends with its pixels, which are black.
-    pictures = TfdsPictures(
+    images = TfdsImages(
         lambda rows: [file.getvalue()] * len(rows), [0], (4, 5, 3), resize=False, identity="tiny"
     )
-    np.testing.assert_array_equal(pictures.fetch(np.array([0])), np.zeros((1, 4, 5, 3)))
+    np.testing.assert_array_equal(images.fetch(np.array([0])), np.zeros((1, 4, 5, 3)))
 
 
 def test_sources_have_at_least_two_classes_with_names_of_their_own(arrays):
-    pictures = ArrayPictures(*arrays)
+    images = ArrayImages(*arrays)
     with pytest.raises(ValueError, match="'mine' has 1 class: a classifier needs at least two"):
-        Source("mine", ("cat",), pictures)
+        Source("mine", ("cat",), images)
     with pytest.raises(ValueError, match="repeats a name: give every class a name of its own"):
-        Source("mine", ("cat", "dog", "cat"), pictures)
+        Source("mine", ("cat", "dog", "cat"), images)
 
 
-def test_test_pictures_have_the_shape_of_training_pictures(arrays):
+def test_test_images_have_the_shape_of_training_images(arrays):
     examples, labels = arrays
     with pytest.raises(
-        ValueError, match=r"shape \(4, 4, 3\) and training pictures \(4, 5, 3\): give both the same"
+        ValueError, match=r"shape \(4, 4, 3\) and training images \(4, 5, 3\): give both the same"
     ):
-        Source("mine", ("a", "b"), ArrayPictures(examples, labels), ArrayPictures(examples[:, :, :4], labels))
+        Source("mine", ("a", "b"), ArrayImages(examples, labels), ArrayImages(examples[:, :, :4], labels))

@@ -63,9 +63,9 @@ def test_seeds_of_the_moons_are_whole_numbers():
             load("two_moons", seed=seed)
 
 
-def test_folders_are_loaded_by_name(tmp_path, save_picture):
+def test_folders_are_loaded_by_name(tmp_path, save_image):
     for name in ("labeled/a", "labeled/b", "unlabeled", "test/b"):
-        save_picture(tmp_path / name / "picture.png")
+        save_image(tmp_path / name / "image.png")
     broken = tmp_path / "unlabeled" / "broken.png"
     broken.write_bytes(b"")
     with pytest.warns(UserWarning, match="left out"):
@@ -97,7 +97,7 @@ def test_folders_go_with_nothing_else(argument):
 
 
 @pytest.mark.parametrize("name", ["digits", "two_moons"])
-def test_sizes_are_for_pictures_that_have_several(name):
+def test_sizes_are_for_images_that_have_several(name):
     with pytest.raises(
         ValueError, match=f"image_size=32 does not apply to '{name}', which has one size: leave it out"
     ):
@@ -146,7 +146,7 @@ def test_classes_without_names_are_numbered(images):
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float32, np.float64])
-def test_numbers_up_to_255_are_pictures(images, dtype):
+def test_numbers_up_to_255_are_images(images, dtype):
     source = from_arrays(images.astype(dtype), LABELS)
     assert source.train.examples.dtype == np.uint8
     np.testing.assert_array_equal(source.train.examples, images)
@@ -157,7 +157,7 @@ def test_fractions_are_rounded():
     assert source.train.examples.ravel().tolist() == [1, 2, 255]
 
 
-def test_gray_pictures_get_a_channel(images):
+def test_gray_images_get_a_channel(images):
     assert from_arrays(images[..., 0], LABELS).image_shape == (4, 5, 1)
 
 
@@ -183,26 +183,26 @@ def with_value(images, value):
     [
         (
             lambda x: x / 255.0,
-            r"images are float64 with values in .*: pictures must be in 0…255, so multiply by 255",
+            r"images are float64 with values in .*: images must be in 0…255, so multiply by 255",
         ),
-        (lambda x: with_value(x, -1), r"images have values in -1\.0….*: pictures must be in 0…255"),
-        (lambda x: x.astype(int) + 1, r"images have values in .*…256: pictures must be in 0…255"),
+        (lambda x: with_value(x, -1), r"images have values in -1\.0….*: images must be in 0…255"),
+        (lambda x: x.astype(int) + 1, r"images have values in .*…256: images must be in 0…255"),
         (lambda x: with_value(x, np.nan), "images hold NaN or infinity: mend or remove"),
         (lambda x: with_value(x, np.inf), "images hold NaN or infinity: mend or remove"),
-        (lambda x: x.reshape(6, -1), r"images are uint8 of the shape \(6, 60\): reshape flattened pictures"),
+        (lambda x: x.reshape(6, -1), r"images are uint8 of the shape \(6, 60\): reshape flattened images"),
         (
             lambda x: x.transpose(0, 3, 1, 2),
             r"images have the shape \(6, 3, 4, 5\): the channels, 1 to 4 of them, must come last",
         ),
         (
             lambda x: x[0, 0, 0],
-            r"images are uint8 of the shape \(3,\): pass numbers, pictures \[N, H, W, C\]",
+            r"images are uint8 of the shape \(3,\): pass numbers, images \[N, H, W, C\]",
         ),
         (lambda x: x[:0], r"images are uint8 of the shape \(0, 4, 5, 3\): .* at least one"),
         (lambda x: x.astype(str), r"images are <U3 of the shape .*: pass numbers"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(images, change, message):
+def test_arrays_that_are_no_images_are_refused(images, change, message):
     with pytest.raises(ValueError, match=message):
         from_arrays(change(images), LABELS)
     with pytest.raises(ValueError, match=f"unlabeled_{message}|shape .*: give both the same"):
@@ -215,8 +215,8 @@ def test_arrays_that_are_no_pictures_are_refused(images, change, message):
     ("labels", "message"),
     [
         (np.eye(3)[LABELS], r"labels have the shape \(6, 3\), as if one-hot: pass their argmax"),
-        (np.array(LABELS, float), "labels are float64: pass whole numbers, one class index per picture"),
-        (LABELS[:5], r"labels have the shape \(5,\), and there are 6 pictures: pass \[6\]"),
+        (np.array(LABELS, float), "labels are float64: pass whole numbers, one class index per image"),
+        (LABELS[:5], r"labels have the shape \(5,\), and there are 6 images: pass \[6\]"),
         ([0, 1, 2, 0, 1, -1], "labels hold -1, and classes count from 0: .* as unlabeled_images"),
         ([0, 1, 2, 0, 1, 3], "labels hold 3, outside 0…2: mend them or give more class_names"),
     ],
@@ -228,7 +228,7 @@ def test_labels_that_are_none_are_refused(images, labels, message):
         from_arrays(images, LABELS, test=(images, labels), class_names="abc")
 
 
-def test_unlabeled_pictures_have_the_shape_of_labeled_ones(images):
+def test_unlabeled_images_have_the_shape_of_labeled_ones(images):
     with pytest.raises(
         ValueError, match=r"unlabeled_images have the shape \(4, 4, 3\) and images \(4, 5, 3\)"
     ):

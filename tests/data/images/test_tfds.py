@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mpl_tf.data.images.images import ArrayPictures, TfdsPictures
+from mpl_tf.data.images.images import ArrayImages, TfdsImages
 from mpl_tf.data.images.tfds import from_tfds, mirrors_keep_labels
 
 FORMATS = ["tfrecord", "array_record"]
@@ -36,18 +36,18 @@ def pixels(examples):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
-def test_pictures_are_those_that_tfds_gives(write_tfds, rng, file_format, encoding):
+def test_images_are_those_that_tfds_gives(write_tfds, rng, file_format, encoding):
     splits = {"train": drawn(rng, 10), "test": drawn(rng, 4)}
     data_dir = write_tfds(splits, features(encoding=encoding), file_format=file_format)
     source = from_tfds("tiny", data_dir=data_dir)
     builder = tfds.builder("tiny", data_dir=data_dir)
     decode = builder.info.features["image"].decode_example
-    for pictures, split in ((source.train, "train"), (source.test, "test")):
+    for images, split in ((source.train, "train"), (source.test, "test")):
         encode = builder.info.features["image"].encode_example
         expected = [decode(tf.constant(encode(example["image"]))) for example in splits[split]]
-        assert isinstance(pictures, ArrayPictures)
-        np.testing.assert_array_equal(pictures.examples, expected)
-        assert pictures.labels.tolist() == [example["label"] for example in splits[split]]
+        assert isinstance(images, ArrayImages)
+        np.testing.assert_array_equal(images.examples, expected)
+        assert images.labels.tolist() == [example["label"] for example in splits[split]]
     assert (source.name, source.class_names, source.image_shape) == ("tiny", ("ant", "cat", "dog"), FIXED)
     assert source.flip
 
@@ -60,8 +60,8 @@ def test_large_collections_stay_encoded_and_give_the_same(write_tfds, rng, file_
     encoded = int(tfds.builder("tiny", data_dir=data_dir).info.splits["train"].num_bytes)
     assert encoded < 10 * 40 * 40 * 3
     left = from_tfds("tiny", data_dir=data_dir, image_size=40, memory_limit=encoded).train
-    assert isinstance(kept, ArrayPictures)
-    assert isinstance(left, TfdsPictures)
+    assert isinstance(kept, ArrayImages)
+    assert isinstance(left, TfdsImages)
     dataset = tf.data.Dataset.from_tensors(np.array([9, 2, 2], np.int64)).map(left.fetch)
     np.testing.assert_array_equal(next(dataset.as_numpy_iterator()), kept.examples[[9, 2, 2]])
     np.testing.assert_array_equal(left.labels, kept.labels)
@@ -94,10 +94,10 @@ def test_files_of_another_format_are_refused(write_tfds, rng, monkeypatch):
         from_tfds("tiny", data_dir=data_dir)
 
 
-@pytest.mark.parametrize("extra", ["extra", "unlabelled"])
+@pytest.mark.parametrize("extra", ["extra", "unlabeled"])
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_further_training_splits_come_after_the_first(write_tfds, rng, extra, file_format):
-    label = -1 if extra == "unlabelled" else None
+    label = -1 if extra == "unlabeled" else None
     splits = {extra: drawn(rng, 5, label=label), "train": drawn(rng, 4)}
     data_dir = write_tfds(splits, features(), file_format=file_format)
     source = from_tfds("tiny", data_dir=data_dir)
@@ -115,16 +115,16 @@ def test_a_test_split_without_labels_gives_way_to_validation(write_tfds, rng):
     )
 
 
-def test_pictures_of_several_sizes_need_one(write_tfds, rng):
+def test_images_of_several_sizes_need_one(write_tfds, rng):
     data_dir = write_tfds({"train": drawn(rng, 4, grow=3)}, features(VARIABLE))
     with pytest.raises(
-        ValueError, match=r"pictures of the TFDS dataset 'tiny' differ in size: give .* as image_size"
+        ValueError, match=r"images of the TFDS dataset 'tiny' differ in size: give .* as image_size"
     ):
         from_tfds("tiny", data_dir=data_dir)
     assert from_tfds("tiny", data_dir=data_dir, image_size=(4, 5)).image_shape == (4, 5, 3)
 
 
-def test_the_one_picture_and_the_one_label_are_found(write_tfds, rng):
+def test_the_one_image_and_the_one_label_are_found(write_tfds, rng):
     data_dir = write_tfds({"train": drawn(rng, 4)}, features(), supervised_keys=None)
     assert len(from_tfds("tiny", data_dir=data_dir).train) == 4
 
@@ -137,7 +137,7 @@ def test_of_several_labels_the_supervised_one_is_taken(write_tfds, rng):
 
 
 @pytest.mark.parametrize(("key", "kind"), [("image", "Image"), ("label", "ClassLabel")])
-def test_datasets_without_pictures_or_labels_are_refused(write_tfds, rng, key, kind):
+def test_datasets_without_images_or_labels_are_refused(write_tfds, rng, key, kind):
     kinds = features()
     del kinds[key]
     examples = [{name: example[name] for name in kinds} for example in drawn(rng, 4)]
@@ -147,7 +147,7 @@ def test_datasets_without_pictures_or_labels_are_refused(write_tfds, rng, key, k
         from_tfds("tiny", data_dir=data_dir)
 
 
-def test_datasets_of_deeper_pictures_are_refused(write_tfds):
+def test_datasets_of_deeper_images_are_refused(write_tfds):
     kinds = {**features(), "image": tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16)}
     examples = [{"image": np.zeros((4, 4, 1), np.uint16), "label": 0, "note": ""}]
     with pytest.raises(
@@ -205,7 +205,7 @@ def test_mirrored_digits_and_characters_are_others():
         assert mirrors_keep_labels(name)
 
 
-def test_real_pictures_are_those_that_tfds_gives(real_data_dir):
+def test_real_images_are_those_that_tfds_gives(real_data_dir):
     # The limit leaves them encoded, which saves the test the decoding of 60,000.
     source = from_tfds("cifar10", data_dir=real_data_dir, memory_limit=2**27)
     assert (len(source.train), len(source.test), source.image_shape) == (50_000, 10_000, (32, 32, 3))

@@ -36,7 +36,7 @@ def drawn(seed, count=400, num_classes=4, *, ties=False):
     return probabilities.astype(np.float32)
 
 
-@pytest.mark.filterwarnings("ignore:No picture is predicted")
+@pytest.mark.filterwarnings("ignore:No image is predicted")
 @pytest.mark.parametrize("balance", [True, False])
 @pytest.mark.parametrize("per_class", [None, 1, 3, 25, 1000])
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.9])
@@ -66,7 +66,7 @@ def test_classes_are_equal_and_none_left_out_is_surer_than_one_taken(seed):
             assert confidence[more].min() >= confidence[fewer].max()
 
 
-def test_the_order_of_the_pictures_does_not_matter_without_ties():
+def test_the_order_of_the_images_does_not_matter_without_ties():
     probabilities = drawn(0, count=200)
     order = np.random.default_rng(1).permutation(200)
     rows = selection.select(probabilities, per_class=30)
@@ -98,9 +98,9 @@ def test_no_warning_when_every_class_has_a_row():
     assert rows.tolist() == [0, 1, 2]
 
 
-def test_select_rows_is_select():
+def test_select_indices_is_select():
     probabilities = drawn(3)
-    rows = selection.select_rows(probabilities.max(axis=1), probabilities.argmax(axis=1), 4, per_class=20)
+    rows = selection.select_indices(probabilities.max(axis=1), probabilities.argmax(axis=1), 4, per_class=20)
     np.testing.assert_array_equal(rows, selection.select(probabilities, per_class=20))
 
 
@@ -126,10 +126,10 @@ def test_the_report_counts_every_row():
         (
             np.full((3, 4), 0.25),
             {"threshold": 0.5},
-            r"threshold=0.5 keeps none of 3 pictures, the most confident of which has 0.25: lower the threshold",
+            r"threshold=0.5 keeps none of 3 images, the most confident of which has 0.25: lower the threshold",
         ),
     ],
 )
-def test_refusals(probabilities, options, message):
+def test_validation(probabilities, options, message):
     with pytest.raises(ValueError, match=message):
         selection.select(probabilities, **options)

@@ -76,7 +76,7 @@ def test_the_documentation_reads_a_store_in_these_lines(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     exec(with_numpy, {})
     assert capsys.readouterr().out.split() == str(np.delete(INDEX, [2, 5])).split()
-    with pytest.warns(UserWarning, match="No picture is predicted as class 2, 3, 4"):
+    with pytest.warns(UserWarning, match="No image is predicted as class 2, 3, 4"):
         exec(with_mpl_tf, {})
     assert (tmp_path / "labels" / "pets.png").exists()
 
@@ -264,7 +264,7 @@ def test_what_is_no_distribution_is_not_written(tmp_path, shard, probabilities, 
         ({"index": np.array([], np.int64)}, "index is int64 of the shape"),
         ({"index": np.array([0.5])}, "index is float64"),
         ({"index": [3, -1]}, "whole numbers from 0 on"),
-        ({"index": [3, 4, 3]}, "names a picture more than once"),
+        ({"index": [3, 4, 3]}, "names an image more than once"),
         ({"num_classes": 1}, "num_classes=1 is out of range"),
         ({"shard_size": 0}, "shard_size=0 is out of range"),
         ({"dtype": "int8"}, "dtype='int8' is unknown"),
@@ -285,10 +285,10 @@ def targets(request, tmp_path, monkeypatch):
     return filled(tmp_path, quarters, dtype=dtype).targets(41), dict(zip(INDEX, quarters, strict=True))
 
 
-def test_targets_find_the_row_of_a_picture(targets):
+def test_targets_find_the_row_of_an_image(targets):
     targets, truth = targets
     asked = np.array([6, 40, 2, 2, 19, 3, 11])
-    expected = [truth[picture] for picture in asked]
+    expected = [truth[image] for image in asked]
     np.testing.assert_array_equal(targets.fetch(tf.constant(asked)), expected)
     dataset = tf.data.Dataset.from_tensors(asked).map(targets.fetch)
     assert dataset.element_spec == tf.TensorSpec((7, NUM_CLASSES), tf.float32)
@@ -297,15 +297,15 @@ def test_targets_find_the_row_of_a_picture(targets):
     np.testing.assert_array_equal(np.concatenate(list(loose.as_numpy_iterator())), expected)
 
 
-def test_a_picture_without_labels_is_an_error_that_names_it(targets):
+def test_an_image_without_labels_is_an_error_that_names_it(targets):
     targets, _ = targets
     dataset = tf.data.Dataset.from_tensors(np.array([6, 7, 40, 39])).map(targets.fetch)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"has no labels of the pictures[^\d]*7,? 39"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"has no labels of the images[^\d]*7,? 39"):
         next(iter(dataset))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"has no labels of the pictures[^\d]*7,? 39"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"has no labels of the images[^\d]*7,? 39"):
         targets.fetch(tf.constant([6, 7, 40, 39], tf.int64))
 
 
-def test_targets_for_fewer_pictures_than_were_labeled_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="labels picture 40, but there are only 40 pictures"):
+def test_targets_for_fewer_images_than_were_labeled_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="labels image 40, but there are only 40 images"):
         filled(tmp_path).targets(40)

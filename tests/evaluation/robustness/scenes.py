@@ -1,4 +1,4 @@
-"""Real pictures that ship with scikit-learn, in any size."""
+"""Real images that ship with scikit-learn, in any size."""
 
 import functools
 

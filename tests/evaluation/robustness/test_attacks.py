@@ -11,7 +11,7 @@ SCALE = 1 / 127.5
 
 
 def linear_network(weights):
-    """Logits of flattened pictures in −1…1."""
+    """Logits of flattened images in −1…1."""
     inputs = keras.Input(tiny.IMAGE_SHAPE)
     x = keras.layers.Rescaling(SCALE, offset=-1.0)(inputs)
     dense = keras.layers.Dense(weights.shape[1], use_bias=False)
@@ -38,17 +38,17 @@ def test_the_step_is_along_the_sign_of_the_gradient_worked_out_by_hand():
     assert moved.max() == 255.0
 
 
-def test_signs_are_those_of_autodiff_one_picture_at_a_time_in_inference_mode():
+def test_signs_are_those_of_autodiff_one_image_at_a_time_in_inference_mode():
     network = tiny.network("attacked")
     images, labels = tiny.examples(5)
     signs = attacks.gradient_signs(network)(images, labels)
     for number in range(5):
-        picture = tf.Variable(images[number : number + 1])
+        image = tf.Variable(images[number : number + 1])
         with tf.GradientTape() as tape:
             loss = keras.losses.sparse_categorical_crossentropy(
-                labels[number : number + 1], network(picture, training=False), from_logits=True
+                labels[number : number + 1], network(image, training=False), from_logits=True
             )
-        np.testing.assert_array_equal(signs[number], np.sign(tape.gradient(loss, picture))[0])
+        np.testing.assert_array_equal(signs[number], np.sign(tape.gradient(loss, image))[0])
 
 
 def test_accuracy_falls_with_epsilon_from_the_clean_one():
@@ -65,19 +65,19 @@ def test_accuracy_falls_with_epsilon_from_the_clean_one():
     assert (np.diff(found["accuracy"]) < 0).all()
     assert found["without_gradient"] == 0.0
     assert found["count"] == 64
-    # The weights are as they were, and so are the pictures that the attack starts from.
+    # The weights are as they were, and so are the images that the attack starts from.
     signs = attacks.gradient_signs(network)(images, labels.astype("int32"))
     moved = np.clip(images + 4.0 * signs.numpy(), 0, 255)
     correct = np.argmax(network.predict_on_batch(moved), axis=-1) == labels
     assert found["accuracy"][1] == correct.mean()
 
 
-def test_pictures_without_a_gradient_are_counted():
+def test_images_without_a_gradient_are_counted():
     weights = np.zeros((16, 3))
     weights[:, 0] = 1e4
     images = np.stack([np.full(tiny.IMAGE_SHAPE, level, "float32") for level in (250, 127.5)])
     data = tf.data.Dataset.from_tensors({"image": images, "label": np.zeros(2, "int32")})
-    # The first picture's class is certain in float32; in the second all three are equally likely.
+    # The first image's class is certain in float32; in the second all three are equally likely.
     assert evaluation.fgsm(linear_network(weights), data, [1.0])["without_gradient"] == 0.5
 
 

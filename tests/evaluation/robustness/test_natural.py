@@ -9,7 +9,7 @@ CLASSES = ("ant", "bee", "cat", "dog", "eel")
 
 
 def write(folder, levels):
-    """A picture of one level for each."""
+    """An image of one level for each."""
     folder.mkdir(parents=True)
     for number, level in enumerate(levels):
         Image.fromarray(np.full((9, 12, 3), level, np.uint8)).save(folder / f"{number}.png")
@@ -31,10 +31,10 @@ def network():
 def test_accuracy_is_among_the_classes_of_the_folder(tmp_path):
     write(tmp_path / "dog", [170, 190, 80])
     write(tmp_path / "bee", [50, 110])
-    pictures, classes = evaluation.load_subset(tmp_path, CLASSES, (6, 6, 3))
+    images, classes = evaluation.load_subset(tmp_path, CLASSES, (6, 6, 3))
     assert classes == [1, 3]
-    assert pictures.image_shape == (6, 6, 3)
-    found = evaluation.evaluate(network(), data.evaluation_batches(pictures), classes=classes)
+    assert images.image_shape == (6, 6, 3)
+    found = evaluation.evaluate(network(), data.evaluation_batches(images), classes=classes)
     # 110 is nearer to 60 than to 180, 80 too; "cat" and "eel", which are not in the folder, do not count.
     assert found["accuracy"] == pytest.approx(4 / 5)
     assert found["confusion"] == [[2, 0], [1, 2]]

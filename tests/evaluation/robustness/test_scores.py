@@ -22,43 +22,43 @@ class Threshold(keras.Model):
         return tf.stack([tf.fill(tf.shape(mean), self.bound), mean], axis=-1)
 
 
-def batches(pictures, labels, size):
-    data = {"image": pictures.astype("float32"), "label": np.asarray(labels, "int32")}
+def batches(images, labels, size):
+    data = {"image": images.astype("float32"), "label": np.asarray(labels, "int32")}
     return tf.data.Dataset.from_tensor_slices(data).batch(size)
 
 
-def means(pictures):
-    return pictures.reshape(len(pictures), -1).astype(float).mean(axis=1)
+def means(images):
+    return images.reshape(len(images), -1).astype(float).mean(axis=1)
 
 
 def test_errors_are_those_of_a_loop_over_everything():
-    pictures = scenes(5, 16)
+    images = scenes(5, 16)
     bounds = {
-        "low": float(np.sort(means(pictures))[1] + 1e-3),
-        "high": float(np.sort(means(pictures))[3] + 1e-3),
+        "low": float(np.sort(means(images))[1] + 1e-3),
+        "high": float(np.sort(means(images))[3] + 1e-3),
     }
     networks = {role: Threshold(bound) for role, bound in bounds.items()}
     labels = [1, 0, 1, 1, 0]
-    found = evaluation.corruption_errors(networks, batches(pictures, labels, 2), seed=4)
+    found = evaluation.corruption_errors(networks, batches(images, labels, 2), seed=4)
     assert list(found["low"]) == list(corruptions.NAMES)
     for role, bound in bounds.items():
         for name, severity in itertools.product(corruptions.NAMES, range(1, 6)):
             wrong = 0
-            for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-                seen = evaluation.corrupt(picture[None], name, severity, index=[number], seed=4)
+            for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+                seen = evaluation.corrupt(image[None], name, severity, index=[number], seed=4)
                 wrong += int(means(seen)[0] > bound) != label
             assert found[role][name][severity - 1] == pytest.approx(wrong / 5)
     assert found["low"] != found["high"]
 
 
 def test_flips_are_those_of_a_loop_over_everything():
-    pictures = digits(11)
-    bound = float(np.median(means(pictures)))
-    found = evaluation.flip_probabilities({"only": Threshold(bound)}, batches(pictures, [0] * 11, 9), seed=2)
+    images = digits(11)
+    bound = float(np.median(means(images)))
+    found = evaluation.flip_probabilities({"only": Threshold(bound)}, batches(images, [0] * 11, 9), seed=2)
     for name in perturbations.NAMES:
         flips, pairs = 0, 0
-        for number, picture in enumerate(pictures):
-            frames = evaluation.perturb(picture[None], name, index=[number], seed=2)[0]
+        for number, image in enumerate(images):
+            frames = evaluation.perturb(image[None], name, index=[number], seed=2)[0]
             classes = means(frames).astype("float32") > np.float32(bound)
             for j in range(1, len(classes)):
                 before = classes[0] if name in ("gaussian_noise", "shot_noise") else classes[j - 1]

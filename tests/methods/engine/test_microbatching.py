@@ -20,11 +20,11 @@ from tests.support import tiny
 
 DIFFERENT = {name: CASES[name] for name in ("supervised", "uda", "mpl per_example", "mpl dot_product")}
 EVERY_KIND = pytest.mark.parametrize("case", DIFFERENT.values(), ids=DIFFERENT)
-# Four labeled pictures and six unlabeled ones do not divide by three, nor do UDA's sixteen.
+# Four labeled images and six unlabeled ones do not divide by three, nor do UDA's sixteen.
 SAVINGS = {
     "micro-batches": {"micro_batches": 3},
-    "recomputed": {"recompute": True},
-    "both": {"micro_batches": 3, "recompute": True},
+    "rematerialized": {"rematerialize": True},
+    "both": {"micro_batches": 3, "rematerialize": True},
 }
 EVERY_SAVING = pytest.mark.parametrize("saving", SAVINGS.values(), ids=SAVINGS)
 
@@ -138,7 +138,7 @@ def test_derivatives_along_a_direction_by_both_modes(count):
         assert np.allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_that_starts_with_its_labeled_pictures_is_dealt_out_evenly():
+def test_a_batch_that_starts_with_its_labeled_images_is_dealt_out_evenly():
     seen = []
     student = tiny.network("student")
     call = student.call
@@ -178,14 +178,16 @@ def test_a_network_whose_layers_are_used_elsewhere_is_refused():
     x = inputs
     for layer in network.layers[1:]:
         x = layer(x)
-    with pytest.raises(ValueError, match=r"recompute=True needs .*'again' has some that are used more often"):
+    with pytest.raises(
+        ValueError, match=r"rematerialize=True needs .*'again' has some that are used more often"
+    ):
         Segments(keras.Model(inputs, x, name="again"))
 
 
 # --- what is refused, and what is kept ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("saving", [{"micro_batches": {"student": 2}}, {"recompute": True}])
+@pytest.mark.parametrize("saving", [{"micro_batches": {"student": 2}}, {"rematerialize": True}])
 def test_the_unrolled_feedback_keeps_everything(saving):
     method = CASES["mpl unrolled"].compiled(run_eagerly=True, **saving)
     with pytest.raises(ValueError, match=r"'unrolled' differentiates .* twice .*: pass micro_batches=1 for"):
@@ -201,14 +203,12 @@ def test_the_unrolled_feedback_lets_its_teacher_save():
 def test_a_batch_of_unknown_size():
     method = CASES["supervised"].compiled(micro_batches=2)
     batches = tf.data.Dataset.from_tensor_slices(tiny.batch()["labeled"]).batch(2)
-    with pytest.raises(
-        ValueError, match=r"unknown number of pictures .*: batch the dataset with drop_remaind"
-    ):
+    with pytest.raises(ValueError, match=r"unknown number of images .*: batch the dataset with drop_remaind"):
         method.fit(batches.map(lambda labeled: {"labeled": labeled}), verbose=0)
 
 
 def test_a_saved_method_goes_on_in_its_micro_batches(tmp_path):
-    method = CASES["mpl none"].compiled(micro_batches={"teacher": 3}, recompute=True)
+    method = CASES["mpl none"].compiled(micro_batches={"teacher": 3}, rematerialize=True)
     layers = len(method.student.layers)
     method.save(tmp_path / "method.keras")
     loaded = keras.saving.load_model(tmp_path / "method.keras", safe_mode=True)
@@ -229,9 +229,9 @@ def test_memory_is_saved():
     ).stdout
     shares = [float(line[41:46]) for line in shown.splitlines()[3:]]
     print(shown)
-    whole, halves, quarters, recomputed, both = shares
+    whole, halves, quarters, rematerialized, both = shares
     assert whole == 1.0
     assert halves < 0.8
     assert quarters < 0.65
-    assert recomputed < 0.65
+    assert rematerialized < 0.65
     assert both < 0.5

@@ -29,17 +29,17 @@ def labeled_loss_of(student):
     return labeled_loss
 
 
-def slopes_along_new_gradient(student, targets, learning_rate, *, gradient_at="new", slopes_at="old"):
+def tangents_along_new_gradient(student, targets, learning_rate, *, gradient_at="new", tangents_at="old"):
     """u as the library computes it, v from the oracle; the exact feedback has v at new and J at old weights."""
     weights = {"old": student.weights, "new": student.after_step(targets, learning_rate)}
     direction = student.labeled_gradients(weights[gradient_at])
-    tensors = [tf.constant(weight) for weight in weights[slopes_at]]
-    direction = [tf.constant(slope) for slope in direction]
+    tensors = [tf.constant(weight) for weight in weights[tangents_at]]
+    direction = [tf.constant(tangent) for tangent in direction]
     return estimators.directional_derivative(tiny.logits_of(student.unlabeled_images), tensors, direction)
 
 
 def expectation(student, estimate):
-    """Σ_y P(y) estimate(y) over every labeling of the unlabeled pictures, by the teacher's probabilities."""
+    """Σ_y P(y) estimate(y) over every labeling of the unlabeled images, by the teacher's probabilities."""
     return sum(
         oracles.probability(labels, student.teacher_logits) * np.asarray(estimate(labels))
         for labels in oracles.labelings(len(student.teacher_logits), student.num_classes)
@@ -53,13 +53,13 @@ def order_of(error, learning_rate):
 
 def test_oracle_backpropagates_correctly(student):
     targets = oracles.softmax(student.teacher_logits)
-    slopes = student.gradients(student.unlabeled_images, targets, student.weights)
+    tangents = student.gradients(student.unlabeled_images, targets, student.weights)
 
     def loss_of_kernel(kernel):
         logits = student.logits(student.unlabeled_images, [kernel, *student.weights[1:]])
         return oracles.cross_entropies(targets, logits).mean()
 
-    assert oracles.relative_error(slopes[0], oracles.gradient(loss_of_kernel, student.weights[0])) < 1e-12
+    assert oracles.relative_error(tangents[0], oracles.gradient(loss_of_kernel, student.weights[0])) < 1e-12
 
 
 # --- the exact estimators ------------------------------------------------------------------------------
@@ -67,8 +67,8 @@ def test_oracle_backpropagates_correctly(student):
 
 @pytest.mark.parametrize("learning_rate", LEARNING_RATES)
 def test_per_example_is_the_exact_meta_gradient(student, learning_rate):
-    slopes = slopes_along_new_gradient(student, oracles.softmax(student.teacher_logits), learning_rate)
-    value = estimators.per_example(student.teacher_logits, slopes, learning_rate=learning_rate)
+    tangents = tangents_along_new_gradient(student, oracles.softmax(student.teacher_logits), learning_rate)
+    value = estimators.per_example(student.teacher_logits, tangents, learning_rate=learning_rate)
     assert oracles.relative_error(value, student.meta_gradient(learning_rate)) < 1e-10
 
 
@@ -88,8 +88,8 @@ def test_per_example_equals_autodiff_through_a_step_written_out_here(student, le
         new_loss = labeled_loss_of(student)(moved)
     through_autodiff = outer.gradient(new_loss, teacher_logits)
 
-    slopes = slopes_along_new_gradient(student, oracles.softmax(student.teacher_logits), learning_rate)
-    value = estimators.per_example(student.teacher_logits, slopes, learning_rate=learning_rate)
+    tangents = tangents_along_new_gradient(student, oracles.softmax(student.teacher_logits), learning_rate)
+    value = estimators.per_example(student.teacher_logits, tangents, learning_rate=learning_rate)
     unrolled = estimators.unrolled(
         tf.constant(student.teacher_logits),
         tiny.logits_of(student.unlabeled_images),
@@ -113,11 +113,13 @@ def test_unrolled_is_the_exact_meta_gradient(student, learning_rate):
     assert oracles.relative_error(value, student.meta_gradient(learning_rate)) < 1e-10
 
 
-@pytest.mark.parametrize(("gradient_at", "slopes_at"), [("old", "old"), ("new", "new"), ("old", "new")])
-def test_only_v_at_the_new_and_slopes_at_the_old_weights_are_exact(student, gradient_at, slopes_at):
+@pytest.mark.parametrize(("gradient_at", "tangents_at"), [("old", "old"), ("new", "new"), ("old", "new")])
+def test_only_v_at_the_new_and_tangents_at_the_old_weights_are_exact(student, gradient_at, tangents_at):
     targets = oracles.softmax(student.teacher_logits)
-    slopes = slopes_along_new_gradient(student, targets, 1.0, gradient_at=gradient_at, slopes_at=slopes_at)
-    value = estimators.per_example(student.teacher_logits, slopes, learning_rate=1.0)
+    tangents = tangents_along_new_gradient(
+        student, targets, 1.0, gradient_at=gradient_at, tangents_at=tangents_at
+    )
+    value = estimators.per_example(student.teacher_logits, tangents, learning_rate=1.0)
     assert oracles.relative_error(value, student.meta_gradient(1.0)) > 0.01
 
 
@@ -125,15 +127,15 @@ def test_only_v_at_the_new_and_slopes_at_the_old_weights_are_exact(student, grad
 
 
 def test_sampled_per_example_averages_to_per_example(student):
-    slopes = slopes_along_new_gradient(student, oracles.softmax(student.teacher_logits), 0.5)
+    tangents = tangents_along_new_gradient(student, oracles.softmax(student.teacher_logits), 0.5)
     student_logits = student.logits(student.unlabeled_images, student.weights)
     mean = expectation(
         student,
         lambda labels: oracles.per_example_sampled(
-            student.teacher_logits, labels, student_logits, slopes, 0.5
+            student.teacher_logits, labels, student_logits, tangents, 0.5
         ),
     )
-    exact = estimators.per_example(student.teacher_logits, slopes, learning_rate=0.5)
+    exact = estimators.per_example(student.teacher_logits, tangents, learning_rate=0.5)
     assert oracles.relative_error(mean, exact) < 1e-12
 
 
@@ -144,8 +146,8 @@ def test_per_example_of_a_student_with_hard_labels(student, reference, order):
     def error(learning_rate):
         def estimate(labels):
             targets = oracles.one_hot(labels, student.num_classes)
-            slopes = slopes_along_new_gradient(student, targets, learning_rate)
-            return estimators.per_example(student.teacher_logits, slopes, learning_rate=learning_rate)
+            tangents = tangents_along_new_gradient(student, targets, learning_rate)
+            return estimators.per_example(student.teacher_logits, tangents, learning_rate=learning_rate)
 
         return np.linalg.norm(expectation(student, estimate) - getattr(student, reference)(learning_rate))
 
@@ -158,9 +160,9 @@ def test_sampled_per_example_of_a_student_with_hard_labels_is_off_by_the_second_
     def error(learning_rate):
         def estimate(labels):
             targets = oracles.one_hot(labels, student.num_classes)
-            slopes = slopes_along_new_gradient(student, targets, learning_rate)
+            tangents = tangents_along_new_gradient(student, targets, learning_rate)
             return oracles.per_example_sampled(
-                student.teacher_logits, labels, student_logits, slopes, learning_rate
+                student.teacher_logits, labels, student_logits, tangents, learning_rate
             )
 
         return np.linalg.norm(expectation(student, estimate) - student.sampled_meta_gradient(learning_rate))

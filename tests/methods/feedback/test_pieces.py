@@ -27,7 +27,7 @@ def test_directional_derivative(student, derivative):
     value = derivative(
         tiny.logits_of(student.unlabeled_images),
         [tf.constant(weight) for weight in student.weights],
-        [tf.constant(slope) for slope in direction],
+        [tf.constant(tangent) for tangent in direction],
     )
     assert oracles.relative_error(value, expected) < 1e-12
 
@@ -42,7 +42,7 @@ def test_directional_derivative_is_zero_for_weights_without_influence(derivative
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
 def test_finite_difference_is_within_a_percent(student, scale):
-    direction = [scale * slope for slope in student.labeled_gradients(student.weights)]
+    direction = [scale * tangent for tangent in student.labeled_gradients(student.weights)]
     expected = oracles.derivative_along(
         lambda weights: student.logits(student.unlabeled_images, weights), student.weights, direction
     )
@@ -50,7 +50,7 @@ def test_finite_difference_is_within_a_percent(student, scale):
     value = estimators.finite_difference(
         function,
         [tf.constant(weight) for weight in student.weights],
-        [tf.constant(slope) for slope in direction],
+        [tf.constant(tangent) for tangent in direction],
         outputs=function(student.weights),
     )
     assert 0 < oracles.relative_error(value, expected) < 0.01
@@ -91,7 +91,7 @@ def test_cosine_with_nothing_is_zero():
 
 
 @pytest.mark.parametrize(
-    ("slopes", "root_mean_square", "settings", "expected"),
+    ("tangents", "root_mean_square", "settings", "expected"),
     [
         ([[3.0, -4.0]], 5.0, {"floor": 1e-2, "clip": None}, [[0.6, -0.8]]),
         ([[3e-5, -4e-5]], 5e-5, {"floor": 1e-2, "clip": 1.0}, [[3e-3, -4e-3]]),
@@ -99,8 +99,8 @@ def test_cosine_with_nothing_is_zero():
     ],
     ids=["divides", "fades below the floor", "clips both ways"],
 )
-def test_normalize(slopes, root_mean_square, settings, expected):
+def test_normalize(tangents, root_mean_square, settings, expected):
     value = estimators.normalize(
-        tf.constant(slopes), root_mean_square=tf.constant(root_mean_square), **settings
+        tf.constant(tangents), root_mean_square=tf.constant(root_mean_square), **settings
     )
     assert np.allclose(value, expected, rtol=1e-6)

@@ -56,7 +56,7 @@ def test_only_the_scalars_need_sampled_labels(estimator):
         ),
     ],
 )
-def test_refusals(arguments, message):
+def test_validation(arguments, message):
     with pytest.raises(ValueError, match=message):
         FeedbackSettings(**arguments)
 

@@ -19,7 +19,7 @@ HEALTHY = {"class_balance": 0.9, "pairwise_distance": 60.0, "generator_gradient_
             {"class_balance": 0.02},
             r"is 2% of the largest.*Raise entropy_weight, lower the generator's learning",
         ),
-        ({"pairwise_distance": 0.4}, r"two of its pictures differ by 0\.4 of 255 per pixel"),
+        ({"pairwise_distance": 0.4}, r"two of its images differ by 0\.4 of 255 per pixel"),
     ],
 )
 def test_a_generator_that_collapses_warns_once_with_the_remedy(collapsed, message):
@@ -43,7 +43,7 @@ def test_a_generator_that_recovers_or_does_not_learn_does_not_warn():
     assert not caught
 
 
-def test_generated_pictures_are_drawn_by_the_class_that_the_teacher_sees(tmp_path):
+def test_generated_images_are_drawn_by_the_class_that_the_teacher_sees(tmp_path):
     method = DataFreeLearning(
         teacher=tiny.plain_network("teacher"),
         student=tiny.plain_network("student", seed=1),
@@ -53,11 +53,11 @@ def test_generated_pictures_are_drawn_by_the_class_that_the_teacher_sees(tmp_pat
     callback.set_model(method)
     rows = callback.classified()
     assert sum(int(caption.split()[1]) for caption in rows) == 40
-    for caption, pictures in rows.items():
-        logits = np.array(method.teacher(pictures))
+    for caption, images in rows.items():
+        logits = np.array(method.teacher(images))
         assert {"abc"[label] for label in logits.argmax(axis=-1)} == {caption[0]}
         sureness = oracles.softmax(logits.astype(np.float64)).max(axis=-1)
-        assert len(pictures) <= 4
+        assert len(images) <= 4
         assert (np.diff(sureness) < 1e-6).all()
     again = callback.classified()
     assert all(np.array_equal(rows[caption], again[caption]) for caption in rows)

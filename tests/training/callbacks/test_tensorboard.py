@@ -34,7 +34,7 @@ def written(folder, name):
     }
 
 
-def picture(value):
+def image(value):
     """The pixels of an image summary, whose first two strings are its width and its height."""
     width, height, encoded = value
     pixels = np.array(PIL.Image.open(io.BytesIO(encoded)))
@@ -67,11 +67,11 @@ def whole(tmp_path_factory):
 
 def test_every_epoch_is_there_once_at_its_step(whole):
     train, validation = (written(whole[0], name) for name in ("train", "validation"))
-    assert IMAGES | HISTOGRAMS | {"loss", "confident_share", "student_learning_rate"} <= set(train)
+    assert IMAGES | HISTOGRAMS | {"loss", "confident_fraction", "student_learning_rate"} <= set(train)
     assert set(validation) == {"loss", "accuracy", "confusion"}
     for tag, events in [*train.items(), *validation.items()]:
         steps = [step for step, _ in events]
-        # A share of wrong labels among none is left out, and a picture of none.
+        # A fraction of wrong labels among none is left out, and an image of none.
         assert steps == STEPS or tag in ("confirmation_bias", "pseudo_labels/most_confident_wrong"), tag
     history = RunFolder(whole[0]).read_history()
     for tag, column in (("loss", train), ("accuracy", validation)):
@@ -83,7 +83,7 @@ def test_every_epoch_is_there_once_at_its_step(whole):
 def test_the_histograms_count_the_pseudo_labels(whole):
     folder, method = whole
     run = run_data()
-    rows = method.kept_labels.numpy()[run.unlabeled_sample(30)]
+    rows = method.stored_labels.numpy()[run.unlabeled_sample(30)]
     train = written(folder, "train")
     buckets = train["pseudo_labels/confidence"][-1][1]
     counts, _ = np.histogram(rows.max(axis=1), np.append(buckets[:, 0], buckets[-1, 1]))
@@ -114,7 +114,9 @@ def test_the_confusion_is_that_of_the_served_student_on_the_validation_split(who
     expected = np.zeros((3, 3), int)
     for index in run.split.validation:
         image = run.source.train.examples[index : index + 1].astype(np.float32)
-        expected[run.source.train.labels[index], np.argmax(method.served(image, training=False))] += 1
+        expected[
+            run.source.train.labels[index], np.argmax(method.inference_model(image, training=False))
+        ] += 1
     assert written(folder / "own", "validation")["confusion"]
     np.testing.assert_array_equal(counts, expected)
     assert names == run.source.class_names
@@ -127,7 +129,7 @@ def summaries(folder, method, bias=None):
     return callback
 
 
-def test_views_are_of_the_same_pictures_and_drawn_anew_at_each_step(whole):
+def test_views_are_of_the_same_images_and_drawn_anew_at_each_step(whole):
     run, callback = run_data(), summaries(*whole)
     early, again, late = callback.views(4), callback.views(4), callback.views(8)
     assert list(early) == ["labeled", "unlabeled", "weak view", "strong view"]
@@ -138,8 +140,8 @@ def test_views_are_of_the_same_pictures_and_drawn_anew_at_each_step(whole):
     assert set(callback.labeled) <= set(run.split.labeled)
     assert set(callback.unlabeled) <= set(run.split.unlabeled)
     np.testing.assert_array_equal(early["unlabeled"], run.source.train.examples[callback.unlabeled])
-    # What TensorBoard has of the last step, each picture enlarged.
-    shown = picture(written(whole[0], "train")["views"][-1][1])
+    # What TensorBoard has of the last step, each image enlarged.
+    shown = image(written(whole[0], "train")["views"][-1][1])
     first = callback.views(10)["unlabeled"][0].repeat(24, axis=0).repeat(24, axis=1)
     corners = np.argwhere(shown[..., 0] == first[0, 0, 0])
     assert any(
@@ -173,7 +175,7 @@ def test_the_most_confident_pseudo_labels_come_first_and_the_wrong_ones_are_red(
     measured = write_pseudo_labels(tmp_path, whole[1], labels)
     shown, mistakes = strips
     names = run_data().source.class_names
-    # The tenth picture has no label.
+    # The tenth image has no label.
     order = list(range(8, -1, -1))
     for row, caption, wrong in zip(order, shown["captions"], shown["wrong"], strict=True):
         said = names[row % 3] + (f", is {names[labels[row]]}" if row in (2, 5, 8) else "")
@@ -184,7 +186,7 @@ def test_the_most_confident_pseudo_labels_come_first_and_the_wrong_ones_are_red(
     assert mistakes["captions"] == [shown["captions"][place] for place in (0, 3, 6)]
     for name, columns in (("most_confident", {0, 3, 6}), ("most_confident_wrong", {0, 1, 2})):
         ((_, value),) = written(tmp_path / "own", "train")[f"pseudo_labels/{name}"]
-        assert reddened_columns(picture(value)) == columns
+        assert reddened_columns(image(value)) == columns
 
 
 def reddened_columns(pixels):
@@ -197,7 +199,7 @@ def reddened_columns(pixels):
 def test_pseudo_labels_of_unknown_classes_are_not_called_wrong(whole, tmp_path):
     write_pseudo_labels(tmp_path, whole[1], np.full(10, -1))
     train = written(tmp_path / "own", "train")
-    assert reddened_columns(picture(train["pseudo_labels/most_confident"][0][1])) == set()
+    assert reddened_columns(image(train["pseudo_labels/most_confident"][0][1])) == set()
     assert "pseudo_labels/most_confident_wrong" not in train
 
 
@@ -249,7 +251,7 @@ def test_nothing_is_written_where_it_is_not_wanted(tmp_path, change):
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_points_come_without_pictures(tmp_path):
+def test_points_come_without_images(tmp_path):
     source = data.load("two_moons")
     split = data.draw_split(source, num_labeled=6, seed=0)
     views = dict(zip(("weak", "strong"), data.make_views(source.image_shape), strict=True))

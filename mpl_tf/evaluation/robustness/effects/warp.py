@@ -1,4 +1,4 @@
-"""Moved, turned, tilted and scaled pictures, each by one projection and one bilinear interpolation."""
+"""Moved, turned, tilted and scaled images, each by one projection and one bilinear interpolation."""
 
 import math
 
@@ -6,31 +6,31 @@ import numpy as np
 from scipy import ndimage
 
 
-def project(picture: np.ndarray, matrix: np.ndarray, *, edge: str = "grid-constant") -> np.ndarray:
+def project(image: np.ndarray, matrix: np.ndarray, *, edge: str = "grid-constant") -> np.ndarray:
     """Takes every pixel of the result from where a projection says.
 
     Args:
-        picture: float `[H, W, C]`.
+        image: float `[H, W, C]`.
         matrix: float `[3, 3]`, from the place (row, column, 1) of a pixel, counted from the middle of the
-            picture, to where it is taken from, up to a factor.
+            image, to where it is taken from, up to a factor.
         edge: what lies outside, as `scipy.ndimage.map_coordinates` names it; black by default.
 
     Returns:
         float `[H, W, C]`.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     middle = np.array([(height - 1) / 2, (width - 1) / 2])
     rows, columns = np.mgrid[:height, :width]
-    places = np.stack([rows - middle[0], columns - middle[1], np.ones((height, width))])
-    row, column, depth = np.tensordot(matrix, places, axes=1)
-    return sample(picture, row / depth + middle[0], column / depth + middle[1], edge=edge)
+    positions = np.stack([rows - middle[0], columns - middle[1], np.ones((height, width))])
+    row, column, depth = np.tensordot(matrix, positions, axes=1)
+    return sample(image, row / depth + middle[0], column / depth + middle[1], edge=edge)
 
 
-def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, edge: str) -> np.ndarray:
-    """Interpolates a picture at the given places.
+def sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, edge: str) -> np.ndarray:
+    """Interpolates an image at the given positions.
 
     Args:
-        picture: float `[H, W, C]`.
+        image: float `[H, W, C]`.
         rows: float `[H, W]`.
         columns: float `[H, W]`.
         edge: as for `project`.
@@ -38,29 +38,29 @@ def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, edge: 
     Returns:
         float `[H, W, C]`.
     """
-    channels = np.moveaxis(picture, -1, 0)
+    channels = np.moveaxis(image, -1, 0)
     taken = [ndimage.map_coordinates(channel, (rows, columns), order=1, mode=edge) for channel in channels]
     return np.stack(taken, axis=-1)
 
 
 def translation(pixels: float) -> np.ndarray:
-    """The matrix for `project` that moves a picture to the right."""
+    """The matrix for `project` that moves an image to the right."""
     return np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -pixels], [0.0, 0.0, 1.0]])
 
 
 def rotation(degrees: float) -> np.ndarray:
-    """The matrix for `project` that turns a picture clockwise."""
+    """The matrix for `project` that turns an image clockwise."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
 def scaling(factor: float) -> np.ndarray:
-    """The matrix for `project` that enlarges a picture about its middle."""
+    """The matrix for `project` that enlarges an image about its middle."""
     return np.diag([1.0 / factor, 1.0 / factor, 1.0])
 
 
 def tilt(degrees: float, focal_length: float) -> np.ndarray:
-    """The matrix for `project` that turns a picture about both of its axes, out of its plane.
+    """The matrix for `project` that turns an image about both of its axes, out of its plane.
 
     Args:
         degrees: by which it turns about the vertical axis, and then about the horizontal one.

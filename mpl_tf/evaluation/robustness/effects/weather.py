@@ -14,63 +14,63 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _ICE = np.array([0.80, 0.92, 1.0])
 
 
-def brightness(picture: np.ndarray, change: float) -> np.ndarray:
+def brightness(image: np.ndarray, change: float) -> np.ndarray:
     """Adds to the value V of HSV, so that hue and saturation stay.
 
     Args:
-        picture: float `[H, W, C]` in 0…1.
+        image: float `[H, W, C]` in 0…1.
         change: what is added; below 0 darkens.
     """
-    value = picture.max(axis=-1, keepdims=True)
+    value = image.max(axis=-1, keepdims=True)
     changed = np.clip(value + change, 0.0, 1.0)
     # Of one hue and saturation, colors are in proportion to V; black has none and becomes gray.
-    return np.where(value > 0.0, picture / np.maximum(value, 1e-12) * changed, changed)
+    return np.where(value > 0.0, image / np.maximum(value, 1e-12) * changed, changed)
 
 
-def fog(picture: np.ndarray, generator: np.random.Generator, density: float, decay: float) -> np.ndarray:
-    """Lays clouds over a picture and darkens the sum so that its brightest value stays what it was at most.
+def fog(image: np.ndarray, generator: np.random.Generator, density: float, decay: float) -> np.ndarray:
+    """Lays clouds over an image and darkens the sum so that its brightest value stays what it was at most.
 
     Args:
-        picture: float `[H, W, C]` in 0…1.
+        image: float `[H, W, C]` in 0…1.
         generator: to draw from.
         density: of the densest cloud, in units of white.
         decay: the clouds' smoothness, above 1, see `clouds`.
     """
-    brightest = picture.max()
-    cloudy = picture + density * clouds(picture.shape[:2], generator, decay)[:, :, np.newaxis]
+    brightest = image.max()
+    cloudy = image + density * clouds(image.shape[:2], generator, decay)[:, :, np.newaxis]
     return cloudy * brightest / (brightest + density)
 
 
-def frost(picture: np.ndarray, generator: np.random.Generator, visible: float, ice: float) -> np.ndarray:
-    """Lays ice crystals over a picture.
+def frost(image: np.ndarray, generator: np.random.Generator, visible: float, ice: float) -> np.ndarray:
+    """Lays ice crystals over an image.
 
     Args:
-        picture: float `[H, W, C]` in 0…1.
+        image: float `[H, W, C]` in 0…1.
         generator: to draw from.
-        visible: factor on the picture.
+        visible: factor on the image.
         ice: factor on the crystals.
     """
-    crystals = _crystals(picture.shape[:2], generator)[:, :, np.newaxis]
-    tint = _ICE if picture.shape[-1] == 3 else 1.0
-    return visible * picture + ice * crystals * tint
+    crystals = _crystals(image.shape[:2], generator)[:, :, np.newaxis]
+    tint = _ICE if image.shape[-1] == 3 else 1.0
+    return visible * image + ice * crystals * tint
 
 
 def snow(
-    picture: np.ndarray, flakes: np.ndarray, radius: float, sigma: float, degrees: float, kept: float
+    image: np.ndarray, flakes: np.ndarray, radius: float, sigma: float, degrees: float, kept: float
 ) -> np.ndarray:
-    """Whitens a picture and lets flakes fall over it, and as many turned by half a turn.
+    """Whitens an image and lets flakes fall over it, and as many turned by half a turn.
 
     Args:
-        picture: float `[H, W, C]` in 0…1.
+        image: float `[H, W, C]` in 0…1.
         flakes: float `[H, W]` in 0…1, see `snowflakes`.
         radius: of the motion blur of the flakes.
         sigma: of the same.
         degrees: where they fall to.
-        kept: the share of the picture that is not whitened.
+        kept: the fraction of the image that is not whitened.
     """
     falling = blur.motion(flakes[:, :, np.newaxis], radius, sigma, degrees)
-    gray = (picture @ _LUMA)[:, :, np.newaxis] if picture.shape[-1] == 3 else picture
-    whitened = kept * picture + (1.0 - kept) * np.maximum(picture, 1.5 * gray + 0.5)
+    gray = (image @ _LUMA)[:, :, np.newaxis] if image.shape[-1] == 3 else image
+    whitened = kept * image + (1.0 - kept) * np.maximum(image, 1.5 * gray + 0.5)
     return whitened + falling + np.rot90(falling, 2)
 
 
@@ -124,7 +124,7 @@ def clouds(shape: tuple[int, int], generator: np.random.Generator, decay: float)
 
 
 def _crystals(shape, generator):
-    """Needles of ice that grow 60° apart, dense in some places and rare in others: float `[H, W]` in 0…1."""
+    """Needles of ice that grow 60° apart, dense in some positions and rare in others: float `[H, W]` in 0…1."""
     side = min(shape)
     # Grown on a larger window, so that needles from outside reach in.
     margin = side // 4 + 1
