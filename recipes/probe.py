@@ -10,7 +10,7 @@ to logits. See docs/pretrained.md.
 
 from absl import flags
 
-from mpl_tf import probing
+from mpl_tf.training import probing
 from mpl_tf.training.run import Run
 from recipes.common import builders, program, shared_flags, start
 
@@ -53,6 +53,7 @@ def probe(run: Run) -> None:
     run.facts |= {
         "method": "LinearProbe",
         "regularization": probed.probe.regularization,
+        "temperature": probed.probe.temperature,
         "cross_validated_nll": {f"{c:g}": nll for c, nll in probed.probe.cross_validated_nll.items()},
     }
 

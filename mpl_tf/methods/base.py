@@ -18,9 +18,9 @@ import tensorflow as tf
 from mpl_tf import schedules
 from mpl_tf.data.batches import check_evaluation_batch, evaluation_weights
 from mpl_tf.distribute import replicas
-from mpl_tf.methods import constraints, layerwise, validation
+from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
-from mpl_tf.methods.engine import loss_scaling
+from mpl_tf.methods.engine import layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
 from mpl_tf.utils.validation import check_choice, check_integer, check_range
 

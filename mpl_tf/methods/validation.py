@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.utils.validation import check_choice, check_integer
 from mpl_tf.models.class_names import check_class_names, get_class_names
+from mpl_tf.utils.validation import check_choice, check_integer
 
 
 def check_networks(classifiers: dict, auxiliary: dict | None = None) -> None:

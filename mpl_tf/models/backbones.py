@@ -18,7 +18,7 @@ import numpy as np
 from keras import layers
 
 from mpl_tf.models.heads import logits_output
-from mpl_tf.models.surgery import Edit, LayerConfig, named_by_position, clone_with_edits
+from mpl_tf.models.surgery import Edit, LayerConfig, clone_with_edits, named_by_position
 
 # What keras.applications fixes for the last block of EfficientNet; its rates grow linearly towards it.
 _DROP_RATE_IN_KERAS = 0.2

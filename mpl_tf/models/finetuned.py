@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import keras
 
-from mpl_tf.utils.validation import check_range
 from mpl_tf.models.surgery import clone
+from mpl_tf.utils.validation import check_range
 
 
 def to_finetune(

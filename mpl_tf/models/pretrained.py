@@ -11,7 +11,7 @@ from keras import layers
 from mpl_tf.models import saving
 from mpl_tf.models.backbones import three_channels
 from mpl_tf.models.heads import find_features, logits_output
-from mpl_tf.models.surgery import Edit, LayerConfig, as_functional, edited_copy, leaf_layers, clone_with_edits
+from mpl_tf.models.surgery import Edit, LayerConfig, as_functional, clone_with_edits, edited_copy, leaf_layers
 
 HUB_PREFIX = "hub:"
 
@@ -91,7 +91,9 @@ def with_new_head(
 
     inputs = keras.Input(tuple(image_shape), dtype="float32", name="image")
     front = three_channels(inputs) if network.input_shape[-1] == 3 else inputs
-    body = clone_with_edits(body, make_room, *edits, inputs=inputs, front=front, keep_weights=lambda layer: True)
+    body = clone_with_edits(
+        body, make_room, *edits, inputs=inputs, front=front, keep_weights=lambda layer: True
+    )
     x = body.output
     if not is_named:
         x = (layers.GlobalAveragePooling2D if len(x.shape) == 4 else layers.Identity)(name="features")(x)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy import special
+from scipy import optimize, special
 
-from mpl_tf.utils import files
 from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.models.heads import find_features, set_head
 from mpl_tf.models.surgery import as_functional
+from mpl_tf.utils import files
 
 # Inverse strengths of the penalty that are tried, from strong to weak.
 REGULARIZATIONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -37,13 +37,16 @@ class Probe:
         kernel: float32 `[F, K]`.
         bias: float32 `[K]`.
         regularization: C, the inverse strength of the penalty ½ ‖w‖² on normalized features.
-        cross_validated_nll: nats per image over folds of the labeled images, for each C that was tried; empty where
-            there was nothing to choose by.
+        temperature: that the regression's logits were divided by, so that its confidence is about right on images
+            that it was not fitted to; 1 where there was nothing to measure that by.
+        cross_validated_nll: nats per image over folds of the labeled images, at the best temperature, for each C that
+            was tried; empty where there was nothing to choose by.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     regularization: float
+    temperature: float
     cross_validated_nll: dict[float, float]
 
     def logits(self, features: np.ndarray) -> np.ndarray:
@@ -130,7 +133,8 @@ def fit_probe(
         labels: int `[N]`, with at least one example of each class.
         num_classes: K.
         regularization: C; None chooses among `REGULARIZATIONS` by the cross-validated negative log-likelihood on
-            these examples, and takes the middle one where a class has a single example.
+            these examples, and takes the middle one where a class has a single example. Each C is given its best
+            temperature first: otherwise a weak penalty would win for its confidence, not for what it gets right.
         seed: of the folds.
 
     Returns:
@@ -154,14 +158,20 @@ def fit_probe(
     if len(features) < features.shape[1]:
         _, _, basis = np.linalg.svd(directions, full_matrices=False)
     reduced = directions @ basis.T
-    scores = {}
+    scores, temperatures = {}, {}
     if regularization is None and counts.min() > 1:
-        scores = _cross_validate(reduced, lengths / mean_length, labels, int(counts.min()), seed)
+        scores, temperatures = _cross_validate(
+            reduced, lengths / mean_length, labels, smallest_class=int(counts.min()), seed=seed
+        )
     if regularization is None:
         regularization = min(scores, key=scores.get) if scores else REGULARIZATIONS[len(REGULARIZATIONS) // 2]
+    temperature = temperatures.get(regularization, 1.0)
     weights, bias = _regress(reduced, labels, regularization)
-    kernel = basis.T @ weights / mean_length
-    return Probe(kernel.astype(np.float32), bias.astype(np.float32), float(regularization), scores)
+    kernel = basis.T @ weights / (mean_length * temperature)
+    bias = bias / temperature
+    return Probe(
+        kernel.astype(np.float32), bias.astype(np.float32), float(regularization), temperature, scores
+    )
 
 
 def start_head(
@@ -208,26 +218,35 @@ def _compute(model, images, indices, batch_size, advance):
     return np.concatenate(parts)
 
 
-def _cross_validate(directions, lengths, labels, smallest_class, seed):
-    """C → mean negative log-likelihood over folds, of the dense layer that sees features with their lengths."""
+def _cross_validate(directions, lengths, labels, *, smallest_class, seed):
+    """C → negative log-likelihood over folds, and C → temperature; features are seen with their lengths."""
     # Imported where it is needed: it takes a second, and most processes never fit a probe.
     from sklearn.model_selection import StratifiedKFold
 
     # With many examples C matters little and each fit takes long.
     folds = min(_FOLDS if len(labels) <= 1000 else 3, smallest_class)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    losses = {regularization: [] for regularization in REGULARIZATIONS}
+    logits = {c: np.zeros((len(labels), labels.max() + 1)) for c in REGULARIZATIONS}
     for train, held_out in splitter.split(directions, labels):
         start = None
         for regularization in REGULARIZATIONS:
             start = _regress(directions[train], labels[train], regularization, start=start)
             weights, bias = start
-            logits = lengths[held_out, np.newaxis] * (directions[held_out] @ weights) + bias
-            log_probabilities = special.log_softmax(logits, axis=1)
-            losses[regularization].append(
-                -log_probabilities[np.arange(len(held_out)), labels[held_out]].mean()
+            logits[regularization][held_out] = (
+                lengths[held_out, np.newaxis] * (directions[held_out] @ weights) + bias
             )
-    return {regularization: float(np.mean(values)) for regularization, values in losses.items()}
+
+    def nll(log_temperature, regularization):
+        log_probabilities = special.log_softmax(logits[regularization] / np.exp(log_temperature), axis=1)
+        return -log_probabilities[np.arange(len(labels)), labels].mean()
+
+    found = {
+        c: optimize.minimize_scalar(nll, bounds=(-4, 4), args=(c,), method="bounded") for c in REGULARIZATIONS
+    }
+    return (
+        {c: float(result.fun) for c, result in found.items()},
+        {c: float(np.exp(result.x)) for c, result in found.items()},
+    )
 
 
 def _regress(features, labels, regularization, *, start=None):

@@ -27,7 +27,12 @@ def check_rate(setting: str, rate: float) -> None:
 
 
 def check_shape(
-    name: str, image_shape: Sequence[int], *, accepts_points: bool, smallest_side: int | None, rgb: bool = False
+    name: str,
+    image_shape: Sequence[int],
+    *,
+    accepts_points: bool,
+    smallest_side: int | None,
+    rgb: bool = False,
 ) -> None:
     """Checks that a network takes examples of a shape.
 

@@ -8,8 +8,8 @@ from absl import flags
 
 from mpl_tf import models, schedules
 from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.engine.optimizers import make_optimizer
 from mpl_tf.methods.feedback.settings import FeedbackSettings
-from mpl_tf.methods.optimizers import make_optimizer
 from mpl_tf.methods.supervised import Supervised
 
 FLAGS = flags.FLAGS

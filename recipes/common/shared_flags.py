@@ -4,8 +4,8 @@ from absl import flags
 
 from mpl_tf import data, models
 from mpl_tf.distribute import replicas
+from mpl_tf.methods.engine.optimizers import optimizer_names
 from mpl_tf.methods.feedback.settings import NORMALIZATIONS
-from mpl_tf.methods.optimizers import optimizer_names
 
 
 def define_data_flags():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.methods.optimizers import make_optimizer, optimizer_names
+from mpl_tf.methods.engine.optimizers import make_optimizer, optimizer_names
 from mpl_tf.methods.supervised import Supervised
 from tests.support import tiny
 
