@@ -43,12 +43,22 @@ def test_one_scale_of_all_features_changes_nothing():
     np.testing.assert_allclose(one.logits(features), other.logits(1000 * features), atol=1e-2)
 
 
-def test_noise_gets_a_stronger_penalty_than_clusters():
+def test_the_choice_is_the_best_over_folds_and_about_as_confident_as_it_is_right():
     features, labels = clusters(width=30)
     noise = np.random.default_rng(1).normal(size=features.shape)
     clear, unclear = (models.fit_probe(x, labels, 3) for x in (features, noise))
-    assert unclear.regularization < clear.regularization
-    assert unclear.cross_validated_nll[unclear.regularization] == min(unclear.cross_validated_nll.values())
+    for fitted in (clear, unclear):
+        assert fitted.cross_validated_nll[fitted.regularization] == min(fitted.cross_validated_nll.values())
+    assert confidence(clear.logits(clusters(width=30)[0])) > 0.95
+    # A regression that was fitted to noise is sure of what it has memorized.
+    memorized = models.fit_probe(noise, labels, 3, regularization=100.0)
+    assert confidence(memorized.logits(noise)) > 0.8
+    assert confidence(unclear.logits(noise)) < 0.5
+    assert unclear.cross_validated_nll[unclear.regularization] == pytest.approx(np.log(3), abs=0.1)
+
+
+def confidence(logits):
+    return (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).max(axis=1).mean()
 
 
 def test_a_class_with_one_image_leaves_nothing_to_choose_by():
