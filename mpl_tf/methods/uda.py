@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import checks, distribute, losses, schedules
-from mpl_tf.methods import batch_refusals
+from mpl_tf.methods import alignment, batch_refusals, refusals
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
 
@@ -36,6 +36,13 @@ class UDA(Method):
         annealing: `"none"`, `"linear"`, `"exponential"` or `"logarithmic"`: how fast labeled pictures that are
             predicted well come back into the loss.
         annealing_steps: the step at which all are back. Needed unless `annealing="none"`.
+        targets: `"online"` takes the prediction on the weak view from the network that learns; `"average"` from its
+            moving average in inference mode, as Mean Teacher does (Tarvainen and Valpola 2017, arXiv 1703.01780).
+        weak_view: `"joint"` passes the weak view together with the others, as the paper does; `"separate"` in a pass
+            of its own, with BatchNorm statistics of its own and without keeping activations.
+        distribution_alignment: `"none"`, or what the predictions on the weak view are aligned with: the `"uniform"`
+            distribution of the classes or that of the `"labeled"` images (ReMixMatch, Berthelot et al. 2020, arXiv
+            1911.09785).
         label_smoothing: of the loss on labeled pictures, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
         gradient_clip_norm: largest global norm of the gradient; None for no bound.
@@ -53,6 +60,9 @@ class UDA(Method):
         "entropy_weight": Number(),
         "annealing": Choice("none", *schedules.ANNEALING),
         "annealing_steps": Integer(),
+        "targets": Choice("online", "average"),
+        "weak_view": Choice("joint", "separate"),
+        "distribution_alignment": Choice(*alignment.KINDS),
         "label_smoothing": Number(high=1.0),
     }
 
@@ -66,6 +76,9 @@ class UDA(Method):
         entropy_weight: float = 0.0,
         annealing: str = "none",
         annealing_steps: int = 0,
+        targets: str = "online",
+        weak_view: str = "joint",
+        distribution_alignment: str = "none",
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
         gradient_clip_norm: float | None = None,
@@ -90,9 +103,17 @@ class UDA(Method):
         self.entropy_weight = entropy_weight
         self.annealing = annealing
         self.annealing_steps = annealing_steps
+        self.targets = targets
+        self.weak_view = weak_view
+        self.distribution_alignment = distribution_alignment
         self.label_smoothing = label_smoothing
         self.check_parameters()
         checks.whole("annealing_steps", annealing_steps, low=0 if annealing == "none" else 1)
+        refusals.check_targets(targets, ema_decay=ema_decay)
+        refusals.check_weak_view(
+            entropy_weight, "entropy_weight", learns=weak_view == "joint" and targets == "online"
+        )
+        self.alignment = alignment.make(student, distribution_alignment)
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
@@ -100,13 +121,16 @@ class UDA(Method):
         batch_refusals.training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
-        sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]
 
         with tf.GradientTape() as tape:
-            # S(x_l), S(x_u), S(x̂_u): one pass over all three, in one BatchNorm population.
-            logits = self.training_logits("student", tf.concat([labeled, weak, strong], axis=0))
-            logits = tf.split(logits, sizes)
-            logits_on_labeled, logits_on_weak, logits_on_strong = logits
+            # S(x_l), S(x_u), S(x̂_u)
+            if self.weak_view == "joint" and self.targets == "online":
+                logits = self.joint_logits("student", labeled, weak, strong)
+                logits_on_labeled, logits_on_weak, logits_on_strong = logits
+            else:
+                with tape.stop_recording():
+                    logits_on_weak = self._target_logits(weak)
+                logits_on_labeled, logits_on_strong = self.joint_logits("student", labeled, strong)
 
             # CE(y_l, S(x_l)) over the pictures that training signal annealing leaves in.
             kept = self._kept_by_annealing(labels, logits_on_labeled)
@@ -118,9 +142,12 @@ class UDA(Method):
             labeled_loss = tf.math.divide_no_nan(tf.reduce_mean(kept * labeled_losses), kept_share)
 
             # KL(S(x_u; θ̃) ‖ S(x̂_u)), masked where S(x_u) is not confident; the mean divides by all pictures.
-            mask = losses.confidence_mask(logits_on_weak, self.threshold)
+            target_logits = logits_on_weak
+            if self.alignment is not None:
+                target_logits += self.alignment(logits_on_weak, labels)
+            mask = losses.confidence_mask(target_logits, self.threshold)
             consistency = losses.consistency(
-                logits_on_weak, logits_on_strong, temperature=self.temperature, mask=mask
+                target_logits, logits_on_strong, temperature=self.temperature, mask=mask
             )
             consistency_loss = tf.reduce_mean(consistency)
 
@@ -143,6 +170,12 @@ class UDA(Method):
             entropy=entropy,
             student_gradient_norm=norm,
         )
+
+    def _target_logits(self, weak):
+        """S(x_u; θ̃) from a pass of its own, of which no activations are kept."""
+        if self.targets == "average":
+            return self.averaged_logits("student", weak)
+        return self.training_logits("student", weak)
 
     def _kept_by_annealing(self, labels, logits):
         """1 for the labeled pictures `[B]` whose correct class is not yet more likely than η_t, 0 elsewhere."""
