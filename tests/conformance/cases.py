@@ -62,6 +62,16 @@ def uda(network):
     )
 
 
+def uda_with_other_targets(network):
+    return UDA(
+        student=network("student"),
+        threshold=0.4,
+        weak_view="separate",
+        distribution_alignment="labeled",
+        ema_decay=None,
+    )
+
+
 def distillation(network):
     return Distillation(teacher=network("teacher"), student=network("student", seed=1), ema_decay=0.9)
 
@@ -115,7 +125,7 @@ def pseudo_labels(labels, **settings):
     return make
 
 
-def meta_pseudo_labels(feedback):
+def meta_pseudo_labels(feedback, **settings):
     def make(network):
         return MetaPseudoLabels(
             teacher=network("teacher"),
@@ -131,6 +141,7 @@ def meta_pseudo_labels(feedback):
             gradient_clip_norm=5.0,
             ema_decay=0.9,
             seed=3,
+            **settings,
         )
 
     return make
@@ -160,6 +171,7 @@ GENERATED = ("generator", "student")
 CASES = {
     "supervised": Case(supervised, learns=("student",)),
     "uda": Case(uda, learns=("student",)),
+    "uda with other targets": Case(uda_with_other_targets, learns=("student",), on_several_replicas="slow"),
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(
@@ -204,6 +216,18 @@ CASES = {
         meta_pseudo_labels("loss_difference"), learns=BOTH, on_several_replicas="slow"
     ),
     "mpl dot_product": Case(meta_pseudo_labels(LITERAL), learns=BOTH),
+    "mpl with other targets": Case(
+        meta_pseudo_labels(
+            "per_example",
+            student_targets="weak",
+            student_labeled_weight=0.5,
+            uda_targets="average",
+            teacher_ema_decay=0.8,
+            distribution_alignment="uniform",
+        ),
+        learns=BOTH,
+        on_several_replicas="slow",
+    ),
     "mpl saving memory": Case(
         meta_pseudo_labels("per_example"),
         learns=BOTH,

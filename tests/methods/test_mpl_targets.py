@@ -141,7 +141,7 @@ def test_a_student_goes_on_when_its_teachers_schedule_has_ended(batch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"uda_targets": "average"}, "uda_targets='average' needs .*pass teacher_ema_decay=0.999, or another uda_tar"),
+        ({"uda_targets": "average"}, "uda_targets='average' needs .*pass teacher_ema_decay=0.999, or another uda"),
         ({"student_targets": "average"}, "student_targets='average' needs the averaged network"),
         ({"student_targets": "average", "teacher_ema_decay": 0.9, "feedback": "per_example"},
          "student_targets='average' has no gradient that could carry the student's feedback"),

@@ -122,7 +122,7 @@ def test_a_separate_weak_view_moves_the_statistics_too(batch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"targets": "average", "ema_decay": None}, "targets='average' needs the averaged network, and ema_decay=None"),
+        ({"targets": "average", "ema_decay": None}, "targets='average' needs the averaged network, and ema_decay="),
         ({"targets": "average", "entropy_weight": 0.1}, "entropy_weight=0.1 needs a gradient through the weak view"),
         ({"weak_view": "separate", "entropy_weight": 0.1}, "entropy_weight=0.1 needs a gradient through the weak"),
     ],
