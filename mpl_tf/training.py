@@ -174,6 +174,8 @@ def _hooks(method, data, settings, folder):
     """What happens at the end of each epoch, in this order."""
     yield callbacks.StopOnNonFinite(folder)
     yield callbacks.WarnOnSilentMask()
+    if getattr(method, "feedback", None) is not None and method.feedback.estimator != "none":
+        yield callbacks.WarnOnDisagreement()
     if "generator" in method.roles:
         yield generator_callbacks.WarnOnCollapse()
         yield generator_callbacks.DrawGenerated(folder, data.source.class_names)

@@ -24,7 +24,7 @@ from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods import alignment, batch_refusals, refusals
 from mpl_tf.methods.base import Method, clone, probabilities
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
-from mpl_tf.methods.student_feedback import student_step
+from mpl_tf.methods.student_feedback import FeedbackState, student_step
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -145,7 +145,7 @@ class MetaPseudoLabels(Method):
         refusals.scalar_feedback(self.feedback, self.student_labels)
         self.alignment = alignment.make(student, distribution_alignment)
         self.teacher_average = clone(teacher) if teacher_ema_decay is not None else None
-        self.feedback_baseline = self.add_state("feedback_baseline")
+        self.feedback_state = FeedbackState.of(self)
 
     def _check_targets(self):
         for name in ("uda_targets", "student_targets"):

@@ -26,7 +26,7 @@ from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods import batch_refusals, refusals
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
-from mpl_tf.methods.student_feedback import student_step
+from mpl_tf.methods.student_feedback import FeedbackState, student_step
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
 SMALLEST_PROBABILITY = 1e-7
@@ -105,7 +105,7 @@ class ReducedMetaPseudoLabels(Method):
         self.check_parameters()
         refusals.scalar_feedback(feedback, self.student_labels)
         refusals.calibrator(calibrator, student)
-        self.feedback_baseline = self.add_state("feedback_baseline")
+        self.feedback_state = FeedbackState.of(self)
 
     @property
     def calibrates(self) -> bool:
