@@ -97,7 +97,7 @@ def define_unlabeled_flags():
     """How many unlabeled pictures, and on how many of them their labels are measured."""
     flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled pictures per labeled one.", lower_bound=1)
     flags.DEFINE_integer(
-        "confirmation_pictures", 1000,
+        "confirmation_images", 1000,
         "Unlabeled pictures on which each epoch's confirmation bias and classes are measured; 0 measures none.",
         lower_bound=0,
     )  # fmt: skip

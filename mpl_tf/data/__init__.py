@@ -21,6 +21,7 @@ from mpl_tf.data.pipeline import (
     picture_batches,
     training_batches,
 )
+from mpl_tf.data.run_data import RunData
 from mpl_tf.data.selection import SelectionReport, select, select_rows, selection_report
 from mpl_tf.data.sources import Source, from_arrays, from_folders, load
 from mpl_tf.data.split_file import load_or_draw_split
@@ -38,6 +39,7 @@ __all__ = [
     "LabelStore",
     "Pictures",
     "RandomResizedCrop",
+    "RunData",
     "SelectionReport",
     "Source",
     "Split",
