@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mpl_tf import distribute
+from mpl_tf.distribute import replicas
 
 KINDS = ("none", "uniform", "labeled")
 
@@ -53,7 +53,7 @@ class DistributionAlignment(keras.layers.Layer):
 
     def _averaged(self, state, values):
         """The moving average, this batch's values included."""
-        values = distribute.replica_mean(values) - 1.0 / self.num_classes
+        values = replicas.replica_mean(values) - 1.0 / self.num_classes
         average = self.decay * state.value + (1.0 - self.decay) * values
         state.assign(average)
         # A class that is never predicted is not to be boosted without bound.

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mpl_tf.methods import alignment
 from mpl_tf.methods.uda import UDA
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def batches(count):

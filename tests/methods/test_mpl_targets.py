@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from mpl_tf import schedules
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 from tests.methods.replays import STUDENT_RATE, TEACHER_RATE, mean_cross_entropy
 
 
@@ -113,7 +113,7 @@ def test_the_student_learns_what_it_is_told(settings, batch):
     index = np.arange(6)
     network = method.teacher_average if settings.get("student_targets") == "average" else method.teacher
     expected = oracles.softmax(np.array(network(views[1], training=False), np.float64))
-    assert np.allclose(method.label(views[1], index), expected, atol=1e-5)
+    assert np.allclose(method.pseudo_label(views[1], index), expected, atol=1e-5)
 
 
 def test_the_averaged_teacher_is_an_average_and_is_evaluated(batch):
@@ -125,7 +125,7 @@ def test_the_averaged_teacher_is_an_average_and_is_evaluated(batch):
     for index, average in enumerate(method.teacher_average.weights):
         values = [weights[index].astype(np.float64) for weights in history]
         assert np.allclose(average, oracles.averaged(values, 0.3), rtol=1e-5, atol=1e-5)
-    assert method.evaluated()["teacher_accuracy"] is method.teacher_average
+    assert method.evaluation_models()["teacher_accuracy"] is method.teacher_average
 
 
 def test_a_student_goes_on_when_its_teachers_schedule_has_ended(batch):
