@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.distribute import replicas
-from mpl_tf.utils.validation import check_range
 from mpl_tf.data import pipeline
 from mpl_tf.data.soft_labels.store import LabelStore
+from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_range
 
 
 def label(
@@ -59,7 +59,7 @@ def label(
         ValueError: for a network, images and a store that do not belong together, a value out of range, or
             outputs that are not finite.
     """
-    network = getattr(network, "served", network)
+    network = getattr(network, "inference_model", network)
     _check_misfits(network, images, store)
     check_range("batch_size", batch_size, low=1)
     check_range("workers", workers, low=1)

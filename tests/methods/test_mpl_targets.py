@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from mpl_tf import schedules
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from tests.support import oracles, tiny
 from tests.methods.replays import STUDENT_RATE, TEACHER_RATE, mean_cross_entropy
+from tests.support import oracles, tiny
 
 
 def compiled(feedback="none", **settings):

@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from mpl_tf import losses, schedules
 from mpl_tf.distribute import replicas
-from mpl_tf.methods.feedback import estimators
-from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods import validation
 from mpl_tf.methods.engine import loss_scaling, sampling
 from mpl_tf.methods.engine.microbatching import TrainingPass, tensors
+from mpl_tf.methods.feedback import estimators
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 
 
 class Snapshot:
