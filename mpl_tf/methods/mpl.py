@@ -21,9 +21,10 @@ import tensorflow as tf
 
 from mpl_tf import losses, schedules
 from mpl_tf.data.batches import check_training_batch
-from mpl_tf.methods import alignment, validation
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method, clone, probabilities
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
+from mpl_tf.methods.engine import alignment
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.feedback.student import FeedbackState, student_step
 

@@ -20,9 +20,10 @@ import tensorflow as tf
 from mpl_tf import losses, schedules
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.distribute import replicas
-from mpl_tf.methods import alignment, validation
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
+from mpl_tf.methods.engine import alignment
 from mpl_tf.utils.validation import check_integer
 
 

@@ -122,7 +122,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     def set_model(self, model):
         """Compiles the method's labeling, for the epochs of one `fit`."""
         super().set_model(model)
-        self.label = tf.function(model.label, reduce_retracing=True)
+        self.label = tf.function(model.pseudo_label, reduce_retracing=True)
 
     def on_epoch_end(self, epoch, logs=None):
         """Labels the images as the method would, and counts."""

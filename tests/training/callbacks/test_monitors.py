@@ -83,7 +83,7 @@ def measured(rows, labels, **options):
     examples = {"image": 10.0 * np.arange(len(rows))[:, None], "label": labels, "index": np.arange(len(rows))}
     batches = tf.data.Dataset.from_tensor_slices(examples).batch(2)
     callback = monitors.ConfirmationBias(batches, **options)
-    callback.set_model(types.SimpleNamespace(label=label))
+    callback.set_model(types.SimpleNamespace(pseudo_label=label))
     logs = {"loss": 1.0}
     callback.on_epoch_end(0, logs)
     assert seen == [10.0 * number for number in range(len(rows))]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.methods import alignment
+from mpl_tf.methods.engine import alignment
 from mpl_tf.methods.uda import UDA
 from tests.support import oracles, tiny
 
