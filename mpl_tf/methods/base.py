@@ -95,10 +95,11 @@ class Method(Optimization, Persistence, keras.Model):
         """Logits `[B, K]` of the served student on pictures `[B, H, W, C]` in 0…255."""
         return self.served(inputs, training=training)
 
-    def add_state(self, name: str, dtype: str = "float32", shape: tuple = ()):
-        """Numbers that start at 0, are the same on every replica, and are saved with the model."""
+    def add_state(self, name: str, dtype: str = "float32", shape: tuple = (), initial: float = 0.0):
+        """Numbers that start at `initial`, are the same on every replica, and are saved with the model."""
         shared = {"trainable": False, "aggregation": "only_first_replica"}
-        state = self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", **shared)
+        initializer = keras.initializers.Constant(initial)
+        state = self.add_weight(name=name, shape=shape, dtype=dtype, initializer=initializer, **shared)
         self.built = True
         return state
 

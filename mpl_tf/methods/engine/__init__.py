@@ -1,0 +1,1 @@
+"""What the training steps of the methods are built from."""
