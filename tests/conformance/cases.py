@@ -186,7 +186,9 @@ CASES = {
     "uda": Case(uda, learns=("student",)),
     "fixmatch": Case(fixmatch(), learns=("student",), on_several_replicas="slow"),
     "fixmatch soft, aligned": Case(
-        fixmatch(temperature=0.5, class_prior=(0.5, 0.3, 0.2)), learns=("student",), on_several_replicas="slow"
+        fixmatch(temperature=0.5, class_prior=(0.5, 0.3, 0.2)),
+        learns=("student",),
+        on_several_replicas="slow",
     ),
     "freematch": Case(freematch(class_prior=(0.5, 0.3, 0.2)), learns=("student",)),
     "distillation": Case(distillation, learns=("student",)),
