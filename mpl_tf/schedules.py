@@ -54,7 +54,7 @@ class WaitWarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 class WaitWarmupPartialCosine(WaitWarmupCosine):
     """The same, but the rate falls as cos(7π/16 · progress), to a fifth of the peak and not to zero.
 
-    FixMatch's schedule (Sohn et al. 2020, arXiv 2001.07685, section 2.5), which UDA's released code and FreeMatch
+    FixMatch's schedule (Sohn et al. 2020, arXiv 2001.07685, section 2.4), which UDA's released code and FreeMatch
     share: η cos(7πk / 16K) at step k of K, with `wait=0` and `warmup=0`.
     """
 
