@@ -53,12 +53,31 @@ def views(source: data_module.Source) -> tuple:
     return data_module.make_views(
         source.image_shape,
         flip=source.flip,
+        crop=FLAGS.crop,
+        crop_area=FLAGS.crop_area,
+        fill=fill(source),
         num_operations=FLAGS.randaugment_operations,
         magnitude=FLAGS.randaugment_magnitude,
         policy=FLAGS.randaugment,
         noise=FLAGS.noise,
         static_shapes=FLAGS.augment_on == "device",
     )
+
+
+def fill(source: data_module.Source) -> int | tuple[int, ...]:
+    """The color of pixels from outside: --fill, or what the images have at their borders.
+
+    Raises:
+        ValueError: for a flag that is no color.
+    """
+    if FLAGS.fill == "auto":
+        return data_module.border_color(source.train)
+    levels = FLAGS.fill.split(",")
+    if not all(level.strip().isdecimal() for level in levels):
+        raise ValueError(
+            f"--fill={FLAGS.fill} is no color: pass a level in 0…255, three of them such as 255,255,255, or auto."
+        )
+    return tuple(map(int, levels)) if len(levels) > 1 else int(levels[0])
 
 
 def load_data(run_dir: str) -> training.RunData:
@@ -68,7 +87,15 @@ def load_data(run_dir: str) -> training.RunData:
     split = data_module.load_or_draw_split(split_file, source, **split_options())
     weak, strong = views(source)
     in_step = FLAGS.augment_on == "device"
-    return training.RunData(source=source, split=split, weak=weak, strong=strong, augment_in_step=in_step)
+    labeled_view = data_module.Chain(weak, strong) if FLAGS.randaugment_labeled else None
+    return training.RunData(
+        source=source,
+        split=split,
+        weak=weak,
+        strong=strong,
+        labeled_view=labeled_view,
+        augment_in_step=in_step,
+    )
 
 
 def train(

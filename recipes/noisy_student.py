@@ -19,6 +19,8 @@ shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
 shared_flags.define_run_flags()
+# The paper's student is noised on its labeled images too.
+FLAGS.set_default("randaugment_labeled", True)
 
 flags.DEFINE_integer("rounds", 3, "Students in a row, each labeled for by the one before.", lower_bound=1)
 flags.DEFINE_list("models", None, "The student's network in each round; --model in all when not given.")
@@ -31,7 +33,6 @@ flags.DEFINE_enum("targets", "soft", ["soft", "hard"], "Whole distributions, or 
 flags.DEFINE_float("labeled_weight", 1.0, "Of the labeled loss; 0 leaves it to the fine-tuning.", 0.0)
 flags.DEFINE_float("unlabeled_weight", None, "Of the unlabeled loss; μ when not given.", 0.0)
 flags.DEFINE_enum("initialize", "scratch", ["scratch", "teacher"], "Where a student's weights start.")
-flags.DEFINE_bool("labeled_noise", True, "RandAugment on labeled pictures.")
 flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled pictures.")
 flags.DEFINE_bool("model_noise", True, "Dropout and stochastic depth in the students.")
 flags.DEFINE_bool("teacher_noise", False, "Dropout and stochastic depth while the teacher labels.")
@@ -109,9 +110,7 @@ def copy_weights(teacher, student) -> None:
 
 def noised(data: training.RunData) -> training.RunData:
     """The data under the views that the noise switches ask for."""
-    labeled = data_module.Chain(data.weak, data.strong) if FLAGS.labeled_noise else None
-    strong = data.strong if FLAGS.unlabeled_noise else data_module.Identity()
-    return dataclasses.replace(data, strong=strong, labeled_view=labeled)
+    return data if FLAGS.unlabeled_noise else dataclasses.replace(data, strong=data_module.Identity())
 
 
 def run(data: training.RunData, settings: training.RunSettings) -> dict:

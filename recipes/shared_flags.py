@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from mpl_tf import distribute, models
+from mpl_tf import data, distribute, models
 from mpl_tf.feedback_settings import NORMALIZATIONS
 
 
@@ -29,6 +29,19 @@ def define_data_flags():
     flags.DEFINE_enum(
         "augment_on", "host", ["host", "device"],
         "Whether the input pipeline makes the views, on the CPU, or the training step, on its device.",
+    )  # fmt: skip
+    flags.DEFINE_bool("randaugment_labeled", False, "Show labeled images by their strong view too.")
+    flags.DEFINE_enum(
+        "crop", "auto", list(data.CROPS),
+        "A part of the image, resized; one of the padded image; or all of it. auto resizes from 64 pixels on.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "crop_area", data.RandomResizedCrop.area, "Smallest part that a resized crop leaves, of the image.", 1e-3, 1.0
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "fill", "128",
+        "Of pixels from outside and of Cutout: a level in 0…255, three of them (255,255,255), or auto for the color "
+        "that the images have at their borders.",
     )  # fmt: skip
     flags.DEFINE_integer("randaugment_operations", 2, "N, operations per picture.", lower_bound=0)
     flags.DEFINE_float("randaugment_magnitude", 16.0, "M, their magnitude.", 0.0, 30.0)

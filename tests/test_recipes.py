@@ -298,7 +298,7 @@ def test_an_unknown_dataset_is_refused_with_the_nearest(tmp_path):
 def test_noisy_student_then_reduced_mpl(tmp_path):
     small = [option for option in SMALL if not option.startswith("--steps")]
     rounds = ["--rounds=2", "--models=mlp,mlp-16x1", "--steps=2", "--threshold=0", "--targets=hard"]
-    noise = ["--nolabeled_noise", "--teacher_noise", "--teacher_view=strong", "--dropout=0.1"]
+    noise = ["--norandaugment_labeled", "--teacher_noise", "--teacher_view=strong", "--dropout=0.1"]
     options = [*small, "--unlabeled_ratio=2", f"--run_dir={tmp_path / 'noisy'}"]
     shown = run("noisy_student", *rounds, *noise, *options).stdout
     assert "labels of each round" in shown
@@ -319,7 +319,8 @@ def test_noisy_student_then_reduced_mpl(tmp_path):
 
 
 def test_supervised_then_export(tmp_path):
-    run("supervised", *SMALL, f"--run_dir={tmp_path / 'run'}")
+    views = ["--crop=resized", "--fill=auto", "--randaugment_labeled"]
+    run("supervised", *SMALL, *views, f"--run_dir={tmp_path / 'run'}")
     options = [f"--run_dir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'digits'}", "--top_k=3"]
     kinds = ["float32", "float16", "int8", "int8_full"]
     variants = [f"--litert={','.join(kinds)}", "--max_accuracy_drop=1"]

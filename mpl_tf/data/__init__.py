@@ -1,6 +1,16 @@
 """From raw pictures to the one batch dict that every method reads: sources, splits, views, batches."""
 
-from mpl_tf.data.augment import Chain, GaussianNoise, Identity, StrongView, WeakView, make_views
+from mpl_tf.data.augment import (
+    CROPS,
+    Chain,
+    GaussianNoise,
+    Identity,
+    RandomResizedCrop,
+    StrongView,
+    WeakView,
+    border_color,
+    make_views,
+)
 from mpl_tf.data.batch_views import BatchViews
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.data.pictures import ArrayPictures, FilePictures, Pictures
@@ -11,6 +21,7 @@ from mpl_tf.data.split_file import load_or_draw_split
 from mpl_tf.data.splits import Split, draw_split
 
 __all__ = [
+    "CROPS",
     "ArrayPictures",
     "BatchViews",
     "Chain",
@@ -19,11 +30,13 @@ __all__ = [
     "Identity",
     "LabelStore",
     "Pictures",
+    "RandomResizedCrop",
     "SelectionReport",
     "Source",
     "Split",
     "StrongView",
     "WeakView",
+    "border_color",
     "draw_split",
     "evaluation_batches",
     "from_arrays",

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from mpl_tf.data.source import Source
-from mpl_tf.data.splits import Split, draw_split
+from mpl_tf.data.splits import Split, class_counts, draw_split
 from mpl_tf.files import replacing
 
 
@@ -67,7 +67,8 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         found = dict(document["arguments"])
-        values = {field.name: document[field.name] for field in dataclasses.fields(Split)}
+        names = {field.name for field in dataclasses.fields(Split)} - {"validation_per_class"}
+        values = {name: document[name] for name in names}
         indices = {key: np.array(values[key], np.int64) for key in ("labeled", "unlabeled", "validation")}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -86,6 +87,7 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
             "former back, or give another path."
         )
     _check_indices(path, len(source.train), **indices)
+    values["validation_per_class"] = class_counts(source, indices["validation"])
     return Split(**{**values, **indices})
 
 

@@ -6,11 +6,14 @@ evaluation, and saving. The networks are built before the method is, and the met
 `__init__` ends: under a strategy Keras would otherwise try to build it symbolically on the nested batch.
 """
 
+from typing import ClassVar
+
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, schedules
-from mpl_tf.methods import batch_refusals, loss_scaling, refusals
+from mpl_tf import distribute, schedules
+from mpl_tf.methods import batch_refusals, constraints, loss_scaling, refusals
+from mpl_tf.methods.constraints import Constraint, Number
 from mpl_tf.methods.optimization import Optimization
 from mpl_tf.methods.persistence import Persistence
 
@@ -36,6 +39,12 @@ class Method(Optimization, Persistence, keras.Model):
         ValueError: when the networks do not fit each other, share weights, or end in a softmax.
     """
 
+    # What every method's hyper-parameters may be; each class adds its own, see `constraints`.
+    parameter_constraints: ClassVar[dict[str, Constraint]] = {
+        "weight_decay": Number(),
+        "gradient_clip_norm": Number(optional=True),
+        "ema_decay": Number(high=1.0, optional=True),
+    }
     # Whether `train_step` reads pictures; where it does not, `data.numbered_batches` is enough.
     takes_pictures = True
     # What makes a batch's views inside of the step, `mpl_tf.data.BatchViews`; None where the pipeline has made them.
@@ -54,9 +63,6 @@ class Method(Optimization, Persistence, keras.Model):
     ):
         super().__init__(name=name)
         refusals.networks(networks, auxiliary)
-        checks.within("ema_decay", ema_decay, low=0.0, high=1.0, optional=True)
-        checks.within("weight_decay", weight_decay, low=0.0)
-        checks.within("gradient_clip_norm", gradient_clip_norm, low=0.0, optional=True)
         self.classifiers = tuple(networks)
         networks = {**networks, **(auxiliary or {})}
         self.roles = tuple(networks)
@@ -65,6 +71,8 @@ class Method(Optimization, Persistence, keras.Model):
         self.ema_decay = ema_decay
         self.weight_decay = weight_decay
         self.gradient_clip_norm = gradient_clip_norm
+        for parameter, constraint in Method.parameter_constraints.items():
+            constraint.check(parameter, getattr(self, parameter))
         self.student_average = _clone(self.student) if ema_decay is not None else None
         # An own counter: loss-scaled optimizers skip steps, and theirs would differ from each other.
         self.step = self.add_state("step", dtype="int64")
@@ -75,6 +83,10 @@ class Method(Optimization, Persistence, keras.Model):
         self.test_trackers = [keras.metrics.Mean(name="loss")]
         self.test_trackers += [keras.metrics.SparseCategoricalAccuracy(name=key) for key in self.evaluated()]
         self.built = True
+
+    def check_parameters(self):
+        """Checks every hyper-parameter by `parameter_constraints`, when the constructor has set them all."""
+        constraints.check(self)
 
     # Keras calls this before the first batch; on a nested batch under MultiWorkerMirroredStrategy its
     # `strategy.reduce` fails, and there is nothing left to build. Private: see tests/methods/test_base.py.

@@ -26,6 +26,7 @@ import tensorflow as tf
 from mpl_tf import checks, distribute, losses
 from mpl_tf.methods import batch_refusals, refusals, sampling
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Choice, Integer, Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -59,6 +60,16 @@ class DataFreeLearning(Method):
     """
 
     takes_pictures = False
+    parameter_constraints = Method.parameter_constraints | {
+        "one_hot": Choice("cross_entropy", "l2"),
+        "one_hot_weight": Number(),
+        "entropy_over": Choice("batch", "example"),
+        "entropy_weight": Number(),
+        "activation_weight": Number(),
+        "temperature": Number(low=1e-3),
+        "generator_weight_decay": Number(),
+        "seed": Integer(),
+    }
 
     def __init__(
         self,
@@ -102,25 +113,13 @@ class DataFreeLearning(Method):
         self.temperature = temperature
         self.generator_weight_decay = generator_weight_decay
         self.seed = seed
-        self._check_settings()
+        refusals.generator(generator, student)
+        refusals.norm_of_predictions(one_hot)
+        self.check_parameters()
+        checks.one_of("activation_layer", activation_layer, [layer.name for layer in teacher.layers])
         # Kept as a function: Keras would save a model a second time, with the teacher's weights.
         outputs = [teacher.get_layer(activation_layer).output, *teacher.outputs]
         self._features_and_logits = keras.Model(teacher.inputs, outputs).__call__
-
-    def _check_settings(self):
-        refusals.generator(self.generator, self.student)
-        refusals.norm_of_predictions(self.one_hot)
-        checks.one_of("one_hot", self.one_hot, ("cross_entropy", "l2"))
-        checks.one_of("entropy_over", self.entropy_over, ("batch", "example"))
-        checks.within("one_hot_weight", self.one_hot_weight, low=0.0)
-        checks.within("entropy_weight", self.entropy_weight, low=0.0)
-        checks.within("activation_weight", self.activation_weight, low=0.0)
-        checks.whole("seed", self.seed, low=0)
-        checks.within("temperature", self.temperature, low=1e-3)
-        checks.within("generator_weight_decay", self.generator_weight_decay, low=0.0)
-        checks.one_of(
-            "activation_layer", self.activation_layer, [layer.name for layer in self.teacher.layers]
-        )
 
     def compile(self, generator_optimizer="adam", student_optimizer="sgd", **options):
         """Sets the optimizers.

@@ -18,10 +18,11 @@ Where this departs from the released code, and why, is in docs/methods/mpl.md.
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses, schedules
+from mpl_tf import losses, schedules
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods import batch_refusals, refusals, sampling, student_feedback
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -48,6 +49,17 @@ class MetaPseudoLabels(Method):
     Raises:
         ValueError: for a value out of range, a combination without a meaning, or networks that do not fit.
     """
+
+    parameter_constraints = Method.parameter_constraints | {
+        "feedback": Settings(FeedbackSettings),
+        "student_labels": Choice("soft", "sampled", optional=True),
+        "label_smoothing": Number(high=1.0),
+        "uda_weight": Number(),
+        "uda_temperature": Number(low=1e-3),
+        "uda_threshold": Number(high=1.0),
+        "uda_ramp_steps": Integer(),
+        "seed": Integer(),
+    }
 
     def __init__(
         self,
@@ -91,18 +103,9 @@ class MetaPseudoLabels(Method):
         self.uda_threshold = uda_threshold
         self.uda_ramp_steps = uda_ramp_steps
         self.seed = seed
-        self._check_settings()
-        self.feedback_baseline = self.add_state("feedback_baseline")
-
-    def _check_settings(self):
-        checks.one_of("student_labels", self.student_labels, ("soft", "sampled"))
-        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
-        checks.within("uda_weight", self.uda_weight, low=0.0)
-        checks.within("uda_temperature", self.uda_temperature, low=1e-3)
-        checks.within("uda_threshold", self.uda_threshold, low=0.0, high=1.0)
-        checks.whole("uda_ramp_steps", self.uda_ramp_steps, low=0)
-        checks.whole("seed", self.seed, low=0)
+        self.check_parameters()
         refusals.scalar_feedback(self.feedback, self.student_labels)
+        self.feedback_baseline = self.add_state("feedback_baseline")
 
     def compile(self, teacher_optimizer="sgd", student_optimizer="sgd", **options):
         """Sets the optimizers.

@@ -19,10 +19,11 @@ trained by the student's feedback as Algorithm 1 trains the teacher.
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses
+from mpl_tf import losses
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods import batch_refusals, refusals, sampling, student_feedback
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
 SMALLEST_PROBABILITY = 1e-7
@@ -51,6 +52,14 @@ class ReducedMetaPseudoLabels(Method):
     Raises:
         ValueError: for a value out of range, a combination without a meaning, or networks that do not fit.
     """
+
+    parameter_constraints = Method.parameter_constraints | {
+        "feedback": Settings(FeedbackSettings),
+        "student_labels": Choice("soft", "sampled", optional=True),
+        "labeled_weight": Number(),
+        "label_smoothing": Number(high=1.0),
+        "seed": Integer(),
+    }
 
     def __init__(
         self,
@@ -89,10 +98,7 @@ class ReducedMetaPseudoLabels(Method):
         self.labeled_weight = labeled_weight
         self.label_smoothing = label_smoothing
         self.seed = seed
-        checks.one_of("student_labels", self.student_labels, ("soft", "sampled"))
-        checks.within("labeled_weight", labeled_weight, low=0.0)
-        checks.within("label_smoothing", label_smoothing, low=0.0, high=1.0)
-        checks.whole("seed", seed, low=0)
+        self.check_parameters()
         refusals.scalar_feedback(feedback, self.student_labels)
         refusals.calibrator(calibrator, student)
         self.feedback_baseline = self.add_state("feedback_baseline")
