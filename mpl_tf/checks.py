@@ -64,24 +64,27 @@ def one_of(name: str, value, choices: Iterable) -> None:
     raise ValueError(f"{name}={value!r} is unknown: {hint}Choose one of {', '.join(map(repr, choices))}.")
 
 
-def distribution(name: str, values: Iterable, size: int) -> None:
+def distribution(name: str, values: Iterable, *, size: int | None = None) -> None:
     """Refuses what is not a probability for each of some classes.
 
     Args:
         name: of the argument, for the message.
         values: what the user gave.
-        size: number of classes.
+        size: number of classes; None for any.
 
     Raises:
         ValueError: for another number of values, one below 0, or a sum that is not 1.
     """
-    values = list(values)
-    total = math.fsum(values)
-    if len(values) != size:
+    try:
+        values = tuple(map(float, values))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={values!r} is no distribution: pass a fraction for each class.") from None
+    if size is not None and len(values) != size:
         raise ValueError(f"{name} has {len(values)} values: pass one for each of the {size} classes.")
-    if not (min(values) >= 0.0 and math.isclose(total, 1.0, rel_tol=1e-3)):
+    total = math.fsum(values)
+    if not (math.isclose(total, 1.0, rel_tol=1e-3) and min(values) >= 0.0):
         raise ValueError(
-            f"{name}={tuple(values)} is no distribution over the classes: pass fractions of at least 0 whose sum, "
+            f"{name}={values} is no distribution over the classes: pass fractions of at least 0 whose sum, "
             f"{total:g} here, is 1."
         )
 

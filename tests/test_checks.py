@@ -105,8 +105,8 @@ def test_batches_with_too_few_labels_are_refused_with_the_ratio_that_is_allowed(
 
 
 def test_distribution_accepts_fractions_that_sum_to_1():
-    assert checks.distribution("prior", (0.2, 0.0, 0.8), 3) is None
-    assert checks.distribution("prior", np.full(7, 1 / 7, np.float32), 7) is None
+    assert checks.distribution("prior", (0.2, 0.0, 0.8), size=3) is None
+    assert checks.distribution("prior", np.full(7, 1 / 7, np.float32), size=7) is None
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,11 @@ def test_distribution_accepts_fractions_that_sum_to_1():
         ),
         ((1.5, -0.5, 0.0), "is no distribution over the classes"),
         ((math.nan, 0.5, 0.5), "is no distribution over the classes"),
+        ((), "^prior has 0 values"),
+        (0.5, "^prior=0.5 is no distribution: pass a fraction for each class"),
+        ("abc", "^prior='abc' is no distribution: pass a fraction"),
     ],
 )
 def test_distribution_refuses_what_is_none(values, message):
     with pytest.raises(ValueError, match=message):
-        checks.distribution("prior", values, 3)
+        checks.distribution("prior", values, size=3)

@@ -13,12 +13,15 @@ augmented view. It is UDA with a pseudo label in place of a sharpened distributi
 | τ, λ_u | `threshold`, `consistency_weight` |
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses
+from mpl_tf import losses
 from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Distribution, Number
 from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 
 
@@ -43,6 +46,14 @@ class FixMatch(Method):
         ValueError: for a value out of range or a network that does not return logits.
     """
 
+    parameter_constraints = Method.parameter_constraints | {
+        "consistency_weight": Number(),
+        "threshold": Number(high=1.0),
+        "temperature": Number(),
+        "class_prior": Distribution(optional=True),
+        "label_smoothing": Number(high=1.0),
+    }
+
     def __init__(
         self,
         *,
@@ -50,7 +61,7 @@ class FixMatch(Method):
         consistency_weight: float = 1.0,
         threshold: float = 0.95,
         temperature: float = 0.0,
-        class_prior: tuple[float, ...] | None = None,
+        class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
         gradient_clip_norm: float | None = None,
@@ -68,16 +79,10 @@ class FixMatch(Method):
         self.consistency_weight = consistency_weight
         self.threshold = threshold
         self.temperature = temperature
-        self.class_prior = None if class_prior is None else tuple(map(float, class_prior))
+        self.class_prior = class_prior
         self.label_smoothing = label_smoothing
-        self._check_settings()
-        self.align = DistributionAlignment(self, self.class_prior, num_classes=student.output_shape[-1])
-
-    def _check_settings(self):
-        checks.within("consistency_weight", self.consistency_weight, low=0.0)
-        checks.within("threshold", self.threshold, low=0.0, high=1.0)
-        checks.within("temperature", self.temperature, low=0.0)
-        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
+        self.check_parameters()
+        self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
@@ -102,11 +107,10 @@ class FixMatch(Method):
 
             # ℓ_u = 1/μB Σ 1(max(q_b) ≥ τ) H(q̂_b, p_m(y | 𝒜(u_b)))                              (equation 4)
             mask = losses.confidence_mask(logits_on_weak, self.threshold)
-            consistency_loss = tf.reduce_mean(
-                losses.pseudo_label_consistency(
-                    logits_on_weak, logits_on_strong, temperature=self.temperature, mask=mask
-                )
+            consistency = losses.pseudo_label_consistency(
+                logits_on_weak, logits_on_strong, temperature=self.temperature, mask=mask
             )
+            consistency_loss = tf.reduce_mean(consistency)
 
             # ℓ_s + λ_u ℓ_u
             loss = labeled_loss + self.consistency_weight * consistency_loss

@@ -1,7 +1,6 @@
 """FreeMatch (Wang, Chen, Heng et al.; ICLR 2023; arXiv 2205.07246, Algorithm 1).
 
-FixMatch whose threshold follows the model's own confidence, for all classes together and for each, and which rewards
-predictions on strong views that are spread over the classes.
+FixMatch whose threshold follows the model's own confidence, of all classes together and of each.
 
     τ_t = λ τ_{t-1} + (1-λ) 1/μB Σ max(q_b)                                                      (equation 5)
     p̃_t = λ p̃_{t-1} + (1-λ) 1/μB Σ q_b                                                           (equation 6)
@@ -14,18 +13,18 @@ predictions on strong views that are spread over the classes.
 |---|---|
 | q_b, Q_b | softmax of `logits_on_weak`, `logits_on_strong` |
 | τ_t, p̃_t, h̃_t (equation 10), all 1/C before the first step | state of `self.thresholds` |
-| p̄, h̄ (equation 9) | in `self.thresholds.fairness` |
-| λ, w_u, w_f | `threshold_decay`, `consistency_weight`, `fairness_weight` |
-
-What the sign of L_f does is in docs/methods/freematch.md.
+| λ, w_u, w_f | `threshold_decay`, `consistency_weight`, `fairness_weight` (on its sign: docs/methods/freematch.md) |
 """
+
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses
+from mpl_tf import losses
 from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Distribution, Number
 from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment, SelfAdaptiveThreshold
 
 
@@ -36,8 +35,7 @@ class FreeMatch(Method):
     Args:
         student: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`.
         consistency_weight: w_u, the factor on the loss of the unlabeled images.
-        fairness_weight: w_f, the factor on the class fairness. The paper's is 0.01 where labels are few and 0.05
-            elsewhere.
+        fairness_weight: w_f, the factor on the class fairness; the paper's is 0.01 or, with more labels, 0.05.
         threshold_decay: λ of the moving averages that the thresholds are made of, in 0…1.
         temperature: of the pseudo label; 0 takes the most likely class, above 0 the sharpened distribution.
         class_prior: fraction of each class, `[K]`, that the pseudo labels are aligned to (ReMixMatch's distribution
@@ -52,6 +50,15 @@ class FreeMatch(Method):
         ValueError: for a value out of range or a network that does not return logits.
     """
 
+    parameter_constraints = Method.parameter_constraints | {
+        "consistency_weight": Number(),
+        "fairness_weight": Number(),
+        "threshold_decay": Number(high=1.0),
+        "temperature": Number(),
+        "class_prior": Distribution(optional=True),
+        "label_smoothing": Number(high=1.0),
+    }
+
     def __init__(
         self,
         *,
@@ -60,20 +67,17 @@ class FreeMatch(Method):
         fairness_weight: float = 0.01,
         threshold_decay: float = 0.999,
         temperature: float = 0.0,
-        class_prior: tuple[float, ...] | None = None,
+        class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
         gradient_clip_norm: float | None = None,
         ema_decay: float | None = 0.999,
         name: str | None = None,
     ):
-        metrics = (
-            "loss", "labeled_loss", "consistency_loss", "fairness_loss", "mask_rate", "global_threshold",
-            "lowest_threshold", "student_gradient_norm",
-        )  # fmt: skip
+        metrics = ("loss", "labeled_loss", "consistency_loss", "fairness_loss", "mask_rate")
         super().__init__(
             {"student": student},
-            train_metrics=metrics,
+            train_metrics=(*metrics, "global_threshold", "lowest_threshold", "student_gradient_norm"),
             ema_decay=ema_decay,
             weight_decay=weight_decay,
             gradient_clip_norm=gradient_clip_norm,
@@ -83,19 +87,12 @@ class FreeMatch(Method):
         self.fairness_weight = fairness_weight
         self.threshold_decay = threshold_decay
         self.temperature = temperature
-        self.class_prior = None if class_prior is None else tuple(map(float, class_prior))
+        self.class_prior = class_prior
         self.label_smoothing = label_smoothing
-        self._check_settings()
+        self.check_parameters()
         num_classes = student.output_shape[-1]
-        self.align = DistributionAlignment(self, self.class_prior, num_classes=num_classes)
+        self.align = DistributionAlignment(self, class_prior, num_classes=num_classes)
         self.thresholds = SelfAdaptiveThreshold(self, num_classes=num_classes, decay=threshold_decay)
-
-    def _check_settings(self):
-        checks.within("consistency_weight", self.consistency_weight, low=0.0)
-        checks.within("fairness_weight", self.fairness_weight, low=0.0)
-        checks.within("threshold_decay", self.threshold_decay, low=0.0, high=1.0)
-        checks.within("temperature", self.temperature, low=0.0)
-        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
@@ -125,11 +122,10 @@ class FreeMatch(Method):
             # Line 9: L_u, the mean over all images, confident or not                            (equation 8)
             thresholds = tf.gather(class_thresholds, tf.argmax(logits_on_weak, axis=-1))
             mask = losses.confidence_mask(logits_on_weak, thresholds)
-            consistency_loss = tf.reduce_mean(
-                losses.pseudo_label_consistency(
-                    logits_on_weak, logits_on_strong, temperature=self.temperature, mask=mask
-                )
+            consistency = losses.pseudo_label_consistency(
+                logits_on_weak, logits_on_strong, temperature=self.temperature, mask=mask
             )
+            consistency_loss = tf.reduce_mean(consistency)
 
             # Lines 10 to 12: p̄ and h̄ of the confident images' strong views, and L_f      (equations 9 and 11)
             fairness_loss = self.thresholds.fairness(logits_on_strong, mask)

@@ -3,6 +3,8 @@
 Both are state of the method that owns them: saved with it, and the same on every replica.
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -83,12 +85,17 @@ class DistributionAlignment:
     epsilon = 1e-6
 
     def __init__(
-        self, method: keras.Model, class_prior: tuple | None, *, num_classes: int, decay: float = 0.999
+        self,
+        method: keras.Model,
+        class_prior: Sequence[float] | None,
+        *,
+        num_classes: int,
+        decay: float = 0.999,
     ):
         self.class_prior = class_prior
         self.decay = decay
         if class_prior is not None:
-            checks.distribution("class_prior", class_prior, num_classes)
+            checks.distribution("class_prior", class_prior, size=num_classes)
             self.mean_prediction = method.add_state(
                 "prediction_mean", shape=(num_classes,), initial=1.0 / num_classes
             )
