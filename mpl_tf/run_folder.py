@@ -38,8 +38,8 @@ class RunFolder:
         """The folder of a later stage, `<run>/<name>/`."""
         return RunFolder(self.path / name, writes=self.writes)
 
-    def claim(self, flags: dict, *, resume: bool = True) -> None:
-        """Writes `flags.txt`, a flagfile, or checks that the folder already holds this very configuration.
+    def check_configuration(self, flags: dict, *, resume: bool = True) -> None:
+        """Checks that the folder holds no other run, without writing anything.
 
         Args:
             flags: name → value of everything that the result depends on; None is left out.
@@ -48,20 +48,15 @@ class RunFolder:
         Raises:
             ValueError: when the folder holds another configuration, or may not be resumed.
         """
-        lines = [f"--{name}={value}" for name, value in sorted(flags.items()) if value is not None]
-        destination = self.path / "flags.txt"
-        if not destination.exists():
-            if not self.writes:
-                return
-            with files.replacing(destination) as temporary:
-                temporary.write_text("\n".join(lines) + "\n")
+        source = self.path / "flags.txt"
+        if not source.exists():
             return
         if not resume:
             raise ValueError(
                 f"The run folder {str(self.path)!r} already holds a run and resume is off: choose another "
                 "run_dir, or remove the folder yourself."
             )
-        known = destination.read_text().splitlines()
+        known, lines = source.read_text().splitlines(), _lines(flags)
         if known != lines:
             difference = [f"{old} there" for old in known if old not in lines]
             difference += [f"{new} here" for new in lines if new not in known]
@@ -69,6 +64,21 @@ class RunFolder:
                 f"The run folder {str(self.path)!r} holds another configuration ({', '.join(difference)}): "
                 "choose another run_dir, or pass the flags in its flags.txt to continue it."
             )
+
+    def claim(self, flags: dict, *, resume: bool = True) -> None:
+        """Makes the folder this configuration's, as its `flags.txt`, a flagfile, says from then on.
+
+        Args:
+            flags: as for `check_configuration`.
+            resume: as for `check_configuration`.
+
+        Raises:
+            ValueError: as `check_configuration`.
+        """
+        self.check_configuration(flags, resume=resume)
+        if self.writes:
+            with files.replacing(self.path / "flags.txt") as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in _lines(flags)))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -201,6 +211,10 @@ class RunFolder:
     def load_network(self, role: str) -> keras.Model:
         """Loads `networks/<role>.keras`, not compiled."""
         return models.load(self.path / "networks" / f"{role}.keras")
+
+
+def _lines(flags: dict) -> list[str]:
+    return [f"--{name}={value}" for name, value in sorted(flags.items()) if value is not None]
 
 
 def _size_on_disk(method):

@@ -6,7 +6,7 @@ python -m recipes.fixmatch --preset=fixmatch_cifar10_250
 
 from absl import flags
 
-from mpl_tf import training
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.fixmatch import FixMatch
 from recipes import builders, common, shared_flags, start
 
@@ -22,7 +22,7 @@ shared_flags.define_run_flags()
 flags.DEFINE_float("threshold", 0.95, "Confidence below which an image is masked.", 0.0, 1.0)
 
 
-def build(data: training.RunData) -> FixMatch:
+def build(data: RunData) -> FixMatch:
     """The compiled method."""
     method = FixMatch(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
@@ -37,8 +37,11 @@ def build(data: training.RunData) -> FixMatch:
 
 
 def main(_):
-    """Trains, evaluates, exports."""
-    common.train(build)
+    """Trains, fine-tunes, evaluates, exports."""
+    with common.open_run() as run:
+        run.train("method", lambda: build(run.data), common.stage())
+        run.finetune(**common.finetuning())
+        common.finish(run)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ python -m recipes.freematch --preset=freematch_cifar10_40
 
 from absl import flags
 
-from mpl_tf import training
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.freematch import FreeMatch
 from recipes import builders, common, shared_flags, start
 
@@ -25,7 +25,7 @@ flags.DEFINE_float(
 flags.DEFINE_float("fairness_weight", 0.01, "Factor on the class fairness.", 0.0)
 
 
-def build(data: training.RunData) -> FreeMatch:
+def build(data: RunData) -> FreeMatch:
     """The compiled method."""
     method = FreeMatch(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
@@ -41,8 +41,11 @@ def build(data: training.RunData) -> FreeMatch:
 
 
 def main(_):
-    """Trains, evaluates, exports."""
-    common.train(build)
+    """Trains, fine-tunes, evaluates, exports."""
+    with common.open_run() as run:
+        run.train("method", lambda: build(run.data), common.stage())
+        run.finetune(**common.finetuning())
+        common.finish(run)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ def define_data_flags():
     flags.DEFINE_integer("labels", None, "Labeled pictures; all when not given.", lower_bound=1)
     flags.DEFINE_float("validation", 0.1, "Share of the training pictures held out.", 0.0, 0.9)
     flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled pictures are unlabeled ones too.")
+    flags.DEFINE_enum(
+        "balance", "none", list(data.BALANCES),
+        "Whether labeled images are drawn all equally often, or so that every class is.",
+    )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
     flags.DEFINE_enum(
         "randaugment", "paper", ["paper", "keras_cv", "keras"],
@@ -94,7 +98,7 @@ def define_unlabeled_flags():
     """How many unlabeled pictures, and on how many of them their labels are measured."""
     flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled pictures per labeled one.", lower_bound=1)
     flags.DEFINE_integer(
-        "confirmation_pictures", 1000,
+        "confirmation_images", 1000,
         "Unlabeled pictures on which each epoch's confirmation bias and classes are measured; 0 measures none.",
         lower_bound=0,
     )  # fmt: skip

@@ -15,6 +15,7 @@ GIVEN = {
     "randaugment_labeled": False,
     "noise": 0.1,
     "augment_on": "host",
+    "balance": "none",
     "crop": "auto",
     "crop_area": 0.35,
     "fill": "128",
@@ -71,6 +72,7 @@ def test_labeled_images_may_be_shown_by_their_strong_view(source, give, monkeypa
     monkeypatch.setattr(common, "load_source", lambda: source)
     monkeypatch.setattr(common, "split_options", lambda: {"num_labeled": None, "seed": 0, "validation": 0})
     run_data = common.load_data(str(tmp_path))
+    assert run_data.balance == "none"
     assert run_data.labeled_view == data.Chain(run_data.weak, run_data.strong)
     sizes = {"batch_size": 4, "unlabeled_ratio": 1, "seed": 3, "start": 2}
     batch = next(iter(run_data.batches(**sizes)))

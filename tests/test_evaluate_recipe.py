@@ -1,10 +1,6 @@
 """recipes.evaluate as a user starts it, on run folders that are written here."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,22 +8,11 @@ from PIL import Image
 
 from mpl_tf import data, evaluation, models
 from mpl_tf.run_folder import RunFolder
-
-ROOT = pathlib.Path(__file__).parents[1]
-
-
-def run(*program):
-    return subprocess.run(
-        [sys.executable, *map(str, program)],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
+from tests.programs import forked
 
 
 def evaluate(*options):
-    finished = run("-m", "recipes.evaluate", *options)
+    finished = forked.run("recipes.evaluate", *options)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return finished.stdout
 
@@ -132,7 +117,7 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
         "    except Exception as error: print(error)\n"
         "    print('-----')\n"
     )
-    finished = run("-c", program, json.dumps(list(cases.values())))
+    finished = forked.run(program, json.dumps(list(cases.values())))
     assert finished.returncode == 0, finished.stderr[-2000:]
     for message, said in zip(cases, finished.stdout.split("-----\n")[:-1], strict=True):
         assert message in said

@@ -1,10 +1,7 @@
 import json
-import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -16,8 +13,8 @@ from mpl_tf.data.label_store import LabelStore
 from mpl_tf.data.pictures import ArrayPictures
 from mpl_tf.methods.supervised import Supervised
 from tests import tiny
+from tests.programs import forked
 
-ROOT = pathlib.Path(__file__).parents[1]
 COUNT = 60
 # 47 of the 60 pictures, in an order of their own: four shards of 10 and one of 7.
 INDEX = np.random.default_rng(3).permutation(COUNT)[:47]
@@ -103,13 +100,7 @@ def test_the_network_is_traced_once_and_not_at_all_when_nothing_is_missing(tmp_p
 def program(tmp_path_factory):
     """What the program measured, and the folder in which it died."""
     folder = tmp_path_factory.mktemp("program")
-    finished = subprocess.run(
-        [sys.executable, "-m", "tests.labeling_program", folder],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
+    finished = forked.run("tests.labeling_program", folder)
     assert finished.returncode == -signal.SIGKILL, finished.stderr[-3000:]
     return json.loads(finished.stdout), folder
 

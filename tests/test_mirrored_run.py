@@ -1,25 +1,16 @@
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.programs import forked
 from tests.test_training import run_data
 
 
 @pytest.mark.slow
 def test_a_run_on_two_replicas_ends_like_any_other(tmp_path):
-    finished = subprocess.run(
-        [sys.executable, "-m", "tests.mirrored_program", str(tmp_path)],
-        cwd=pathlib.Path(__file__).parents[1],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
+    finished = forked.run("tests.mirrored_program", tmp_path)
     assert finished.returncode == 0, finished.stderr[-3000:]
     metrics = json.loads(finished.stdout.splitlines()[-1])
     data = run_data()

@@ -1,9 +1,9 @@
-import subprocess
-import sys
+import signal
 
 import pytest
 
 from mpl_tf.run_folder import RunFolder
+from tests.programs import forked
 
 
 def test_claiming_twice_with_the_same_flags_is_resuming(tmp_path):
@@ -52,19 +52,18 @@ def test_metrics_come_back_and_are_none_before(tmp_path):
 
 def test_a_second_process_is_kept_out_until_the_first_has_ended(tmp_path):
     program = (
-        "import sys; from mpl_tf.run_folder import RunFolder\n"
-        "with RunFolder(sys.argv[1]).locked(): print('in', flush=True); input()"
+        "import sys, time; from mpl_tf.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).locked(): print('in', flush=True); time.sleep(600)"
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    first = forked.start(program, tmp_path)
     try:
-        assert first.stdout.readline() == "in\n"
+        first.wait_for("in\n")
         message = "Another process is training in the run folder"
         with pytest.raises(ValueError, match=message), RunFolder(tmp_path).locked():
             pass
     finally:
-        first.kill()
-        first.wait()
+        first.send_signal(signal.SIGKILL)
+        first.finish()
     # Killed, it leaves nothing that would have to be cleaned up.
     with RunFolder(tmp_path).locked():
         assert (tmp_path / ".lock").exists()

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import types
 
@@ -12,7 +13,8 @@ from mpl_tf import callbacks, data, tensorboard, training
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.report import predictions
 from mpl_tf.run_folder import RunFolder
-from tests.test_training import KilledError, build_pseudo_labels, network, run_data, settings
+from mpl_tf.run_settings import Monitoring
+from tests.test_training import QUIET, KilledError, build_pseudo_labels, network, run_data, stage
 
 STEPS = [4, 8, 10]
 PICTURES = {"views", "pseudo_labels/surest"}
@@ -43,12 +45,13 @@ def supervised():
     return method
 
 
-def fit(folder, method=None, *, writes=True, **changes):
+def fit(folder, method=None, *, writes=True, tensorboard=True, **changes):
     if method is None:
         method = build_pseudo_labels()
         method.run_eagerly = True
-    options = settings(folder, steps=10, **{"tensorboard": True, "confirmation_pictures": 30} | changes)
-    training.fit(method, run_data(), options, RunFolder(folder, writes=writes))
+    monitoring = dataclasses.replace(QUIET, tensorboard=tensorboard, confirmation_images=30)
+    folder = RunFolder(folder, writes=writes)
+    training.fit(method, run_data(), stage(steps=10, **changes), folder, monitoring)
     return method
 
 
@@ -241,7 +244,8 @@ def test_points_come_without_pictures(tmp_path):
     inputs = keras.Input((2,))
     method = Supervised(student=keras.Model(inputs, keras.layers.Dense(2)(inputs)))
     method.compile(keras.optimizers.SGD(0.05), run_eagerly=True)
-    options = settings(tmp_path, steps=1, epoch_steps=1, unlabeled_ratio=0, tensorboard=True)
-    training.fit(method, training.RunData(source=source, split=split, **views), options, RunFolder(tmp_path))
+    options = stage(steps=1, epoch_steps=1, unlabeled_ratio=0)
+    points = data.RunData(source=source, split=split, **views)
+    training.fit(method, points, options, RunFolder(tmp_path), Monitoring(verbose=0))
     assert "views" not in written(tmp_path, "train")
     assert "confusion" in written(tmp_path, "validation")

@@ -89,6 +89,7 @@ def write_variants(
     Raises:
         ValueError: for an unknown kind, no pictures, or a variant whose accuracy falls by more than allowed.
     """
+    network = refusals.single_network(network)
     refusals.network(network)
     for kind in kinds:
         checks.one_of("kind", kind, KINDS)

@@ -19,6 +19,7 @@ Where else this departs from either, and why, is in docs/methods/dafl.md.
 """
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -60,6 +61,7 @@ class DataFreeLearning(Method):
     """
 
     takes_pictures = False
+    learners = ("generator", "student")
     parameter_constraints = Method.parameter_constraints | {
         "one_hot": Choice("cross_entropy", "l2"),
         "one_hot_weight": Number(),
@@ -121,19 +123,27 @@ class DataFreeLearning(Method):
         outputs = [teacher.get_layer(activation_layer).output, *teacher.outputs]
         self._features_and_logits = keras.Model(teacher.inputs, outputs).__call__
 
-    def compile(self, generator_optimizer="adam", student_optimizer="sgd", **options):
-        """Sets the optimizers.
+    def compile(
+        self,
+        generator_optimizer: str | keras.optimizers.Optimizer | None = None,
+        student_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **options: Any,
+    ) -> None:
+        """Sets the optimizers, one for each network.
 
         Args:
-            generator_optimizer: a Keras optimizer, or its name. None leaves the generator as it is, and one without
-                trainable weights stays as it is anyway.
+            generator_optimizer: a Keras optimizer, or its name; not needed for a generator without trainable weights,
+                which stays as it is.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
             **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
+
+        Raises:
+            ValueError: when one of them is missing, and for one or an option that does not work here.
         """
         optimizers = {"student": student_optimizer}
         self.generator_optimizer = None
-        if generator_optimizer is not None and self.generator.trainable_variables:
+        if self.generator.trainable_variables:
             optimizers["generator"] = generator_optimizer
         self.compile_roles(optimizers, **options)
 

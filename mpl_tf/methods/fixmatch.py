@@ -83,6 +83,7 @@ class FixMatch(Method):
         self.label_smoothing = label_smoothing
         self.check_parameters()
         self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
+        self.class_prior = self.align.class_prior
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""

@@ -92,6 +92,7 @@ class FreeMatch(Method):
         self.check_parameters()
         num_classes = student.output_shape[-1]
         self.align = DistributionAlignment(self, class_prior, num_classes=num_classes)
+        self.class_prior = self.align.class_prior
         self.thresholds = SelfAdaptiveThreshold(self, num_classes=num_classes, decay=threshold_decay)
 
     def train_step(self, data):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from mpl_tf import data, finishing, report, training
+from mpl_tf import data, finishing, report
 from mpl_tf.report import markup, samples
 from mpl_tf.run_folder import RunFolder
 from tests import tiny
@@ -29,7 +29,7 @@ def run_data(*, known=True):
     weak, strong = data.make_views(
         source.image_shape, flip=False, num_operations=1, magnitude=5.0, policy="paper", noise=0.0
     )
-    return training.RunData(source=source, split=split, weak=weak, strong=strong)
+    return data.RunData(source=source, split=split, weak=weak, strong=strong)
 
 
 def numbers(hits, count=60):
@@ -267,13 +267,10 @@ def test_a_page_that_cannot_be_drawn_leaves_a_finished_run_and_a_sentence(tmp_pa
         raise RuntimeError("no ink")
 
     monkeypatch.setattr(finishing.report, "page", fails)
-    settings = training.RunSettings(run_dir=str(tmp_path), steps=1, epoch_steps=1, batch_size=1)
     with pytest.warns(
         UserWarning, match=r"The run is complete, but .*RuntimeError: no ink.*recipes\.report --run_dir="
     ):
-        metrics = finishing.finish(
-            RunFolder(tmp_path), run_data(), settings, {"student": networks()["student"]}
-        )
+        metrics = finishing.finish(RunFolder(tmp_path), run_data(), {"student": networks()["student"]})
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert isinstance(
         keras.saving.load_model(tmp_path / "networks" / "student.keras", compile=False), keras.Model
@@ -283,14 +280,10 @@ def test_a_page_that_cannot_be_drawn_leaves_a_finished_run_and_a_sentence(tmp_pa
 def test_a_finished_run_has_its_page_unless_it_is_not_wanted(tmp_path):
     for wanted in (True, False):
         folder = tmp_path / str(wanted)
-        settings = training.RunSettings(
-            run_dir=str(folder), steps=1, epoch_steps=1, batch_size=1, report=wanted
-        )
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            finishing.finish(
-                RunFolder(folder), run_data(), settings, networks(), seconds={}, steps=1, pictures=1
-            )
+            facts = {"seconds": {}, "steps": 1, "pictures": 1}
+            finishing.finish(RunFolder(folder), run_data(), networks(), draw_report=wanted, **facts)
         assert (folder / "report.html").exists() == wanted
 
 

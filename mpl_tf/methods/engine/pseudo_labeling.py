@@ -92,10 +92,12 @@ class DistributionAlignment:
         num_classes: int,
         decay: float = 0.999,
     ):
-        self.class_prior = class_prior
+        self.class_prior = None
         self.decay = decay
         if class_prior is not None:
             checks.distribution("class_prior", class_prior, size=num_classes)
+            # What a saved method comes back with, whatever sequence was handed in.
+            self.class_prior = [float(fraction) for fraction in class_prior]
             self.mean_prediction = method.add_state(
                 "prediction_mean", shape=(num_classes,), initial=1.0 / num_classes
             )
