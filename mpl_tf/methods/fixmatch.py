@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods import batch_refusals
+from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Distribution, Number
 from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
@@ -38,7 +38,7 @@ class FixMatch(Method):
             alignment); None aligns nothing.
         label_smoothing: of the loss on labeled images, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
-        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        global_clipnorm: largest global norm of the gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         name: name of the model.
 
@@ -64,7 +64,7 @@ class FixMatch(Method):
         class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = 0.999,
         name: str | None = None,
     ):
@@ -73,7 +73,7 @@ class FixMatch(Method):
             train_metrics=("loss", "labeled_loss", "consistency_loss", "mask_rate", "student_gradient_norm"),
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.consistency_weight = consistency_weight
@@ -88,7 +88,7 @@ class FixMatch(Method):
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True)
+        check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [images.shape[0] or tf.shape(images)[0] for images in (labeled, weak, strong)]
@@ -118,10 +118,10 @@ class FixMatch(Method):
 
         # θ ← θ - η ∇(ℓ_s + λ_u ℓ_u)
         gradients = self.gradients(tape, student=loss)
-        norm = self.descend("student", gradients["student"])
-        self.finish_step(after=norm)
+        norm = self.apply_gradients("student", gradients["student"])
+        self.end_step(after=norm)
 
-        return self.track(
+        return self.update_metrics(
             loss=loss,
             labeled_loss=labeled_loss,
             consistency_loss=consistency_loss,

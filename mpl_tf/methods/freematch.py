@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods import batch_refusals
+from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Distribution, Number
 from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment, SelfAdaptiveThreshold
@@ -42,7 +42,7 @@ class FreeMatch(Method):
             alignment); None aligns nothing.
         label_smoothing: of the loss on labeled images, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
-        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        global_clipnorm: largest global norm of the gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         name: name of the model.
 
@@ -70,7 +70,7 @@ class FreeMatch(Method):
         class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = 0.999,
         name: str | None = None,
     ):
@@ -80,7 +80,7 @@ class FreeMatch(Method):
             train_metrics=(*metrics, "global_threshold", "lowest_threshold", "student_gradient_norm"),
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.consistency_weight = consistency_weight
@@ -98,7 +98,7 @@ class FreeMatch(Method):
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True)
+        check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [images.shape[0] or tf.shape(images)[0] for images in (labeled, weak, strong)]
@@ -137,10 +137,10 @@ class FreeMatch(Method):
 
         # θ ← θ - η ∇L
         gradients = self.gradients(tape, student=loss)
-        norm = self.descend("student", gradients["student"])
-        self.finish_step(after=norm)
+        norm = self.apply_gradients("student", gradients["student"])
+        self.end_step(after=norm)
 
-        return self.track(
+        return self.update_metrics(
             loss=loss,
             labeled_loss=labeled_loss,
             consistency_loss=consistency_loss,

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tests import oracles
+from tests.support import oracles
 
 
 def pseudo_labels(weak_logits, temperature):

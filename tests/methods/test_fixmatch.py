@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.fixmatch import FixMatch
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 from tests.methods.pseudo_labeling_oracles import aligned, pseudo_labels
 
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.methods.freematch import FreeMatch
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 from tests.methods.pseudo_labeling_oracles import SelfAdaptive, aligned, pseudo_labels
 
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, losses, schedules
+from mpl_tf import losses, schedules
+from mpl_tf.distribute import replicas
+from mpl_tf.utils.validation import 
 
 
 class SelfAdaptiveThreshold:
@@ -55,10 +57,10 @@ class SelfAdaptiveThreshold:
         """
         most_likely = tf.one_hot(tf.argmax(logits_on_strong, axis=-1), logits_on_strong.shape[-1])
         mask = tf.stop_gradient(mask)[:, tf.newaxis]
-        strong_prediction = distribute.replica_mean(
+        strong_prediction = replicas.replica_mean(
             tf.reduce_mean(mask * tf.nn.softmax(logits_on_strong), axis=0)
         )
-        strong_histogram = distribute.replica_mean(tf.reduce_mean(mask * most_likely, axis=0))
+        strong_histogram = replicas.replica_mean(tf.reduce_mean(mask * most_likely, axis=0))
         return losses.self_adaptive_fairness(
             self.mean_prediction.value, self.label_histogram.value, strong_prediction, strong_histogram
         )
@@ -124,6 +126,6 @@ class DistributionAlignment:
 
 def _move(state: keras.Variable, value: tf.Tensor, decay: float | tf.Tensor) -> None:
     """Assigns decay · state + (1 - decay) · the replicas' mean of the value."""
-    moved = decay * state.value + (1.0 - decay) * distribute.replica_mean(tf.stop_gradient(value))
+    moved = decay * state.value + (1.0 - decay) * replicas.replica_mean(tf.stop_gradient(value))
     # A float16 pass may overflow. Its step is skipped, and a running mean would never recover from a nan.
     state.assign(tf.where(tf.math.is_finite(moved), moved, state.value))
