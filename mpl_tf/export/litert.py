@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.utils.validation import check_choice, check_range
 from mpl_tf.export import validation
 from mpl_tf.export.interpreter import Interpreter, Model
 from mpl_tf.utils.progress import no_progress
+from mpl_tf.utils.validation import check_choice, check_range
 
 KINDS = ("float32", "float16", "int8", "int8_full")
 # Of one image, for the latency: enough for a median, and little beside the conversion.

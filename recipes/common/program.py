@@ -13,11 +13,11 @@ from absl import flags
 
 from mpl_tf import data as data_module
 from mpl_tf import report
-from mpl_tf.distribute import replicas, workers
 from mpl_tf.data.run_data import RunData
-from mpl_tf.training.run import Run, check_batch_size
+from mpl_tf.distribute import replicas, workers
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training.run import Run, check_batch_size
 from recipes.common import builders
 
 FLAGS = flags.FLAGS

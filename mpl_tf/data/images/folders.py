@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from mpl_tf.data.images import decoding
-from mpl_tf.data.images.images import FileImages, MEMORY_LIMIT, Images, into_memory
+from mpl_tf.data.images.images import MEMORY_LIMIT, FileImages, Images, into_memory
 from mpl_tf.data.images.source import Source
 
 

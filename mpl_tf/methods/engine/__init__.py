@@ -1,1 +1,1 @@
-"""What the training steps of the methods are built from."""
+"""How a training step is computed: micro-batches, rematerialization, loss scaling, sampling."""

@@ -170,9 +170,7 @@ def test_folders_laid_out_in_another_way_are_refused(tmp_path, folders, save_ima
     with pytest.raises(ValueError, match=r"unlabeled_dir=.*empty has no images \(.*\.webp\) at any depth"):
         from_folders(tmp_path / "labeled", empty)
     (tmp_path / "labeled/dog").mkdir()
-    with pytest.raises(
-        ValueError, match=r"class folder .*dog has no images \(.*\): add some, or remove it"
-    ):
+    with pytest.raises(ValueError, match=r"class folder .*dog has no images \(.*\): add some, or remove it"):
         load(tmp_path)
     (tmp_path / "labeled/dog").rmdir()
     save_image(tmp_path / "labeled/loose.png")
