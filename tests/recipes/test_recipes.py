@@ -32,7 +32,7 @@ def test_mpl_then_finetune(tmp_path):
     small += ["--teacher_micro_batches=2", "--student_micro_batches=3", "--rematerialize"]
     options = [*small, f"--run_dir={tmp_path / 'mpl'}", f"--export_dir={tmp_path / 'exported'}"]
     shown = run("mpl", *options).stdout
-    for text in ("supervised on the same labels", "teacher", "student, fine-tuned", "validation accuracy %"):
+    for text in ("supervised baseline", "teacher", "fine-tuned student", "validation accuracy %"):
         assert text in shown
     metrics = json.loads((tmp_path / "mpl" / "metrics.json").read_text())
     assert metrics["split"] == "digits.0@20"
@@ -40,7 +40,7 @@ def test_mpl_then_finetune(tmp_path):
     assert (tmp_path / "exported" / "1" / "saved_model.pb").exists()
 
     again = run("mpl", *options).stdout
-    assert "student, fine-tuned" in again
+    assert "fine-tuned student" in again
     assert not (tmp_path / "exported" / "2").exists()
     other = run("mpl", *options, "--learning_rate=0.3", expect_success=False)
     assert (
