@@ -14,6 +14,7 @@
 Where this departs from the released code, and why, is in docs/methods/mpl.md.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -23,8 +24,8 @@ from mpl_tf import losses, schedules
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method, clone, probabilities
-from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
-from mpl_tf.methods.engine import alignment
+from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number, Settings
+from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.feedback.student import FeedbackState, student_step
 
@@ -53,9 +54,8 @@ class MetaPseudoLabels(Method):
             average in inference mode.
         weak_view: `"joint"` passes the teacher's weak view together with the others, as the released code does;
             `"separate"` in a pass of its own, with BatchNorm statistics of its own and without keeping activations.
-        distribution_alignment: `"none"`, or what the teacher's labels and targets are aligned with: the `"uniform"`
-            distribution of the classes or that of the `"labeled"` images (ReMixMatch, Berthelot et al. 2020, arXiv
-            1911.09785).
+        class_prior: K fractions, how frequent the classes are; the teacher's labels and targets are then made as
+            frequent (`DistributionAlignment`, ReMixMatch). None leaves them as they are.
         teacher_ema_decay: decay of the averaged teacher, which is then evaluated in the teacher's place; None keeps
             none.
         weight_decay: λ of the L2 penalty on both networks' kernels.
@@ -81,7 +81,7 @@ class MetaPseudoLabels(Method):
         "uda_ramp_steps": Integer(),
         "uda_targets": Choice("online", "average"),
         "weak_view": Choice("joint", "separate"),
-        "distribution_alignment": Choice(*alignment.KINDS),
+        "class_prior": Distribution(optional=True),
         "teacher_ema_decay": Number(high=1.0, optional=True),
         "seed": Integer(),
     }
@@ -102,7 +102,7 @@ class MetaPseudoLabels(Method):
         uda_ramp_steps: int = 5000,
         uda_targets: str = "online",
         weak_view: str = "joint",
-        distribution_alignment: str = "none",
+        class_prior: Sequence[float] | None = None,
         teacher_ema_decay: float | None = None,
         weight_decay: float = 0.0,
         global_clipnorm: float | None = None,
@@ -139,13 +139,14 @@ class MetaPseudoLabels(Method):
         self.uda_ramp_steps = uda_ramp_steps
         self.uda_targets = uda_targets
         self.weak_view = weak_view
-        self.distribution_alignment = distribution_alignment
+        self.class_prior = class_prior
         self.teacher_ema_decay = teacher_ema_decay
         self.seed = seed
         self.check_parameters()
         self._check_targets()
         validation.check_scalar_feedback(self.feedback, self.student_labels)
-        self.alignment = alignment.make(student, distribution_alignment)
+        self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
+        self.class_prior = self.align.class_prior
         self.teacher_average = clone(teacher) if teacher_ema_decay is not None else None
         self.feedback_state = FeedbackState.of(self)
 
@@ -191,12 +192,11 @@ class MetaPseudoLabels(Method):
                 teacher_logits["strong"],
             )
 
-            # Which of them are pseudo labels, and which UDA's targets, aligned with the classes' distribution.
+            # Which of them are pseudo labels, and which UDA's targets, as frequent as the classes.
             pseudo_label_logits = teacher_logits[self.student_targets]
             target_logits = teacher_logits["average" if self.uda_targets == "average" else "weak"]
-            if self.alignment is not None:
-                shift = self.alignment(target_logits, labels)
-                pseudo_label_logits, target_logits = pseudo_label_logits + shift, target_logits + shift
+            shift = self.align.shift(target_logits, step=self.step.value)
+            pseudo_label_logits, target_logits = pseudo_label_logits + shift, target_logits + shift
 
             with teacher_tape.stop_recording():
                 # ŷ_u ~ T(x_u; θ_T);  θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S));  h: how much that helped it.
