@@ -34,7 +34,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 train: $(VENV)/.installed
 	$(BIN)/python -m recipes.mpl --preset=digits --run_dir=runs/digits --export_dir=saved_models/digits
 
-test: lint types docs
+test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.installed-dev
