@@ -87,6 +87,8 @@ def learning_rate(peak: float, *, steps: int, wait: int = 0):
     """The run's schedule: a number, or a function of the step."""
     if FLAGS.schedule == "cosine":
         return schedules.WaitWarmupCosine(peak, steps=steps, warmup=FLAGS.warmup_steps, wait=wait)
+    if FLAGS.schedule == "partial_cosine":
+        return schedules.WaitWarmupPartialCosine(peak, steps=steps, warmup=FLAGS.warmup_steps, wait=wait)
     if FLAGS.schedule == "drops":
         boundaries = [round(0.4 * steps), round(0.8 * steps)]
         return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [peak, peak / 10, peak / 100])
@@ -110,6 +112,16 @@ def regularization() -> dict:
     }
 
 
+def class_prior(data: RunData) -> tuple[float, ...] | None:
+    """The class frequencies that --distribution_alignment aligns pseudo labels to."""
+    if FLAGS.distribution_alignment == "none":
+        return None
+    if FLAGS.distribution_alignment == "uniform":
+        return (1.0 / data.source.num_classes,) * data.source.num_classes
+    counts = data.split.labels_per_class
+    return tuple(counts[name] / sum(counts.values()) for name in data.source.class_names)
+
+
 def feedback_settings() -> FeedbackSettings:
     """The feedback that the flags describe."""
     return FeedbackSettings(
@@ -117,6 +129,7 @@ def feedback_settings() -> FeedbackSettings:
         weight=FLAGS.feedback_weight,
         normalization=FLAGS.feedback_normalization,
         floor=FLAGS.feedback_floor,
+        placebo=FLAGS.feedback_placebo,
         clip=FLAGS.feedback_clip or None,
         baseline_decay=FLAGS.feedback_baseline_decay,
         cross_entropy=FLAGS.feedback_cross_entropy,

@@ -67,8 +67,9 @@ def define_training_flags():
     flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
     flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
     flags.DEFINE_enum(
-        "schedule", "cosine", ["cosine", "constant", "drops"],
-        "Warm-up and cosine; or none; or a tenth from 40 % and a hundredth from 80 % of the steps on.",
+        "schedule", "cosine", ["cosine", "partial_cosine", "constant", "drops"],
+        "Warm-up and cosine to zero; to a fifth, as cos(7π/16 t); none; or a tenth from 40 % and a hundredth from "
+        "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
     flags.DEFINE_string("optimizer", "sgd", "Of Keras, by name: " + ", ".join(optimizer_names()) + ".")
@@ -155,6 +156,23 @@ def define_consistency_flags():
     flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which an image is masked.", 0.0, 1.0)
 
 
+def define_pseudo_labeling_flags():
+    """What a pseudo label of the weak view is, and how much it weighs."""
+    flags.DEFINE_float("consistency_weight", 1.0, "Factor on the loss of the unlabeled images.", 0.0)
+    flags.DEFINE_float(
+        "temperature", 0.0, "Of the pseudo label; 0 takes the most likely class, more the distribution.", 0.0
+    )
+    define_alignment_flag()
+
+
+def define_alignment_flag():
+    """How frequent the classes are among pseudo labels."""
+    flags.DEFINE_enum(
+        "distribution_alignment", "none", ["none", "labels", "uniform"],
+        "Make pseudo labels as frequent as the classes are among the labeled images, or all alike.",
+    )  # fmt: skip
+
+
 def define_feedback_flags():
     """The student's feedback to its teacher, and what the student learns from."""
     flags.DEFINE_enum(
@@ -165,7 +183,14 @@ def define_feedback_flags():
     flags.DEFINE_enum(
         "feedback_normalization", None, ["rms", "cosine", "raw"], "The estimator's own if not given."
     )
-    flags.DEFINE_float("feedback_floor", 1e-2, "Smallest divisor of the rms normalization.", 0.0)
+    flags.DEFINE_float(
+        "feedback_floor",
+        0.1,
+        "Smallest divisor of the rms normalization, as a fraction of its mean.",
+        0.0,
+        1.0,
+    )
+    flags.DEFINE_bool("feedback_placebo", False, "Give every image its neighbor's feedback, an ablation.")
     flags.DEFINE_float("feedback_clip", 1.0, "Bound on the feedback's values; 0 is none.", 0.0)
     flags.DEFINE_float(
         "feedback_baseline_decay", 0.0, "Moving average subtracted from a scalar feedback.", 0.0, 1.0
