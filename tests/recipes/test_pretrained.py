@@ -59,9 +59,6 @@ def test_probe_then_fine_tuning(own, tmp_path):
     tuned = json.loads((tmp_path / "tuned" / "metrics.json").read_text())
     assert tuned["validation"]["student"]["accuracy"] == measured
 
-    wrong = run("supervised", *tuning, "--optimizer=adamv", expect_success=False).stderr
-    assert "optimizer='adamv' is unknown" in wrong
-
 
 def test_a_network_of_other_classes_is_refused(own, tmp_path):
     options = ["--dataset=digits", "--labels=40", f"--network={own}", "--noreport", "--progress=none"]
