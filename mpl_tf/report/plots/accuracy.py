@@ -220,7 +220,7 @@ def feature_map(
 
 
 @styled
-def class_fractions(rows: Sequence[Mapping[str, object]], class_names: Sequence[str] | None = None) -> Figure:
+def class_fractions(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None = None) -> Figure:
     """Draws how the predicted classes of the unlabeled images divide, over the steps.
 
     Args:
@@ -250,7 +250,7 @@ def class_fractions(rows: Sequence[Mapping[str, object]], class_names: Sequence[
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
     style.show_percent(axes.yaxis)
-    positions = style.spread_apart(np.cumsum(ends) - ends / 2, 0.068)
+    positions = style.spread_apart((np.cumsum(ends) - ends / 2).tolist(), 0.068)
     for name, position, color in zip(names, positions, colors, strict=True):
         text: dict[str, Any] = {"color": color, "va": "center", "fontsize": 8.5, "transform": axes.transAxes}
         axes.text(1.015, position, shortened(name, 14), **text)
