@@ -82,6 +82,27 @@ def test_uda_then_distillation(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["fixmatch", "freematch"])
+def test_fixmatch_and_freematch(tmp_path, recipe):
+    small = [
+        *SMALL,
+        "--unlabeled_ratio=2",
+        "--warmup_steps=0",
+        "--finetune_steps=0",
+        "--schedule=partial_cosine",
+    ]
+    options = [
+        f"--preset={recipe}_digits",
+        *small,
+        "--distribution_alignment=labels",
+        f"--run_dir={tmp_path}",
+    ]
+    run(recipe, *options)
+    assert set(json.loads((tmp_path / "metrics.json").read_text())["test"]) == {"student"}
+    assert "mask_rate" in (tmp_path / "history.csv").read_text()
+
+
+@pytest.mark.slow
 def test_pseudo_labels_of_a_teacher_of_the_current_model_and_stored(tmp_path):
     def trained(name, *options):
         small = [
