@@ -12,7 +12,9 @@ from mkdocs.structure.files import File, Files
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Links to what the site does not hold: the code beside it, and the README.
-OUTWARD = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:mpl_tf|recipes|tests|benchmarks|notebooks|README|CONTRIBUTING)[^)]*\)")
+OUTWARD = re.compile(
+    r"\[([^\]]+)\]\((?:\.\./)+(?:mpl_tf|recipes|tests|benchmarks|notebooks|README|CONTRIBUTING)[^)]*\)"
+)
 
 
 def on_files(files: Files, config) -> Files:
@@ -33,8 +35,8 @@ def recipes_page() -> str:
     with ThreadPoolExecutor(max_workers=2) as pool:
         sections = list(pool.map(_recipe, names))
     head = (
-        "# Recipes and their flags\n\nEvery recipe is a program: `python -m recipes.<name> --flag=value`. Flags may also "
-        "stand in a file (`--flagfile=my.flags`), and `--preset=name` reads one that comes with the recipes."
+        "# All flags\n\nEvery recipe is a program: `python -m recipes.<name> --flag=value`. Flags may also stand in "
+        "a file (`--flagfile=my.flags`), and `--preset=name` reads one that comes with the recipes."
     )
     return "\n\n".join([head, *sections])
 
@@ -58,8 +60,8 @@ def _row(flag: ElementTree.Element) -> str:
     bounds = [flag.findtext(bound) for bound in ("lower_bound", "upper_bound")]
     if any(bounds):
         what += f" From {bounds[0]}" + (f" to {bounds[1]}." if bounds[1] else ".")
-    default = flag.findtext("default", "")
-    return f"| `--{flag.findtext('name')}` | {f'`{default}`' if default else ''} | {what.replace('|', chr(92) + '|')} |"
+    default = f"`{flag.findtext('default')}`" if flag.findtext("default") else ""
+    return f"| `--{flag.findtext('name')}` | {default} | {what.replace('|', chr(92) + '|')} |"
 
 
 def _dedented(text: str) -> str:
@@ -73,7 +75,11 @@ def api_page() -> str:
     public = _public_names(ROOT / "mpl_tf" / "__init__.py")
     classes = [name for name in public if name[0].isupper()]
     packages = [name for name in public if name[0].islower()]
-    sections = ["# API", "## Methods", *(f"::: mpl_tf.{name}\n    options: {{heading_level: 3}}" for name in classes)]
+    sections = [
+        "# API",
+        "## Methods",
+        *(f"::: mpl_tf.{name}\n    options: {{heading_level: 3}}" for name in classes),
+    ]
     for package in packages:
         path = ROOT / "mpl_tf" / package
         found = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
