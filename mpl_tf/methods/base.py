@@ -354,7 +354,7 @@ class Method(keras.Model):
 
     # --- labels of unlabeled images ------------------------------------------------------------------
 
-    def label(self, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def pseudo_label(self, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """What the method would label unlabeled images with: the teacher where one learns, else the student.
 
         Args:

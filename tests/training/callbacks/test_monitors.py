@@ -48,14 +48,14 @@ def measured(rows, labels, **options):
     rows = np.array(rows, np.float32)
     seen = []
 
-    def label(images, index):
+    def pseudo_label(images, index):
         tf.py_function(lambda shown: seen.extend(shown.numpy()[:, 0]), [images], [])
         return tf.gather(rows, index)
 
     examples = {"image": 10.0 * np.arange(len(rows))[:, None], "label": labels, "index": np.arange(len(rows))}
     batches = tf.data.Dataset.from_tensor_slices(examples).batch(2)
     callback = monitors.ConfirmationBias(batches, **options)
-    callback.set_model(types.SimpleNamespace(label=label))
+    callback.set_model(types.SimpleNamespace(pseudo_label=pseudo_label))
     logs = {"loss": 1.0}
     callback.on_epoch_end(0, logs)
     assert seen == [10.0 * number for number in range(len(rows))]
