@@ -125,7 +125,7 @@ def open_run() -> Iterator[Run]:
     data = load_data(folder.path, write_split=False)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
-        folder.claim(configuration(), resume=FLAGS.resume)
+        folder.verify_or_write_config(configuration(), resume=FLAGS.resume)
         data_module.load_or_draw_split(folder.path / "split.json", data.source, **split_options())
         yield run
 
