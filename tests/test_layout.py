@@ -13,8 +13,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = (
     ("utils", "version"),
     ("data", "distribute", "losses", "models", "schedules"),
-    ("methods",),
-    ("evaluation", "export", "runs"),
+    ("methods", "runs"),
+    ("evaluation", "export"),
     ("inference", "report"),
     ("training",),
 )
