@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mpl_tf import checks
 from mpl_tf.data import decoding
-from mpl_tf.data.folders import picture_files
+from mpl_tf.data.image_files import image_files
 from mpl_tf.export.exported import ExportedClassifier
 from mpl_tf.prediction_table import PredictionTable
 from mpl_tf.progress import Progress
@@ -51,8 +51,8 @@ def predict_folder(
     """
     checks.within("batch_size", batch_size, low=1)
     checks.within("top_k", top_k, low=1, high=classifier.top_k)
-    found = picture_files("folder", folder)
-    paths, names = zip(*found, strict=True)
+    found = image_files("folder", folder)
+    paths, names = [file.path for file in found], [file.relative_name for file in found]
     table = PredictionTable(
         output,
         model=str(classifier.path),

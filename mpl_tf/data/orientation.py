@@ -1,133 +1,314 @@
-"""The orientation tag of photographs (EXIF 2.32, section 4.6.4), read and obeyed in a TensorFlow graph.
+"""Image files to upright pixels of one size, with Pillow and NumPy alone: for training, and to be copied to devices.
 
-Cameras save a picture as the sensor saw it and note how the camera was held. TensorFlow's decoders ignore the note.
+Cameras save an image as the sensor saw it and note how the camera was held (EXIF 3.0, section 4.6.5.1.6).
+`orientation` reads the note from the bytes of a file. It is written in plain integer arithmetic and control
+flow, so that Python runs it while training reads files, and AutoGraph turns the very same lines into the
+graph of an exported model (`formats.read_orientation`). A program on a device that copies this file does what
+training did.
+
+Read are the note of JPEG (its first APP1 segment that begins with "Exif"), of PNG (`eXIf`), of WebP (`EXIF`)
+and of TIFF (the file itself), with JPEG's header repeated or missing, in both byte orders and with every type
+that the value may have. What only some programs write or read is not: XMP and ImageMagick's text chunks.
 """
 
-import tensorflow as tf
+import io
+from typing import NamedTuple
 
-from mpl_tf.data.formats import begins_with
+import numpy as np
+from PIL import Image, ImageOps
 
-TAG = 0x0112
-# In a JPEG the note comes before the picture, in a segment of at most 64 KiB that starts with these bytes.
-_HEADER = b"Exif\0\0"
-_SEARCHED = 2**17
-# PNG and WebP files are chains of chunks, behind so many bytes, and a chunk with the note may be the last.
-_PNG, _PNG_START = b"\x89PNG", 8
-_WEBP, _WEBP_START = b"RIFF", 12
-_MAX_ENTRIES = 512
+_MODES = {1: "L", 3: "RGB"}
+# The tag and, of a JPEG's segment, a PNG's and a WebP's chunk, the name, all as numbers.
+_TAG = 0x0112
+_EXIF_HEADER, _PNG_CHUNK, _WEBP_CHUNK = 0x45786966, 0x65584966, 0x45584946
+# What is looked at: enough for 64 MiB of PNG in chunks of the usual 8 KiB, and an end for files made to have
+# none.
+_MAX_SEGMENTS, _MAX_ENTRIES = 2**13, 512
+# 1.0 to 8.0 as the upper 32 bits of floating-point numbers, by TIFF's types FLOAT and DOUBLE.
+_FLOATS = {
+    11: (0x3F800000, 0x40000000, 0x40400000, 0x40800000, 0x40A00000, 0x40C00000, 0x40E00000, 0x41000000),
+    12: (0x3FF00000, 0x40000000, 0x40080000, 0x40100000, 0x40140000, 0x40180000, 0x401C0000, 0x40200000),
+}
 
 
-def read_tag(encoded: tf.Tensor) -> tf.Tensor:
-    """Finds how a picture has to be turned.
+class Decoded(NamedTuple):
+    """A decoded image and what its file was like.
+
+    Attributes:
+        pixels: uint8 `[H, W, C]`.
+        deep_maximum: largest value of a gray file of 16 bits; -1 for others.
+        transparent: whether the file has pixels that are not opaque. They are taken as if they were.
+    """
+
+    pixels: np.ndarray
+    deep_maximum: int
+    transparent: bool
+
+
+def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
+    """Decodes an image, turns it upright, fits its shorter side and keeps the middle.
 
     Args:
-        encoded: string `[]`, an encoded picture.
+        encoded: a whole file in any format that Pillow reads. Of a moving image, the first frame. JPEG files
+            are decoded at the fraction of their size that is needed.
+        image_shape: `(H, W, C)`, C of 1 (gray) or 3 (RGB). Transparency is dropped.
 
     Returns:
-        int64 `[]`, 1 to 8; 1, upright, where the file does not say, or says nonsense.
+        A `Decoded`.
+
+    Raises:
+        Exception: of whatever type Pillow raises for a broken file; there are many.
     """
-    tiff = tf.case(
-        [
-            (begins_with(encoded, _PNG), lambda: _chunk(encoded, b"eXIf", _PNG_START, png=True)),
-            (begins_with(encoded, _WEBP), lambda: _chunk(encoded, b"EXIF", _WEBP_START, png=False)),
-        ],
-        default=lambda: _behind_header(encoded),
-    )
-    tag = _tag_in_tiff(_numbers(tiff))
-    return tf.where((tag >= 1) & (tag <= 8), tag, tf.constant(1, tf.int64))
+    height, width, channels = image_shape
+    mode = _MODES[channels]
+    # JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size; twice what is wanted leaves the filter its work.
+    image = open_upright(encoded, draft=(mode, 2 * max(height, width)))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    transparent = image.mode in ("RGBA", "LA", "PA") and image.getchannel("A").getextrema()[0] < 255
+    image, deep_maximum = _eight_bits(image)
+    fitted = ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.BILINEAR)
+    return Decoded(np.asarray(fitted).reshape(image_shape), deep_maximum, transparent)
 
 
-def turned_upright(picture: tf.Tensor, tag: tf.Tensor) -> tf.Tensor:
-    """Turns and mirrors a picture as its tag says.
+def orientation(encoded: bytes) -> int:
+    """Finds how an image has to be turned.
 
     Args:
-        picture: `[H, W, C]`.
-        tag: int64 `[]`, 1 to 8.
+        encoded: a whole file, or an EXIF note on its own.
 
     Returns:
-        `[H, W, C]`, or `[W, H, C]` for the tags 5 to 8.
+        1 to 8; 1, upright, where the file does not say, or says nonsense.
     """
-    picture = tf.cond(tag >= 5, lambda: tf.transpose(picture, [1, 0, 2]), lambda: picture)
-    for axis, mirroring in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
-        mirrored = tf.reduce_any(tag == tf.constant(mirroring, tf.int64))
-        picture = tf.cond(
-            mirrored,
-            lambda picture=picture, axis=axis: tf.reverse(picture, [axis]),
-            lambda picture=picture: picture,
+
+    def read(position, count):
+        return int.from_bytes(encoded[position : position + count].ljust(count, b"\0"), "big")
+
+    return find_orientation(read, len(encoded))
+
+
+def open_upright(encoded: bytes, draft: tuple[str, int] | None = None) -> Image.Image:
+    """Decodes an image with Pillow and turns it as it was meant to be seen.
+
+    `PIL.ImageOps.exif_transpose` does so too for most files. It also writes the note anew, which fails for
+    notes that cameras and phones really leave, and obeys notes that nothing else reads.
+
+    Args:
+        encoded: a whole file in any format that Pillow reads. Of a moving image, the first frame is taken.
+        draft: for JPEG files, a mode and the number of pixels that the shorter side may be scaled down to
+            while it is decoded; None for all pixels.
+
+    Returns:
+        `PIL.Image.Image`, in the mode of the file.
+    """
+    image, found = _opened(encoded)
+    if draft is not None:
+        image.draft(draft[0], (draft[1], draft[1]))
+    method = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(found)
+    image.load()
+    return image if method is None else image.transpose(method)
+
+
+def upright_size(encoded: bytes) -> tuple[int, int]:
+    """The height and width that `open_upright` would give, from the header alone."""
+    image, found = _opened(encoded)
+    width, height = image.size
+    return (width, height) if found >= 5 else (height, width)
+
+
+def _opened(encoded: bytes):
+    if encoded[:4] in (b"II*\0", b"MM\0*"):
+        # Pillow would turn TIFF files itself, by rules of its own.
+        return Image.open(io.BytesIO(_without_tag(encoded))), orientation(encoded)
+    image = Image.open(io.BytesIO(encoded))
+    # Pillow hands on the rotation that AVIF's and HEIF's containers note as if it were EXIF.
+    container = image.format in ("AVIF", "HEIF")
+    return image, orientation(image.info.get("exif", b"") if container else encoded)
+
+
+def find_orientation(read, size):
+    """`orientation` for whatever can be read from: bytes in Python, tensors in a graph.
+
+    Args:
+        read: maps a position and a count of bytes (4 at most) to the big-endian number there; bytes behind
+            the end of the file count as zeros.
+        size: of the file in bytes.
+
+    Returns:
+        1 to 8.
+    """
+    start = _note_position(read, size)
+    entry, little = _entry_position(read, start)
+    value = _value(read, start, entry, little)
+    if entry < 0 or value < 1 or value > 8:
+        value = value * 0 + 1
+    return value
+
+
+def _note_position(read, size):
+    """Where the TIFF structure that holds the note begins; behind the end of the file where there is none."""
+    start = read(0, 4)
+    position = size * 0
+    if start // 65536 == 0xFFD8:
+        position = _in_jpeg(read, size)
+    elif start == 0x89504E47:
+        position = _in_png(read, size)
+    elif start == 0x52494646:
+        position = _in_webp(read, size)
+    # Some programs write JPEG's header again, or into other formats.
+    last = position + 6 * _MAX_SEGMENTS
+    while (position < last) & _begins_with_header(read, position):
+        position += 6
+    return position
+
+
+def _begins_with_header(read, position):
+    return (read(position, 4) == _EXIF_HEADER) & (read(position + 4, 2) == 0)
+
+
+# A graph computes both sides of "&" at once, which in these loops is several times cheaper than the branches
+# of "and".
+
+
+def _in_jpeg(read, size):
+    position, steps = size * 0 + 2, size * 0
+    marker = read(position, 2)
+    while (position < size) & (steps < _MAX_SEGMENTS):
+        if marker == 0xFFE1 and _begins_with_header(read, position + 4):
+            steps = steps + _MAX_SEGMENTS
+        elif marker == 0xFFFF:
+            position += 1  # Fill bytes may stand before a marker.
+        elif marker < 0xFF00 or marker == 0xFFDA or marker == 0xFFD9:
+            position = size  # The image itself begins here, or the file is broken.
+        else:
+            position += 2 + read(position + 2, 2)
+        marker = read(position, 2)
+        steps += 1
+    return position + 4
+
+
+def _in_png(read, size):
+    # Length, name, contents, checksum. The chunk with the note may be the last.
+    position, steps = size * 0 + 8, size * 0
+    while (position < size) & (read(position + 4, 4) != _PNG_CHUNK) & (steps < _MAX_SEGMENTS):
+        position += 12 + read(position, 4)
+        steps += 1
+    return position + 8
+
+
+def _in_webp(read, size):
+    # Name, length, contents, and a byte where their length is odd.
+    position, steps = size * 0 + 12, size * 0
+    while (position < size) & (read(position, 4) != _WEBP_CHUNK) & (steps < _MAX_SEGMENTS):
+        length = _ordered(read(position + 4, 4), 4, 1)
+        position += 8 + length + length % 2
+        steps += 1
+    return position + 8
+
+
+def _entry_position(read, start):
+    """Where the tag's entry in the first directory is, -1 where it is not, and whether numbers are little-endian."""
+    order = read(start, 2)
+    little = order * 0
+    if order == 0x4949:
+        little = little + 1
+    count = order * 0
+    entry = start + _ordered(read(start + 4, 4), 4, little)
+    if order == 0x4949 or order == 0x4D4D:
+        count = _ordered(read(entry, 2), 2, little)
+    if count > _MAX_ENTRIES:
+        count = count * 0 + _MAX_ENTRIES
+    entry += 2
+    end = entry + 12 * count
+    tag = _ordered(count * 0 + _TAG, 2, little)
+    while (entry < end) & (read(entry, 2) != tag):
+        entry += 12
+    if entry >= end:
+        entry = entry * 0 - 1
+    return entry, little
+
+
+def _value(read, start, entry, little):
+    """The first number of an entry, of whatever type; 0 where it is none."""
+    kind = _ordered(read(entry + 2, 2), 2, little)
+    count = _ordered(read(entry + 4, 4), 4, little)
+    elsewhere = start + _ordered(read(entry + 8, 4), 4, little)
+    inline = entry + 8
+    value = kind * 0
+    # Four bytes fit into the entry; what is longer is somewhere else.
+    if count < 1:
+        value = value * 0
+    elif kind == 1 or kind == 6 or kind == 7:  # BYTE, SBYTE, UNDEFINED
+        value = read(inline if count <= 4 else elsewhere, 1)
+    elif kind == 2:  # ASCII
+        value = read(inline if count <= 4 else elsewhere, 1) - 48
+    elif kind == 3 or kind == 8:  # SHORT, SSHORT
+        value = _ordered(read(inline if count <= 2 else elsewhere, 2), 2, little)
+    elif kind == 4 or kind == 9 or kind == 13:  # LONG, SLONG, IFD
+        value = _ordered(read(inline if count <= 1 else elsewhere, 4), 4, little)
+    elif kind == 5 or kind == 10:  # RATIONAL, SRATIONAL
+        divisor = _ordered(read(elsewhere + 4, 4), 4, little)
+        dividend = _ordered(read(elsewhere, 4), 4, little)
+        if divisor > 0 and dividend % divisor == 0:
+            value = dividend // divisor
+    elif kind == 11:  # FLOAT
+        bits = _ordered(read(inline if count <= 1 else elsewhere, 4), 4, little)
+        value = _whole_float(bits, 11)
+    elif kind == 12:  # DOUBLE, whose upper half comes last where numbers are little-endian
+        bits = _ordered(read(elsewhere + 4 * little, 4), 4, little)
+        value = _whole_float(bits, 12)
+    return value
+
+
+def _whole_float(bits, kind):
+    value = bits * 0
+    for number, pattern in enumerate(_FLOATS[kind], 1):
+        if bits == pattern:
+            value = value * 0 + number
+    return value
+
+
+def _ordered(number, count, little):
+    """A number of 2 or 4 bytes that was read as big-endian, in the order of the note."""
+    if count == 2:
+        swapped = number % 256 * 256 + number // 256
+    else:
+        low, high = number % 65536, number // 65536
+        swapped = (low % 256 * 256 + low // 256) * 65536 + high % 256 * 256 + high // 256
+    return number + little * (swapped - number)
+
+
+def _without_tag(tiff: bytes) -> bytes:
+    """A TIFF file whose orientation tags have the number of no tag."""
+
+    def read(position, count):
+        return int.from_bytes(tiff[position : position + count].ljust(count, b"\0"), "big")
+
+    while (entry := _entry_position(read, 0)[0]) >= 0 and entry + 2 <= len(tiff):
+        tiff = tiff[:entry] + b"\xff\xff" + tiff[entry + 2 :]
+    return tiff
+
+
+def _eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
+    """The image with 8 bits per channel, and the largest value where it had 16 or more.
+
+    Pillow itself would clip such values at 255.
+    """
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image, -1
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if image.mode == "F" or low < 0 or high > 65535:
+        raise ValueError(
+            f"it has 32 bits per pixel, with values in {low}…{high}: save it with 8 bits, in 0…255"
         )
-    return picture
-
-
-def _numbers(encoded):
-    """The bytes of a string `[]` as int64."""
-    return tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)
-
-
-def _behind_header(encoded):
-    """What follows a JPEG's header of the note, string `[]`; empty where there is none."""
-    start = _numbers(tf.strings.substr(encoded, 0, _SEARCHED))
-    count = tf.maximum(tf.size(start) - len(_HEADER) + 1, 0)
-    same = [start[place : place + count] == byte for place, byte in enumerate(_HEADER)]
-    found = tf.where(tf.reduce_all(same, axis=0))[:, 0]
-    return tf.cond(
-        tf.size(found) > 0,
-        lambda: tf.strings.substr(encoded, found[0] + len(_HEADER), _SEARCHED),
-        lambda: tf.constant(b""),
-    )
-
-
-def _chunk(encoded, name, start, *, png):
-    """The contents of the first chunk of that name, string `[]`; empty where there is none."""
-    size = tf.cast(tf.strings.length(encoded), tf.int64)
-
-    def read(place, count):
-        return tf.strings.substr(encoded, place, count)
-
-    def length(place):
-        # PNG: length, name, contents, checksum. WebP: name, length, contents, a byte where their length is odd.
-        numbers = _numbers(read(place if png else place + 4, 4))
-        powers = range(3, -1, -1) if png else range(4)
-        return tf.reduce_sum(numbers * tf.constant([256**power for power in powers], tf.int64))
-
-    def is_other(place):
-        return tf.cond(
-            place + 8 <= size,
-            lambda: read(place + 4 if png else place, 4) != name,
-            lambda: tf.constant(False),
-        )
-
-    def behind(place):
-        return (place + 8 + length(place) + (4 if png else length(place) % 2),)
-
-    (place,) = tf.while_loop(is_other, behind, (tf.constant(start, tf.int64),))
-    return tf.cond(
-        place + 8 <= size,
-        lambda: _without_header(read(place + 8, tf.minimum(length(place), _SEARCHED))),
-        lambda: tf.constant(b""),
-    )
-
-
-def _without_header(note):
-    """The note without JPEG's header, which some programs write into other formats too."""
-    skipped = tf.where(begins_with(note, _HEADER), len(_HEADER), 0)
-    return tf.strings.substr(note, skipped, _SEARCHED)
-
-
-def _tag_in_tiff(tiff):
-    """The tag's value in the first directory of a TIFF header, given as int64 bytes; 0 where it is not there."""
-    tiff = tf.concat([tiff, tf.zeros([1], tf.int64)], axis=0)
-    last = tf.size(tiff, out_type=tf.int64) - 1
-    little_endian = tiff[0] == ord("I")
-
-    def numbers(places, size):
-        places = tf.expand_dims(places, -1) + tf.range(size, dtype=tf.int64)
-        # Places outside a file that is cut off or wrong hold a zero.
-        found = tf.gather(tiff, tf.where((places >= 0) & (places < last), places, last))
-        found = tf.where(little_endian, tf.reverse(found, [-1]), found)
-        return tf.reduce_sum(found * 256 ** tf.range(size - 1, -1, -1, dtype=tf.int64), axis=-1)
-
-    directory = numbers(tf.constant(4, tf.int64), 4)
-    count = tf.minimum(numbers(directory, 2), _MAX_ENTRIES)
-    entries = directory + 2 + 12 * tf.range(count)
-    matches = numbers(entries, 2) == TAG
-    return tf.reduce_sum(tf.where(matches, numbers(entries + 8, 2), 0))
+    # The upper byte is the 8-bit image.
+    return Image.fromarray((values >> 8).astype(np.uint8)), int(high)

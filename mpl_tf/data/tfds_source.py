@@ -40,6 +40,7 @@ def from_tfds(
     *,
     data_dir: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
+    flip: bool | None = None,
     memory_limit: int = MEMORY_LIMIT,
     also_known: Iterable[str] = (),
 ) -> Source:
@@ -52,6 +53,7 @@ def from_tfds(
         name: as TFDS has it, with a configuration after a slash.
         data_dir: where TFDS keeps its datasets; None for its default.
         image_size: H = W, or (H, W), to resize and crop to. Needed where the dataset's pictures differ in size.
+        flip: whether a mirrored image keeps its label; None is False for digits, characters and signs.
         memory_limit: bytes of memory for the pictures of a collection.
         also_known: further names to suggest for a name that is not TFDS's.
 
@@ -77,7 +79,7 @@ def from_tfds(
     # Some datasets keep the labels of their test split to themselves.
     test = next((pictures for pictures in tests if (pictures.labels >= 0).all()), None)
     class_names = tuple(builder.info.features[label_key].names)
-    return Source(name, class_names, train, test, flip=mirrors_keep_labels(name))
+    return Source(name, class_names, train, test, flip=mirrors_keep_labels(name) if flip is None else flip)
 
 
 def mirrors_keep_labels(name: str) -> bool:
