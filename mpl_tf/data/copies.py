@@ -100,10 +100,12 @@ def resolve_copies(
         warnings.warn(f"{wrong}.", stacklevel=3)
     # Copies among labeled images would be in what is trained on and in the validation split; unlabeled ones
     # are usually made on purpose, and are harmless once they are left out.
-    kinds = [(UNLABELED, TEST), (TEST, LABELED), (TEST, TEST)]
+    kinds = [(TEST, LABELED), (UNLABELED, TEST), (TEST, TEST)]
     kinds += [] if drop else [(LABELED, LABELED), (UNLABELED, LABELED)]
-    if leaks := [copy for copy in found if copy.kind in {KINDS[kind] for kind in kinds}]:
-        counts = ", ".join(f"{report.copies[kind]:,} {kind}" for kind in dict.fromkeys(c.kind for c in leaks))
+    if leaks := [copy for kind in kinds for copy in found if copy.kind == KINDS[kind]]:
+        counts = " and ".join(
+            f"{report.copies[kind]:,} {kind}" for kind in dict.fromkeys(c.kind for c in leaks)
+        )
         done = (
             "they are left out, so that nothing is measured on what was trained on"
             if drop

@@ -255,8 +255,8 @@ def _check_layout(argument: str, folder: pathlib.Path, found: dict[str, list[pat
         tests = [name for name in others if inside[name] & inside[training[0]]]
         unlabeled = [name for name in others if name.casefold().startswith("unlabel")]
         parts = [f"give {shown(folder / training[0])} as {argument}"]
-        parts += [f"{shown(folder / tests[0])} as test_dir"] * bool(tests)
-        parts += [f"{shown(folder / unlabeled[0])} as unlabeled_dir"] * bool(unlabeled)
+        parts += [f"{shown(folder / name)} as test_dir" for name in tests[:1]]
+        parts += [f"{shown(folder / name)} as unlabeled_dir" for name in unlabeled[:1]]
         raise ValueError(
             f"{argument}={shown(folder)} holds the folders {', '.join(found)}, which are parts of a dataset and not "
             f"classes: {', '.join(parts)}."

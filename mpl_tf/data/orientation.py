@@ -131,7 +131,7 @@ def _opened(encoded: bytes):
     image = Image.open(io.BytesIO(encoded))
     # Pillow hands on the rotation that AVIF's and HEIF's containers note as if it were EXIF.
     container = image.format in ("AVIF", "HEIF")
-    return image, orientation(image.info.get("exif", b"") if container else encoded)
+    return image, orientation((image.info.get("exif") or b"") if container else encoded)
 
 
 def find_orientation(read, size):

@@ -98,7 +98,7 @@ def _remedy(low, high) -> str:
     # Interpolation overshoots a little.
     if low >= -0.2 and high <= 1.2:
         return "multiply by 255 and clip them"
-    if low >= -32 and high <= 287:
+    if low >= -32 and 128 <= high <= 287:
         return "clip them"
     if low < 0:
         return "undo what standardized them"

@@ -183,10 +183,10 @@ def with_value(images, value):
     [
         (
             lambda x: x / 255.0,
-            r"images are float64 with values in .*: pictures must be in 0…255, so multiply by 255",
+            r"images are float64 with values in .*: images must be in 0…255, so multiply by 255",
         ),
-        (lambda x: with_value(x, -1), r"images have values in -1\.0….*: pictures must be in 0…255"),
-        (lambda x: x.astype(int) + 1, r"images have values in .*…256: pictures must be in 0…255"),
+        (lambda x: with_value(x, -1), r"images have values in -1\.0….*: images must be in 0…255"),
+        (lambda x: x.astype(int) + 1, r"images have values in .*…256: images must be in 0…255"),
         (lambda x: with_value(x, np.nan), "images hold NaN or infinity: mend or remove"),
         (lambda x: with_value(x, np.inf), "images hold NaN or infinity: mend or remove"),
         (lambda x: x.reshape(6, -1), r"images are uint8 of the shape \(6, 60\): reshape flattened pictures"),
