@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 import shlex
@@ -12,30 +13,37 @@ import tensorflow as tf
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import distribute, report, training, workers
-from recipes import builders
+from mpl_tf import distribute, files, report, training, workers
+from recipes import builders, shared_flags
 
 FLAGS = flags.FLAGS
 
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
     "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
-    "tensorboard", "confirmation_pictures", "report",
+    "tensorboard", "confirmation_pictures", "report", "near_duplicates",
 }  # fmt: skip
 
 
 def load_source() -> data_module.Source:
-    """Loads the pictures that the flags name."""
-    return data_module.load(
+    """Loads the images that the flags name, and says in a line what became of the files."""
+    source = data_module.load(
         FLAGS.dataset,
         data_dir=FLAGS.data_dir,
         labeled_dir=FLAGS.labeled_dir,
         unlabeled_dir=FLAGS.unlabeled_dir,
         test_dir=FLAGS.test_dir,
-        image_size=FLAGS.image_size,
+        image_size=shared_flags.image_size(FLAGS.image_size),
         skip_unreadable=FLAGS.skip_unreadable,
+        channels=None if FLAGS.channels is None else int(FLAGS.channels),
+        flip={"auto": None, "true": True, "false": False}[FLAGS.flip],
+        duplicates=FLAGS.duplicates,
+        near_duplicates=FLAGS.near_duplicates,
         seed=FLAGS.seed,
     )
+    if source.reading is not None:
+        print(f"{source.name}: {source.reading}")
+    return source
 
 
 def split_options() -> dict:
@@ -66,6 +74,9 @@ def load_data(run_dir: str) -> training.RunData:
     source = load_source()
     split_file = pathlib.Path(run_dir) / "split.json"
     split = data_module.load_or_draw_split(split_file, source, **split_options())
+    if source.reading is not None and not (reading := pathlib.Path(run_dir) / "reading.json").exists():
+        with files.replacing(reading) as temporary:
+            temporary.write_text(json.dumps(source.reading.as_dict(), indent=1) + "\n", encoding="utf-8")
     weak, strong = views(source)
     in_step = FLAGS.augment_on == "device"
     return training.RunData(source=source, split=split, weak=weak, strong=strong, augment_in_step=in_step)

@@ -12,8 +12,11 @@ from mpl_tf.data.reading import ReadingReport
 # What is read whatever it holds, so that a broken file is found; the rest is read where its first bytes are
 # an image's.
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .jif .pjpeg .pjp .png .apng .bmp .dib .gif .webp .tif .tiff .avif .heic .heif .hif".split()
-)
+    {
+        ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg",
+        ".pjp", ".pjpeg", ".png", ".tif", ".tiff", ".webp",
+    }
+)  # fmt: skip
 _PASSED_OVER = {
     "camera raw": ".3fr .arw .cr2 .cr3 .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2 "
     ".srf .srw .x3f",

@@ -26,8 +26,8 @@ def check_range_of_files(maximum: int, deep_maximum: int, example: str) -> str |
         bits = max(8, int(deep_maximum).bit_length())
         raise ValueError(
             f"The 16-bit files, such as {example}, hold values up to {deep_maximum:,}, as if of {bits} bits: of 16 "
-            f"bits the upper 8 are read, which would be at most {deep_maximum >> 8} of 255. Save them with 8 bits, as "
-            f"(values * (255 / {2**bits - 1})).round().astype('uint8'), and send such files to a server too."
+            f"bits the upper 8 are read, which would be at most {deep_maximum >> 8} of 255. Save them with 8 bits, "
+            f"as (values * (255 / {2**bits - 1})).round().astype('uint8'), and send such files to a server too."
         )
     if maximum == 1:
         raise ValueError(

@@ -72,7 +72,7 @@ WAYS = [copy_file, link, hard_link, in_another_format, with_a_note, turned_with_
 @pytest.mark.parametrize("memory_limit", [0, 2**20])
 def test_one_image_in_two_classes_is_refused_with_both_paths(tmp_path, save, way, memory_limit):
     way(tmp_path / "labeled/ant/0.png", tmp_path / "labeled/cat/copy.png")
-    message = r"labeled/ant/0\.png \('ant'\) and .*labeled/cat/copy\.\w+ \('cat'\) hold the same pixels under two labels"
+    message = r"ant/0\.png \('ant'\) and .*cat/copy\.\w+ \('cat'\) hold the same pixels under two labels"
     with pytest.raises(ValueError, match=f"{message}: remove one"):
         load(tmp_path, memory_limit=memory_limit)
     with pytest.warns(UserWarning, match=message):
@@ -83,7 +83,7 @@ def test_one_image_in_two_classes_is_refused_with_both_paths(tmp_path, save, way
 @pytest.mark.parametrize("way", WAYS)
 def test_a_test_image_with_another_label_is_refused(tmp_path, save, way):
     way(tmp_path / "labeled/ant/0.png", tmp_path / "test/cat/copy.png")
-    with pytest.raises(ValueError, match="under two labels|images are in labeled_dir and in test_dir"):
+    with pytest.raises(ValueError, match=r"under two labels|images are in labeled_dir and in test_dir"):
         load(tmp_path)
 
 
@@ -112,7 +112,7 @@ def test_test_copies_of_labeled_images_leave_the_test_set(tmp_path, save):
     copy_file(tmp_path / "test/ant/a.png", tmp_path / "unlabeled/copy.png")
     with pytest.warns(
         UserWarning,
-        match=r"3 test copies of labeled images and 1 unlabeled copies of test images, such as .*copy0\.png of .*0\.png: they are left",
+        match=r"3 test copies of labeled images and 1 unlabeled .*, such as .*copy0\.png of .*0\.png: they are left",
     ):
         source = load(tmp_path)
     assert (len(source.train), len(source.test)) == (16, 4)
@@ -153,7 +153,7 @@ def test_what_is_to_be_done_about_copies_is_one_of_two(tmp_path):
     for wrong in ("remove", True, None):
         with pytest.raises(ValueError, match=r"duplicates=.* is unknown: pass 'drop' or 'keep'"):
             from_folders(tmp_path, duplicates=wrong)
-        with pytest.raises(ValueError, match="duplicates=.* is unknown"):
+        with pytest.raises(ValueError, match=r"duplicates=.* is unknown"):
             from_arrays(np.zeros((2, 2, 2, 1)), [0, 1], duplicates=wrong)
 
 

@@ -55,7 +55,8 @@ def test_content_tells_the_format(form):
 
 @pytest.mark.parametrize(
     "head",
-    [b"", b"BMW and other cars, a list of them all", b"RIFF\0\0\0\0WAVEfmt ", b"%PDF-1.7", b"\0\0\0\x18ftypmp42\0\0\0\0isommp42",
+    [b"", b"BMW and other cars, a list of them all", b"RIFF\0\0\0\0WAVEfmt ", b"%PDF-1.7",
+     b"\0\0\0\x18ftypmp42\0\0\0\0isommp42",
      b"<svg xmlns=", b"8BPS\0\1", b"PK\3\4", b"II*", b"SQLite format 3\0"],
 )  # fmt: skip
 def test_what_is_no_image_is_none(head):

@@ -25,7 +25,7 @@ def test_few_bits_in_16_bit_files_are_refused_with_the_remedy(tmp_path, rng, bit
     images[0, 0, 0] = 2**bits - 1
     with pytest.raises(
         ValueError,
-        match=rf"16-bit files, such as .*{extension}, hold values up to [\d,]+, as if of {bits} bits: .*255 / {2**bits - 1}\)",
+        match=rf"such as .*{extension}, hold values up to [\d,]+, as if of {bits} bits: .*255 / {2**bits - 1}\)",
     ):
         from_folders(write(tmp_path, images, extension), channels=1)
     # The remedy helps.

@@ -12,6 +12,7 @@ from PIL import Image
 from mpl_tf import export, prediction
 from mpl_tf.data import decoding
 from mpl_tf.export import signatures
+from tests.data.test_orientation import note, with_note
 from tests.export.networks import NAMES, network
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
@@ -54,6 +55,12 @@ def pictures():
             "png": encoded(image, exif=turned),
             "webp": encoded(image, "WEBP", exif=turned, lossless=True),
         },
+        "turned by a note that is damaged or unusual": {
+            "jpg": with_note(jpeg, note(6, kind="BYTE"), headers=2),
+            "png": with_note(encoded(image), note(6, kind="LONG"), headers=1),
+            "webp": with_note(encoded(image, "WEBP", lossless=True), note(6, order=">")),
+        },
+        "TIFF or AVIF": {"tif": encoded(image, "TIFF"), "avif": encoded(image, "AVIF")},
         "a moving GIF": {"gif": encoded(image, "GIF", save_all=True, append_images=[image.rotate(180)])},
         # Its header says whether it has transparency; the encoder decides.
         "a moving WebP without transparency": {
