@@ -24,11 +24,8 @@ _EXIF_HEADER, _PNG_CHUNK, _WEBP_CHUNK = 0x45786966, 0x65584966, 0x45584946
 # What is looked at: enough for 64 MiB of PNG in chunks of the usual 8 KiB, and an end for files made to have
 # none.
 _MAX_SEGMENTS, _MAX_ENTRIES = 2**13, 512
-# 1.0 to 8.0 as the upper 32 bits of floating-point numbers, by TIFF's types FLOAT and DOUBLE.
-_FLOATS = {
-    11: (0x3F800000, 0x40000000, 0x40400000, 0x40800000, 0x40A00000, 0x40C00000, 0x40E00000, 0x41000000),
-    12: (0x3FF00000, 0x40000000, 0x40080000, 0x40100000, 0x40140000, 0x40180000, 0x401C0000, 0x40200000),
-}
+# Bytes of a number by TIFF's type, 0 to 13, as hexadecimal digits from the right.
+_WIDTHS = 0x48484211842110
 
 
 class Decoded(NamedTuple):
@@ -237,42 +234,45 @@ def _entry_position(read, start):
 
 
 def _value(read, start, entry, little):
-    """The first number of an entry, of whatever type; 0 where it is none."""
+    """The first number of an entry, of whatever type; 0 where it is none, or not a whole number."""
     kind = _ordered(read(entry + 2, 2), 2, little)
     count = _ordered(read(entry + 4, 4), 4, little)
-    elsewhere = start + _ordered(read(entry + 8, 4), 4, little)
-    inline = entry + 8
-    value = kind * 0
+    width = _WIDTHS // 16 ** (kind % 16) % 16
+    position = entry + 8
     # Four bytes fit into the entry; what is longer is somewhere else.
-    if count < 1:
+    if width * count > 4:
+        position = start + _ordered(read(entry + 8, 4), 4, little)
+    first = _ordered(read(position, 4), 4, little)
+    second = _ordered(read(position + 4, 4), 4, little)
+    value = kind * 0
+    if count < 1 or kind > 13:
         value = value * 0
-    elif kind == 1 or kind == 6 or kind == 7:  # BYTE, SBYTE, UNDEFINED
-        value = read(inline if count <= 4 else elsewhere, 1)
-    elif kind == 2:  # ASCII
-        value = read(inline if count <= 4 else elsewhere, 1) - 48
-    elif kind == 3 or kind == 8:  # SHORT, SSHORT
-        value = _ordered(read(inline if count <= 2 else elsewhere, 2), 2, little)
-    elif kind == 4 or kind == 9 or kind == 13:  # LONG, SLONG, IFD
-        value = _ordered(read(inline if count <= 1 else elsewhere, 4), 4, little)
-    elif kind == 5 or kind == 10:  # RATIONAL, SRATIONAL
-        divisor = _ordered(read(elsewhere + 4, 4), 4, little)
-        dividend = _ordered(read(elsewhere, 4), 4, little)
-        if divisor > 0 and dividend % divisor == 0:
-            value = dividend // divisor
+    elif width == 1:
+        value = read(position, 1)
+        if kind == 2:  # ASCII
+            value = value - 48
+    elif width == 2:
+        value = _ordered(read(position, 2), 2, little)
     elif kind == 11:  # FLOAT
-        bits = _ordered(read(inline if count <= 1 else elsewhere, 4), 4, little)
-        value = _whole_float(bits, 11)
+        value = _whole_number(first, 127, 2**23)
     elif kind == 12:  # DOUBLE, whose upper half comes last where numbers are little-endian
-        bits = _ordered(read(elsewhere + 4 * little, 4), 4, little)
-        value = _whole_float(bits, 12)
+        value = _whole_number(first + little * (second - first), 1023, 2**20)
+    elif width == 8:  # RATIONAL, SRATIONAL
+        if second > 0 and first % second == 0:
+            value = first // second
+    elif width == 4:
+        value = first
     return value
 
 
-def _whole_float(bits, kind):
+def _whole_number(bits, bias, unit):
+    """What the upper 32 bits of a floating-point number from 1 to 15 stand for; 0 for others and for fractions."""
+    exponent = bits // unit - bias
     value = bits * 0
-    for number, pattern in enumerate(_FLOATS[kind], 1):
-        if bits == pattern:
-            value = value * 0 + number
+    if exponent >= 0 and exponent <= 3:
+        scaled = (unit + bits % unit) * 2**exponent
+        if scaled % unit == 0:
+            value = scaled // unit
     return value
 
 
