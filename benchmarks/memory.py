@@ -65,7 +65,8 @@ def in_a_process(name: str) -> dict:
 def memory_and_time(saving: dict, options) -> dict:
     """Growth of this process's resident set in MiB, and seconds of the fastest step after the first."""
     method = METHODS[options.method](lambda seed: workload.network(options, seed))
-    optimizers = {f"{role}_optimizer": keras.optimizers.SGD(1e-3, momentum=0.9) for role in method.roles}
+    names = method.optimizer_arguments.values()
+    optimizers = {name: keras.optimizers.SGD(1e-3, momentum=0.9) for name in names}
     method.compile(**optimizers, **saving)
     data = workload.batch(options, options.labeled, options.labeled * options.ratio)
     step = tf.function(method.train_step, jit_compile=options.jit)

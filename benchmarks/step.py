@@ -140,10 +140,8 @@ def _child(name: str, what: str, options) -> dict:
 
 def compiled_step(method, options):
     """The method's step as one function of the batch, and with which optimizers: plain SGD."""
-    names = [role for role in ("teacher", "student", "calibrator") if role in method.roles]
-    if isinstance(method, mpl_tf.Distillation):
-        names.remove("teacher")
-    method.compile(**{f"{role}_optimizer": keras.optimizers.SGD(1e-3, momentum=0.9) for role in names})
+    names = method.optimizer_arguments.values()
+    method.compile(**{name: keras.optimizers.SGD(1e-3, momentum=0.9) for name in names})
     return tf.function(method.train_step, jit_compile=options.jit)
 
 

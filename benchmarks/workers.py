@@ -33,7 +33,7 @@ SMALL = ["--dataset=digits", "--labels=100", "--model=mlp", "--unlabeled_ratio=4
 # So that the seconds of an epoch are those of its steps.
 STEPS_ONLY = [
     "--validation=0",
-    "--confirmation_pictures=0",
+    "--confirmation_images=0",
     "--noreport",
     "--notensorboard",
     "--progress=line",

@@ -7,13 +7,12 @@ student has on labelled pictures *after* learning from the teacher's pseudo labe
 
 Each estimator returns the gradient of that with respect to the teacher's logits t_i on the unlabelled
 pictures; the caller carries it into the teacher's weights with the vector-Jacobian product of the pass it
-made anyway. In the table q = softmax(t), p = softmax(student logits at the OLD weights), v = ∇L_l at the
-NEW weights, u_i = derivative of the student's logits on picture i along v, at the OLD weights.
+made anyway. In the table q = softmax(t), v = ∇L_l at the NEW weights, u_i = derivative of the student's logits on
+image i along v, at the OLD weights.
 
 | estimator | gradient on t_i | exactness for a plain SGD step |
 |---|---|---|
 | `per_example` | (η/N) q_i ⊙ (u_i - ⟨q_i, u_i⟩) | equals autodiff through the soft-label step |
-| `per_example_sampled` | (η/N) ⟨p_i - y_i, u_i⟩ (q_i - y_i) | its expectation over y_i is the line above |
 | `scalar` with `dot_product` | h (q_i - y_i), h = η ⟨v, g⟩ | unbiased up to O(η²) |
 | `scalar` with the loss difference | the same, h = L_l(θ_S) - L_l(θ_S') | unbiased for E_y[L_l(θ_S'(y))] |
 | `unrolled` | autodiff through the soft-label step | exact |
@@ -101,7 +100,7 @@ def finite_difference(
     """
     epsilon = radius / tf.maximum(tf.linalg.global_norm(direction), 1e-12)
     moved = [weight + epsilon * slope for weight, slope in zip(weights, direction, strict=True)]
-    return (function(moved) - outputs) / epsilon
+    return (function(moved) - outputs) / tf.cast(epsilon, outputs.dtype)
 
 
 def softmax_jacobian_product(teacher_logits: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -133,34 +132,6 @@ def per_example(teacher_logits: tf.Tensor, slopes: tf.Tensor, *, learning_rate: 
     return scale * softmax_jacobian_product(teacher_logits, slopes)
 
 
-def per_example_sampled(
-    teacher_logits: tf.Tensor,
-    labels: tf.Tensor,
-    student_logits: tf.Tensor,
-    slopes: tf.Tensor,
-    *,
-    learning_rate: tf.Tensor,
-) -> tf.Tensor:
-    """One feedback per picture, for the class that was sampled: (η/N) ⟨p_i - y_i, u_i⟩ (q_i - y_i).
-
-    Args:
-        teacher_logits: float `[N, K]`.
-        labels: int `[N]`, the sample that the student learned from.
-        student_logits: float `[N, K]`, at the old weights.
-        slopes: float `[N, K]`, u.
-        learning_rate: η of the student's step.
-
-    Returns:
-        float `[N, K]`. Its expectation over the labels, slopes held, is `per_example`.
-    """
-    one_hot = tf.one_hot(labels, teacher_logits.shape[-1], dtype=teacher_logits.dtype)
-    scale = learning_rate / tf.cast(tf.shape(slopes)[0], slopes.dtype)
-    feedback = scale * tf.reduce_sum(
-        (tf.nn.softmax(student_logits) - one_hot) * slopes, axis=-1, keepdims=True
-    )
-    return feedback * (tf.nn.softmax(teacher_logits) - one_hot)
-
-
 def dot_product(
     labeled_gradients: Weights, student_gradients: Weights, *, learning_rate: tf.Tensor
 ) -> tf.Tensor:
@@ -174,7 +145,8 @@ def dot_product(
     Returns:
         scalar: to first order, how much the step lowered the labelled loss.
     """
-    return learning_rate * inner_product(labeled_gradients, student_gradients)
+    product = inner_product(labeled_gradients, student_gradients)
+    return _in_dtype(learning_rate, product.dtype) * product
 
 
 def inner_product(left: Weights, right: Weights) -> tf.Tensor:
@@ -184,7 +156,8 @@ def inner_product(left: Weights, right: Weights) -> tf.Tensor:
 
 def cosine(value: tf.Tensor, left: Weights, right: Weights) -> tf.Tensor:
     """The scale-free form of a scalar feedback, value / (‖left‖ ‖right‖); zero where a norm is zero."""
-    return tf.math.divide_no_nan(value, tf.linalg.global_norm(left) * tf.linalg.global_norm(right))
+    norms = tf.linalg.global_norm(left) * tf.linalg.global_norm(right)
+    return tf.math.divide_no_nan(_in_dtype(value, norms.dtype), norms)
 
 
 def scalar(teacher_logits: tf.Tensor, labels: tf.Tensor, feedback: tf.Tensor) -> tf.Tensor:
@@ -212,6 +185,7 @@ def unrolled(
     weights: Weights,
     *,
     learning_rate: tf.Tensor,
+    other_loss: Callable[[Weights], tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Autodiff through the student's soft-label SGD step: second order, slow, and nothing to derive.
 
@@ -221,9 +195,11 @@ def unrolled(
         labeled_loss: maps the student's weights to its loss on the labelled pictures.
         weights: the student's old weights.
         learning_rate: η of the step to go through.
+        other_loss: maps the student's weights to what its step minimizes beside the mean cross-entropy; None for
+            nothing.
 
     Returns:
-        float `[N, K]`: ∂ L_l(θ - η ∇ mean CE) / ∂ teacher_logits.
+        float `[N, K]`: ∂ L_l(θ - η ∇ (mean CE + other loss)) / ∂ teacher_logits.
     """
     weights = list(weights)
     with tf.GradientTape() as teacher_tape:
@@ -233,8 +209,13 @@ def unrolled(
             log_probabilities = tf.nn.log_softmax(student_logits(weights))
             targets = tf.nn.softmax(teacher_logits)
             loss = -tf.reduce_mean(tf.reduce_sum(targets * log_probabilities, axis=-1))
-        slopes = student_tape.gradient(loss, weights)
-        new_weights = [weight - learning_rate * slope for weight, slope in zip(weights, slopes, strict=True)]
+            if other_loss is not None:
+                loss += other_loss(weights)
+        gradients = student_tape.gradient(loss, weights)
+        new_weights = [
+            weight - _in_dtype(learning_rate, weight.dtype) * gradient
+            for weight, gradient in zip(weights, gradients, strict=True)
+        ]
         new_loss = labeled_loss(new_weights)
     return teacher_tape.gradient(new_loss, teacher_logits)
 
@@ -258,3 +239,8 @@ def normalize(
     """
     values = slopes / tf.maximum(root_mean_square, floor)
     return values if clip is None else tf.clip_by_value(values, -clip, clip)
+
+
+def _in_dtype(number, dtype):
+    """A number in this dtype; tf.cast would round a Python float to float32 on the way to float64."""
+    return tf.cast(number, dtype) if tf.is_tensor(number) else tf.convert_to_tensor(number, dtype)

@@ -1,10 +1,12 @@
 """Which feedback the teacher gets, and how strong: the settings around the estimators of `feedback.py`."""
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 
-from mpl_tf import checks
+from mpl_tf.methods import constraints
+from mpl_tf.methods.constraints import Boolean, Choice, Constraint, Integer, Number
 
 # The normalizations that each estimator has; the first is its default.
 NORMALIZATIONS = {
@@ -43,6 +45,18 @@ class FeedbackSettings:
         ValueError: for a value out of range or a combination without a meaning.
     """
 
+    parameter_constraints: ClassVar[dict[str, Constraint]] = {
+        "estimator": Choice(*NORMALIZATIONS),
+        "weight": Number(),
+        "normalization": Choice("rms", "cosine", "raw", optional=True),
+        "floor": Number(low=1e-12),
+        "clip": Number(optional=True),
+        "baseline_decay": Number(high=1.0),
+        "cross_entropy": Choice("mean", "sum"),
+        "finite_difference": Boolean(),
+        "warmup_steps": Integer(),
+    }
+
     estimator: str = "per_example"
     weight: float = 0.1
     normalization: str | None = None
@@ -54,7 +68,8 @@ class FeedbackSettings:
     warmup_steps: int = 0
 
     def __post_init__(self):
-        checks.one_of("feedback", self.estimator, NORMALIZATIONS)
+        # Under the name that it has in a method's own arguments.
+        self.parameter_constraints["estimator"].check("feedback", self.estimator)
         if self.normalization is None:
             object.__setattr__(self, "normalization", NORMALIZATIONS[self.estimator][0])
         allowed = NORMALIZATIONS[self.estimator]
@@ -63,13 +78,7 @@ class FeedbackSettings:
                 f"normalization={self.normalization!r} has no meaning for the feedback {self.estimator!r}: "
                 f"choose {' or '.join(map(repr, allowed))}."
             )
-        checks.one_of("cross_entropy", self.cross_entropy, ("mean", "sum"))
-        checks.within("weight", self.weight, low=0.0)
-        checks.within("floor", self.floor, low=1e-12)
-        checks.within("clip", self.clip, low=0.0, optional=True)
-        checks.within("baseline_decay", self.baseline_decay, low=0.0, high=1.0)
-        checks.one_of("finite_difference", self.finite_difference, (True, False))
-        checks.whole("warmup_steps", self.warmup_steps, low=0)
+        constraints.check(self)
         if self.baseline_decay and not self.is_scalar:
             raise ValueError(
                 f"baseline_decay={self.baseline_decay} is for the scalar feedbacks; {self.estimator!r} has "

@@ -2,51 +2,67 @@
 
 import functools
 import hashlib
-import importlib.metadata
+import os
 import warnings
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from mpl_tf import distribute, evaluation, export, report
+from mpl_tf.data.run_data import RunData
 from mpl_tf.models.digest import weights_digest
 from mpl_tf.progress import Progress
 from mpl_tf.run_folder import RunFolder
-from mpl_tf.run_settings import RunData, RunSettings
+from mpl_tf.version import __version__
 
 
-def finish(folder: RunFolder, data: RunData, settings: RunSettings, networks: dict, **facts) -> dict:
+def finish(
+    folder: RunFolder,
+    data: RunData,
+    networks: dict[str, keras.Model],
+    *,
+    export_dir: str | os.PathLike | None = None,
+    draw_report: bool = True,
+    command: str = "",
+    verbose: int | str = "auto",
+    **facts: object,
+) -> dict:
     """Evaluates the finished networks, saves and exports them, and writes metrics.json.
 
     Args:
         folder: of the run.
-        data: pictures and split.
-        settings: where the student is exported to, and what is written down.
+        data: images and split.
         networks: role → network. `export.default_role` says which one is exported.
+        export_dir: where to; None exports nothing.
+        draw_report: whether to draw report.html.
+        command: the command line that started the run.
+        verbose: as in `keras.Model.fit`.
         **facts: more entries for metrics.json.
 
     Returns:
         What metrics.json holds.
     """
-    metrics = _evaluate(data, networks, settings.verbose)
+    metrics = _evaluate(data, networks, verbose)
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():
-        report.curves(folder.path / "history.csv", folder.path / "curves.png", title=data.split.name)
+        curves = report.plots.curves(folder.read_history(), title=data.split.name)
+        report.plots.save_png(curves, folder.path / "curves.png")
     if tuple(data.source.image_shape) == (2,):
         _draw_boundaries(folder, data, networks)
     metrics.update(
         **facts,
         split=data.split.name,
-        command=settings.command,
-        versions={name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "mpl_tf")},
+        command=command,
+        versions={"tensorflow": tf.__version__, "keras": keras.__version__, "mpl_tf": __version__},
     )
-    if settings.export_dir:
-        metrics["export"] = str(_export(folder, data, settings, networks, metrics))
+    if export_dir:
+        metrics["export"] = str(_export(folder, data, export_dir, networks, metrics))
     folder.write_metrics(metrics)
-    if settings.report:
+    if draw_report:
         draw_page(folder, data, networks)
-    return metrics
+    return folder.read_metrics()
 
 
 def _evaluate(data, networks, verbose):
@@ -56,7 +72,7 @@ def _evaluate(data, networks, verbose):
     with Progress(count * len(networks), "evaluation", verbose=verbose) as progress:
         return {
             domain: {
-                role: evaluation.evaluate(network, batches, advance=progress.add)
+                role: evaluation.evaluate(network, batches, advance=progress.update)
                 for role, network in networks.items()
             }
             for domain, batches in domains.items()
@@ -64,21 +80,18 @@ def _evaluate(data, networks, verbose):
         }
 
 
-def finished(folder: RunFolder, data: RunData, settings: RunSettings) -> dict | None:
-    """What `finish` has left, or None before its end; draws the page where the run was killed before it had one.
+def draw_missing_page(folder: RunFolder, data: RunData) -> None:
+    """Draws the page of a complete run that was killed before it had one.
 
     Args:
         folder: of the run.
-        data: pictures and split.
-        settings: whether there is to be a page.
+        data: images and split.
     """
-    metrics = folder.read_metrics()
-    if metrics and settings.report and folder.writes and not (folder.path / report.PAGE).exists():
+    if folder.writes and not (folder.path / report.PAGE).exists():
         draw_page(folder, data)
-    return metrics
 
 
-def _export(folder, data, settings, networks, metrics):
+def _export(folder, data, export_dir, networks, metrics):
     """The version in which the run's network is served: a new one, or its own where it was killed after it."""
     role = export.default_role(networks)
     origin = f"{folder.identity()} {weights_digest(networks[role])}"
@@ -90,7 +103,7 @@ def _export(folder, data, settings, networks, metrics):
         run=hashlib.sha256(origin.encode()).hexdigest()[:32],
     )
     return export.saved_model(
-        networks[role], settings.export_dir, class_names=data.source.class_names, provenance=provenance
+        networks[role], export_dir, class_names=data.source.class_names, provenance=provenance
     )
 
 
@@ -123,4 +136,5 @@ def _draw_boundaries(folder, data, networks):
     labels = np.full(len(points), -1)
     labels[data.split.labeled] = data.source.train.labels[data.split.labeled]
     panels = {role: functools.partial(distribute.predict, network) for role, network in networks.items()}
-    report.decision_boundaries(folder.path / "boundaries.png", points, labels, panels)
+    boundaries = report.plots.decision_boundaries(points, labels, panels)
+    report.plots.save_png(boundaries, folder.path / "boundaries.png")

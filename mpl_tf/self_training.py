@@ -18,13 +18,16 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from mpl_tf import checks, distribute, files, labeling, report, training, workers
+from mpl_tf import checks, distribute, files, labeling, report, workers
 from mpl_tf.data import label_store, selection
+from mpl_tf.data.label_store import LabelStore
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.models.digest import weights_digest
+from mpl_tf.run import Run
 from mpl_tf.run_folder import RunFolder
-from mpl_tf.training import RunData, RunSettings
+from mpl_tf.run_settings import StageSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,95 +68,85 @@ class Rounds:
         checks.within("per_class", self.per_class, low=1, optional=True)
 
 
-def run(
+def train_rounds(
+    run: Run,
     build_teacher: Callable[[], Supervised],
     build_student: Callable[[int, keras.Model], NoisyStudent],
-    data: RunData,
-    settings: RunSettings,
+    settings: StageSettings,
     rounds: Rounds,
-) -> dict:
-    """Trains the first teacher and every student, or goes on where that was stopped.
+    *,
+    jit_compile: bool | str = "auto",
+) -> None:
+    """Trains the first teacher and every student of a run, or goes on where that was stopped.
+
+    The last student is the run's `"student"`, the others are `"round_1"` and so on. `run.facts["rounds"]` holds a
+    dict per round of which labels were used.
 
     Args:
+        run: open.
         build_teacher: makes the compiled first teacher; called inside the strategy's scope.
         build_student: takes the round, from 1 on, and the network that labeled, and makes the compiled student.
-        data: pictures, split and views.
-        settings: `steps` and `epoch_steps` are those of each round.
+        settings: of each round.
         rounds: how many, and which labels are learned from.
-
-    Returns:
-        What metrics.json holds; under `rounds` a dict per round of which labels were used.
+        jit_compile: whether the labeling is compiled with XLA: True, False or `"auto"`.
 
     Raises:
         ValueError: for settings that do not fit the data or the strategy, or labels of which none is confident.
-        workers.WorkerLostError: when another process that trains along has ended.
     """
-    strategy = training.make_strategy(settings)
-    folder = RunFolder(settings.run_dir, writes=workers.is_chief(strategy))
-    with folder.locked(), workers.lost_workers_named(strategy):
-        builders = build_teacher, build_student
-        return training.finished(folder, data, settings) or _run(
-            folder, strategy, *builders, data, settings, rounds
-        )
-
-
-def _run(folder, strategy, build_teacher, build_student, data, settings, rounds):
-    networks, seconds, history = {}, {}, []
-
-    with strategy.scope():
-        teacher = build_teacher()
-    plain = dataclasses.replace(settings, unlabeled_ratio=0, steps=rounds.teacher_steps)
-    seconds["teacher"] = _fit(teacher, data, plain, folder.stage("teacher"))
-    networks["teacher"] = teacher.served
+    if run.completed:
+        return
+    history = []
+    labeled_alone = dataclasses.replace(settings, unlabeled_ratio=0, steps=rounds.teacher_steps)
+    run.train("teacher", build_teacher, labeled_alone)
+    _save_stage(run, "teacher", "teacher")
 
     labeler = "teacher"
     for number in range(1, rounds.rounds + 1):
-        stage = folder.stage(f"round_{number}")
-        store = _label(networks[labeler], labeler, number, data, settings, rounds, stage, strategy)
-        labeled_data, facts = _select(store, data, rounds, stage)
-        with strategy.scope():
-            student = build_student(number, networks[labeler])
-        # Another order and other augmentations in every round.
-        own = dataclasses.replace(settings, seed=settings.seed + 2_000_003 * number)
-        labeler = f"round_{number}" if number < rounds.rounds else "student"
-        seconds[labeler] = _fit(student, labeled_data, own, stage)
-        networks[labeler] = student.served
+        stage, teacher = f"round_{number}", run.networks[labeler]
+        store = _label(run, number, labeler, rounds, settings.seed, jit_compile)
+        data, facts = _select(store, run.data, rounds, run.folder.stage(stage))
         history.append({"round": number, **facts})
-
-    if settings.finetune_steps:
-        networks["finetuned"], seconds["finetune"] = training.finetune(
-            networks["student"], data, settings, folder, strategy
+        labeler = stage if number < rounds.rounds else "student"
+        run.train(
+            stage,
+            lambda number=number, teacher=teacher: build_student(number, teacher),
+            # Another order and other augmentations in every round.
+            dataclasses.replace(settings, seed=settings.seed + 2_000_003 * number),
+            role=labeler,
+            data=data,
         )
-    steps = rounds.rounds * settings.steps
-    pictures = steps * settings.batch_size * (1 + settings.unlabeled_ratio)
-    pictures += rounds.teacher_steps * settings.batch_size
-    facts = {"steps": steps, "seconds": seconds, "pictures": pictures, "rounds": history}
-    networks = {role: distribute.local_copy(network, strategy) for role, network in networks.items()}
-    if folder.writes:
-        training.finish(folder, data, settings, networks, **facts)
-    workers.wait_for_all(strategy)
-    return folder.read_metrics()
+        _save_stage(run, stage, labeler)
+    run.facts |= {
+        "method": NoisyStudent.__name__,
+        "steps": rounds.rounds * settings.steps,
+        "pictures": rounds.rounds * settings.images + labeled_alone.images,
+        "rounds": history,
+    }
 
 
-def _fit(method, data, settings, stage):
-    seconds = training.fit(method, data, settings, stage)
+def _save_stage(run: Run, name: str, role: str) -> None:
+    """Leaves the curves and the network of a stage in its folder."""
+    stage = run.folder.stage(name)
     if stage.writes:
-        report.curves(stage.path / "history.csv", stage.path / "curves.png", title=stage.path.name)
-    stage.save_network("student", method.served)
-    return seconds
+        curves = report.plots.curves(stage.read_history(), title=name)
+        report.plots.save_png(curves, stage.path / "curves.png")
+    stage.save_network("student", run.networks[role])
 
 
-def _label(network, name, number, data, settings, rounds, stage, strategy):
+def _label(
+    run: Run, number: int, labeler: str, rounds: Rounds, seed: int, jit_compile: bool | str
+) -> LabelStore:
     """Step 2: the store of this round, complete."""
-    processes = workers.worker_count(strategy)
-    # Several processes cannot run one network on different pictures: each takes a copy to a device of its own.
-    scope = strategy.scope() if processes == 1 else contextlib.nullcontext()
-    network = network if processes == 1 else distribute.local_copy(network, strategy)
+    stage, data, processes = run.folder.stage(f"round_{number}"), run.data, workers.worker_count(run.strategy)
+    network = run.networks[labeler]
+    # Several processes cannot run one network on different images: each takes a copy to a device of its own.
+    scope = run.strategy.scope() if processes == 1 else contextlib.nullcontext()
+    network = network if processes == 1 else distribute.local_copy(network, run.strategy)
     store = label_store.LabelStore.create(
         stage.path / "labels",
         index=data.split.unlabeled,
         num_classes=data.source.num_classes,
-        teacher={"network": name, "round": number - 1, "weights_sha256": weights_digest(network)},
+        teacher={"network": labeler, "round": number - 1, "weights_sha256": weights_digest(network)},
         fingerprint=data.split.fingerprint,
         shard_size=rounds.label_shard_size,
     )
@@ -164,34 +157,34 @@ def _label(network, name, number, data, settings, rounds, stage, strategy):
             store,
             batch_size=rounds.label_batch_size,
             workers=processes,
-            worker=workers.worker_index(strategy),
+            worker=workers.worker_index(run.strategy),
             training=rounds.teacher_noise,
             view=rounds.teacher_view,
-            seed=settings.seed + number,
-            jit_compile=settings.jit_compile,
-            verbose=settings.verbose if stage.writes else 0,
+            seed=seed + number,
+            jit_compile=jit_compile,
+            verbose=run.monitoring.verbose if stage.writes else 0,
         )
-    workers.wait_for_all(strategy)
+    workers.wait_for_all(run.strategy)
     if stage.writes:
         files.remove_unfinished(store.path)
     return store
 
 
-def _select(store, data, rounds, stage):
-    """Step 3's pictures: the run's data with the chosen ones as its unlabeled part, and what was chosen."""
+def _select(store: LabelStore, data: RunData, rounds: Rounds, stage: RunFolder) -> tuple[RunData, dict]:
+    """Step 3's images: the run's data with the chosen ones as its unlabeled part, and what was chosen."""
     choice = {"threshold": rounds.threshold, "per_class": rounds.per_class, "balance": rounds.balance}
     confidence, classes = store.confidence(), store.classes()
     rows = selection.select_rows(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]
     if stage.writes:
-        report.label_store_picture(
+        figure = report.plots.label_store(
             store,
-            stage.path / "labels.png",
-            pictures=data.source.train,
+            images=data.source.train,
             class_names=data.source.class_names,
             title=f"{data.split.name}, round {store.teacher['round'] + 1}",
             **choice,
         )
+        report.plots.save_png(figure, stage.path / "labels.png")
     facts = {
         "labeled_by": store.teacher["network"],
         "pictures": len(store.index),

@@ -3,14 +3,15 @@
 import keras
 from absl import flags
 
-from mpl_tf import models, schedules, training
+from mpl_tf import models, schedules
+from mpl_tf.data.run_data import RunData
 from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.supervised import Supervised
 
 FLAGS = flags.FLAGS
 
 
-def network(name: str, data: training.RunData, *, seed: int, noise: bool = True) -> keras.Model:
+def network(name: str, data: RunData, *, seed: int, noise: bool = True) -> keras.Model:
     """A freshly initialized network for the run's pictures, with dropout and stochastic depth if `noise`."""
     return models.build(
         name,
@@ -39,7 +40,7 @@ def learning_rate(peak: float, *, steps: int, wait: int = 0):
     return peak
 
 
-def supervised(data: training.RunData, *, steps: int, model: str | None = None) -> Supervised:
+def supervised(data: RunData, *, steps: int, model: str | None = None) -> Supervised:
     """The supervised method with the student's optimizer, averaging, regularization and, if not told, network."""
     method = Supervised(student=network(model or FLAGS.model, data, seed=FLAGS.seed), **regularization())
     method.compile(optimizer(FLAGS.learning_rate, steps=steps), **compile_options())

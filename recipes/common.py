@@ -1,19 +1,23 @@
-"""From the shared flags to the data and the settings of a run, and the course of a recipe."""
+"""From the flags to a run: its data, its folder, its stages, and the table at its end."""
 
-import dataclasses
-import functools
+import contextlib
 import json
 import math
 import pathlib
 import shlex
 import sys
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import distribute, files, report, training, workers
+from mpl_tf import distribute, files, report, workers
+from mpl_tf.data.run_data import RunData
+from mpl_tf.run import Run, check_batch_size
+from mpl_tf.run_folder import RunFolder
+from mpl_tf.run_settings import Monitoring, StageSettings
 from recipes import builders, shared_flags
 
 FLAGS = flags.FLAGS
@@ -21,7 +25,7 @@ FLAGS = flags.FLAGS
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
     "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
-    "tensorboard", "confirmation_pictures", "report", "near_duplicates",
+    "tensorboard", "confirmation_images", "report", "near_duplicates",
 }  # fmt: skip
 
 
@@ -61,6 +65,9 @@ def views(source: data_module.Source) -> tuple:
     return data_module.make_views(
         source.image_shape,
         flip=source.flip,
+        crop=FLAGS.crop,
+        crop_area=FLAGS.crop_area,
+        fill=fill(source),
         num_operations=FLAGS.randaugment_operations,
         magnitude=FLAGS.randaugment_magnitude,
         policy=FLAGS.randaugment,
@@ -69,63 +76,104 @@ def views(source: data_module.Source) -> tuple:
     )
 
 
-def load_data(run_dir: str) -> training.RunData:
-    """Loads the pictures and draws, or reads back, the split of the run folder."""
+def fill(source: data_module.Source) -> int | tuple[int, ...]:
+    """The color of pixels from outside: --fill, or what the images have at their borders.
+
+    Raises:
+        ValueError: for a flag that is no color.
+    """
+    if FLAGS.fill == "auto":
+        return data_module.border_color(source.train)
+    levels = FLAGS.fill.split(",")
+    if not all(level.strip().isdecimal() for level in levels):
+        raise ValueError(
+            f"--fill={FLAGS.fill} is no color: pass a level in 0…255, three of them such as 255,255,255, or auto."
+        )
+    return tuple(map(int, levels)) if len(levels) > 1 else int(levels[0])
+
+
+def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
+    """Loads the images and draws, or reads back, the split of the run folder.
+
+    Args:
+        run_dir: the folder, in whose `split.json` the split is or will be.
+        write_split: whether a split that is drawn now is written there.
+    """
     source = load_source()
     split_file = pathlib.Path(run_dir) / "split.json"
-    split = data_module.load_or_draw_split(split_file, source, **split_options())
-    if source.reading is not None and not (reading := pathlib.Path(run_dir) / "reading.json").exists():
-        with files.replacing(reading) as temporary:
-            temporary.write_text(json.dumps(source.reading.as_dict(), indent=1) + "\n", encoding="utf-8")
+    if write_split or split_file.exists():
+        split = data_module.load_or_draw_split(split_file, source, **split_options())
+    else:
+        split = data_module.draw_split(source, **split_options())
     weak, strong = views(source)
     in_step = FLAGS.augment_on == "device"
-    return training.RunData(source=source, split=split, weak=weak, strong=strong, augment_in_step=in_step)
+    labeled_view = data_module.Chain(weak, strong) if FLAGS.randaugment_labeled else None
+    return RunData(
+        source=source,
+        split=split,
+        weak=weak,
+        strong=strong,
+        labeled_view=labeled_view,
+        balance=FLAGS.balance,
+        augment_in_step=in_step,
+    )
 
 
-def train(
-    build, *, prepare_data=None, baseline_steps: int = 0, build_teacher=None, teacher_steps: int = 0
-) -> None:
-    """The course of a recipe that trains one method.
-
-    Args:
-        build: takes the run's data, and the teacher's network where there is one, and returns the compiled method.
-        prepare_data: takes the data and the run folder and returns the data to train on; None takes it as it is.
-        baseline_steps: updates of the supervised baseline; 0 trains none.
-        build_teacher: takes the run's data and returns the `Supervised` that is trained before; None for none.
-        teacher_steps: its updates; 0 takes it as it is.
-    """
-
-    def run(data, settings):
-        if prepare_data is not None:
-            data = prepare_data(data, settings.run_dir)
-        return training.run(
-            functools.partial(build, data),
-            data,
-            dataclasses.replace(settings, baseline_steps=baseline_steps, teacher_steps=teacher_steps),
-            build_baseline=lambda: builders.supervised(data, steps=baseline_steps),
-            build_teacher=build_teacher and functools.partial(build_teacher, data),
-        )
-
-    course(run)
-
-
-def course(run, *, show_more=None) -> None:
-    """The course of every recipe: claim the run folder, load the data, run, show the table.
-
-    Args:
-        run: takes the run's data and settings and returns what metrics.json holds.
-        show_more: takes that and prints what the recipe has to say besides the table.
-    """
+@contextlib.contextmanager
+def open_run() -> Iterator[Run]:
+    """The run that the flags describe, in its folder, which it claims once the flags and the data are in order."""
     # Several processes have to find each other before TensorFlow computes anything.
-    chief = workers.is_chief(distribute.make_strategy(FLAGS.strategy))
-    folder = run_dir()
-    claim(folder, writes=chief)
+    strategy = distribute.make_strategy(FLAGS.strategy)
     prepare()
-    metrics = run(load_data(folder), run_settings(folder))
-    if chief:
-        show(metrics, folder)
-        if show_more is not None:
-            show_more(metrics)
+    folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
+    folder.check_configuration(configuration(), resume=FLAGS.resume)
+    for name, value in (("batch_size", stage().batch_size), *_optional("finetune_batch_size").items()):
+        check_batch_size(value, strategy, name=name)
+    data = load_data(folder.path, write_split=False)
+    monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
+    with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
+        folder.claim(configuration(), resume=FLAGS.resume)
+        data_module.load_or_draw_split(folder.path / "split.json", data.source, **split_options())
+        if folder.writes and data.source.reading is not None:
+            with files.replacing(folder.path / "reading.json") as temporary:
+                temporary.write_text(json.dumps(data.source.reading.as_dict(), indent=1) + "\n", encoding="utf-8")
+        yield run
+
+
+def stage(**changes: int) -> StageSettings:
+    """How long a stage trains and on which batches, as the flags say.
+
+    Args:
+        **changes: of a stage that is not the method's: `steps`, `unlabeled_ratio`.
+    """
+    values = {
+        "steps": FLAGS.steps,
+        "epoch_steps": FLAGS.epoch_steps or math.ceil(FLAGS.steps / 20),
+        "batch_size": FLAGS.batch_size,
+        "seed": FLAGS.seed,
+        **_optional("unlabeled_ratio"),
+    }
+    return StageSettings(**(values | changes))
+
+
+def finetuning() -> dict:
+    """The arguments of `Run.finetune` that the flags describe."""
+    return {
+        "steps": FLAGS.finetune_steps,
+        "batch_size": FLAGS.finetune_batch_size,
+        "learning_rate": FLAGS.finetune_learning_rate,
+        "seed": FLAGS.seed,
+        "jit_compile": builders.jit_compile(),
+    }
+
+
+def finish(run: Run) -> dict:
+    """The end of every recipe: evaluates, exports, draws the report, shows the table; returns metrics.json."""
+    command = " ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])])
+    metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command)
+    if run.folder.writes:
+        show(metrics, str(run.folder.path))
+    return metrics
 
 
 def run_dir() -> str:
@@ -134,28 +182,8 @@ def run_dir() -> str:
     return FLAGS.run_dir or f"runs/{FLAGS.dataset}.{FLAGS.seed}@{labels}-{_recipe()}"
 
 
-def run_settings(folder: str) -> training.RunSettings:
-    """The settings that the flags describe."""
-    return training.RunSettings(
-        run_dir=folder,
-        export_dir=FLAGS.export_dir,
-        steps=FLAGS.steps,
-        epoch_steps=FLAGS.epoch_steps or math.ceil(FLAGS.steps / 20),
-        batch_size=FLAGS.batch_size,
-        seed=FLAGS.seed,
-        **_optional("unlabeled_ratio", "confirmation_pictures"),
-        **_optional("finetune_steps", "finetune_batch_size", "finetune_learning_rate"),
-        strategy=FLAGS.strategy,
-        jit_compile=builders.jit_compile(),
-        verbose=verbose(),
-        tensorboard=FLAGS.tensorboard,
-        report=FLAGS.report,
-        command=" ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])]),
-    )
-
-
-def claim(folder: str, *, writes: bool = True) -> None:
-    """Makes the run folder this run's, or refuses when it holds another configuration."""
+def configuration() -> dict:
+    """Flag → value of everything that the run's result depends on."""
     module_flags = FLAGS.flags_by_module_dict()
     own = [
         flag
@@ -164,8 +192,7 @@ def claim(folder: str, *, writes: bool = True) -> None:
         for flag in module_flags[module]
     ]
     own += module_flags.get(sys.argv[0], [])
-    values = {flag.name: flag.value for flag in own if flag.name not in NOT_PART_OF_THE_RUN}
-    training.RunFolder(folder, writes=writes).claim(values, resume=FLAGS.resume)
+    return {flag.name: flag.value for flag in own if flag.name not in NOT_PART_OF_THE_RUN}
 
 
 def verbose() -> int | str:

@@ -23,6 +23,7 @@ import sys
 from absl import app, flags
 
 from mpl_tf import files, report
+from mpl_tf.report.comparison import final_accuracies
 from mpl_tf.run_folder import RunFolder
 from recipes import start
 
@@ -66,7 +67,7 @@ def main(_):
         except RuntimeError:
             pool.shutdown(cancel_futures=True)
             raise
-    print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text())
+    print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text("utf-8"))
 
 
 def parse_cells(texts: list[str]) -> dict[str, list[str]]:
@@ -179,10 +180,11 @@ def run_cell(name: str, command: list[str], seed: int, needed: list) -> dict:
 def write_report(results: dict, reference: str, ablations: dict[str, str]) -> None:
     """Writes table.md, table.png and report.html of the cells that have results."""
     folder = pathlib.Path(FLAGS.run_dir)
-    options = {"reference": reference, "domain": FLAGS.domain}
+    options = {"reference": reference, "split": FLAGS.domain}
     with files.replacing(folder / "table.md") as temporary:
-        temporary.write_text(report.comparison_table(results, ablations=ablations, **options))
-    report.comparison(folder / "table.png", results, **options)
+        temporary.write_text(report.comparison_table(results, ablations=ablations, **options), "utf-8")
+    accuracies = {name: list(final_accuracies(runs, FLAGS.domain).values()) for name, runs in results.items()}
+    report.plots.save_png(report.plots.comparison(accuracies, **options), folder / "table.png")
     report.comparison_page(
         folder,
         results,

@@ -8,7 +8,8 @@ The dataset is read for the class names and to evaluate on, never to learn from.
 import keras
 from absl import flags
 
-from mpl_tf import models, training
+from mpl_tf import models
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
 from recipes import builders, common, shared_flags, start
 
@@ -39,7 +40,7 @@ flags.DEFINE_float("temperature", 1.0, "T of the student's distillation.", 1e-3)
 flags.mark_flag_as_required("teacher")
 
 
-def build(data: training.RunData) -> DataFreeLearning:
+def build(data: RunData) -> DataFreeLearning:
     """The compiled method."""
     method = DataFreeLearning(
         teacher=models.load(FLAGS.teacher),
@@ -90,7 +91,9 @@ def student_optimizer() -> keras.optimizers.Optimizer:
 
 def main(_):
     """Trains, evaluates, exports."""
-    common.train(build)
+    with common.open_run() as run:
+        run.train("method", lambda: build(run.data), common.stage())
+        common.finish(run)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ python -m recipes.distillation --preset=digits --teacher=runs/digits/networks/te
 
 from absl import flags
 
-from mpl_tf import models, training
+from mpl_tf import models
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.distillation import Distillation
 from recipes import builders, common, shared_flags, start
 
@@ -25,7 +26,7 @@ flags.DEFINE_bool("same_view", False, "Show the teacher the student's strong vie
 flags.mark_flag_as_required("teacher")
 
 
-def build(data: training.RunData) -> Distillation:
+def build(data: RunData) -> Distillation:
     """The compiled method."""
     method = Distillation(
         teacher=models.load(FLAGS.teacher),
@@ -41,8 +42,11 @@ def build(data: training.RunData) -> Distillation:
 
 
 def main(_):
-    """Trains, evaluates, exports."""
-    common.train(build)
+    """Trains, fine-tunes, evaluates, exports."""
+    with common.open_run() as run:
+        run.train("method", lambda: build(run.data), common.stage())
+        run.finetune(**common.finetuning())
+        common.finish(run)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 from absl import flags
 
-from mpl_tf import checks, data, export, report, training
+from mpl_tf import checks, data, export, report
+from mpl_tf.data.run_data import RunData
 from mpl_tf.progress import Progress
+from mpl_tf.run_folder import RunFolder
 from recipes import common, finished, shared_flags, start
 
 FLAGS = flags.FLAGS
@@ -38,7 +40,7 @@ def main(_):
     for kind in FLAGS.litert:
         checks.one_of("litert", kind, export.litert.KINDS)
     common.prepare()
-    folder = training.RunFolder(FLAGS.run_dir)
+    folder = RunFolder(FLAGS.run_dir)
     finished.adopt_flags(folder)
     run = common.load_data(FLAGS.run_dir)
     role = FLAGS.role or export.default_role(finished.classifiers(folder))
@@ -63,7 +65,7 @@ def main(_):
     print(f"\nexported {role}: {version}\nmodel card: {version / 'card.md'}")
 
 
-def write_litert(network: keras.Model, folder: pathlib.Path, run: training.RunData) -> list:
+def write_litert(network: keras.Model, folder: pathlib.Path, run: RunData) -> list:
     """Writes and measures the LiteRT variants."""
     drawn = np.sort(np.random.default_rng(0).permutation(run.split.labeled)[: FLAGS.representative])
     images, labels = pictures(run.source.train, run.split.validation)
@@ -78,7 +80,7 @@ def write_litert(network: keras.Model, folder: pathlib.Path, run: training.RunDa
             images=images,
             labels=labels,
             max_accuracy_drop=FLAGS.max_accuracy_drop,
-            advance=progress.add,
+            advance=progress.update,
         )
 
 

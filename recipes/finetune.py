@@ -12,7 +12,9 @@ import dataclasses
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import models, training
+from mpl_tf import models
+from mpl_tf.methods.supervised import Supervised
+from mpl_tf.run import finetuning
 from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
@@ -37,22 +39,24 @@ flags.DEFINE_enum(
 flags.mark_flag_as_required("network")
 
 
+def build(image_shape: tuple) -> Supervised:
+    """The saved network, compiled to learn from images of this shape."""
+    return finetuning(
+        models.load(FLAGS.network),
+        FLAGS.learning_rate,
+        builders.jit_compile(),
+        image_shape=image_shape,
+        frozen_share=FLAGS.frozen_share,
+    )
+
+
 def main(_):
     """Trains, evaluates, exports."""
-
-    def view(data, _):
-        return dataclasses.replace(data, weak=data_module.Identity()) if FLAGS.augment == "none" else data
-
-    def build(data):
-        return training.finetuning(
-            models.load(FLAGS.network),
-            FLAGS.learning_rate,
-            builders.jit_compile(),
-            image_shape=data.source.image_shape,
-            frozen_share=FLAGS.frozen_share,
-        )
-
-    common.train(build, prepare_data=view)
+    with common.open_run() as run:
+        if FLAGS.augment == "none":
+            run.data = dataclasses.replace(run.data, weak=data_module.Identity())
+        run.train("method", lambda: build(run.data.source.image_shape), common.stage())
+        common.finish(run)
 
 
 if __name__ == "__main__":

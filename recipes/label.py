@@ -45,7 +45,7 @@ flags.DEFINE_float(
     "threshold", 0.3, "Confidence from which the table and the picture count as kept.", 0.0, 1.0
 )
 flags.DEFINE_integer("per_class", None, "Kept per predicted class; the classes' mean when not given.", 1)
-flags.DEFINE_bool("balance", True, "Whether the selection makes the classes equal.")
+flags.DEFINE_bool("balance_selection", True, "Whether the selection makes the classes equal.")
 flags.DEFINE_string("picture", None, "Also draws confidence, selection and examples into this .png file.")
 flags.mark_flags_as_required(["network", "store"])
 
@@ -91,14 +91,14 @@ def main(_):
         return
     show(source, store)
     if FLAGS.picture:
-        report.label_store_picture(
+        figure = report.plots.label_store(
             store,
-            FLAGS.picture,
-            pictures=source.train,
+            images=source.train,
             class_names=source.class_names,
             **selection_options(),
             title=f"{source.name}: {len(store):,} pictures labeled by {store.teacher['file']}",
         )
+        report.plots.save_png(figure, FLAGS.picture)
         print(f"\npicture: {FLAGS.picture}")
 
 
@@ -160,7 +160,7 @@ def show(source: data.Source, store: LabelStore) -> None:
 
 def selection_options() -> dict:
     """What the flags say about the selection."""
-    return {"threshold": FLAGS.threshold, "per_class": FLAGS.per_class, "balance": FLAGS.balance}
+    return {"threshold": FLAGS.threshold, "per_class": FLAGS.per_class, "balance": FLAGS.balance_selection}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python -m recipes.mpl --preset=digits
 
 from absl import flags
 
-from mpl_tf import training
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from recipes import builders, common, shared_flags, start
 
@@ -27,7 +27,7 @@ flags.DEFINE_integer("uda_ramp_steps", 5000, "Linear ramp of the consistency's w
 flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
 
 
-def build(data: training.RunData) -> MetaPseudoLabels:
+def build(data: RunData) -> MetaPseudoLabels:
     """The compiled method."""
     method = MetaPseudoLabels(
         # The supervised baseline starts from the student's weights too, the teacher from its own.
@@ -56,8 +56,17 @@ def build(data: training.RunData) -> MetaPseudoLabels:
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     # As many updates of the baseline as the student makes of itself.
-    student_steps = FLAGS.steps - FLAGS.student_wait_steps
-    common.train(build, baseline_steps=student_steps if FLAGS.baseline else 0)
+    baseline_steps = FLAGS.steps - FLAGS.student_wait_steps if FLAGS.baseline else 0
+    with common.open_run() as run:
+        if baseline_steps:
+            run.train(
+                "supervised",
+                lambda: builders.supervised(run.data, steps=baseline_steps),
+                common.stage(steps=baseline_steps, unlabeled_ratio=0),
+            )
+        run.train("method", lambda: build(run.data), common.stage())
+        run.finetune(**common.finetuning())
+        common.finish(run)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import dataclasses
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import report, self_training, training
+from mpl_tf import report, self_training
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
 from recipes import builders, common, shared_flags, start
 
@@ -19,19 +20,22 @@ shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
 shared_flags.define_run_flags()
+# The paper's student is noised on its labeled images too.
+FLAGS.set_default("randaugment_labeled", True)
 
 flags.DEFINE_integer("rounds", 3, "Students in a row, each labeled for by the one before.", lower_bound=1)
 flags.DEFINE_list("models", None, "The student's network in each round; --model in all when not given.")
 flags.DEFINE_string("teacher_model", None, "The first teacher's network; the student's when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of the first teacher; --steps when not given.", 1)
 flags.DEFINE_float("threshold", 0.3, "Confidence below which a label is left out.", 0.0, 1.0)
-flags.DEFINE_bool("balance", True, "Give every class the same number of pictures, repeated where too few.")
+flags.DEFINE_bool(
+    "balance_selection", True, "Give every class the same number of soft labels, repeated where too few."
+)
 flags.DEFINE_integer("per_class", None, "This number; the mean over the classes when not given.", 1)
 flags.DEFINE_enum("targets", "soft", ["soft", "hard"], "Whole distributions, or their most likely class.")
 flags.DEFINE_float("labeled_weight", 1.0, "Of the labeled loss; 0 leaves it to the fine-tuning.", 0.0)
 flags.DEFINE_float("unlabeled_weight", None, "Of the unlabeled loss; μ when not given.", 0.0)
 flags.DEFINE_enum("initialize", "scratch", ["scratch", "teacher"], "Where a student's weights start.")
-flags.DEFINE_bool("labeled_noise", True, "RandAugment on labeled pictures.")
 flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled pictures.")
 flags.DEFINE_bool("model_noise", True, "Dropout and stochastic depth in the students.")
 flags.DEFINE_bool("teacher_noise", False, "Dropout and stochastic depth while the teacher labels.")
@@ -39,14 +43,14 @@ flags.DEFINE_enum("teacher_view", "none", ["none", "weak", "strong"], "Augmentat
 flags.DEFINE_integer("label_batch_size", 256, "Pictures per step of the labeling.", lower_bound=1)
 
 
-def rounds(data: training.RunData) -> self_training.Rounds:
+def rounds(data: RunData) -> self_training.Rounds:
     """The rounds that the flags describe."""
     views = {"none": None, "weak": data.weak, "strong": data_module.Chain(data.weak, data.strong)}
     return self_training.Rounds(
         rounds=FLAGS.rounds,
         teacher_steps=FLAGS.teacher_steps or FLAGS.steps,
         threshold=FLAGS.threshold,
-        balance=FLAGS.balance,
+        balance=FLAGS.balance_selection,
         per_class=FLAGS.per_class,
         teacher_noise=FLAGS.teacher_noise,
         teacher_view=views[FLAGS.teacher_view],
@@ -69,14 +73,14 @@ def models() -> list[str]:
     return names
 
 
-def build_teacher(data: training.RunData):
+def build_teacher(data: RunData):
     """The compiled first teacher."""
     return builders.supervised(
         data, steps=FLAGS.teacher_steps or FLAGS.steps, model=FLAGS.teacher_model or FLAGS.model
     )
 
 
-def build_student(number: int, teacher, data: training.RunData) -> NoisyStudent:
+def build_student(number: int, teacher, data: RunData) -> NoisyStudent:
     """The compiled student of a round."""
     student = builders.network(models()[number - 1], data, seed=FLAGS.seed + number, noise=FLAGS.model_noise)
     if FLAGS.initialize == "teacher":
@@ -107,24 +111,9 @@ def copy_weights(teacher, student) -> None:
     student.set_weights(teacher.get_weights())
 
 
-def noised(data: training.RunData) -> training.RunData:
+def noised(data: RunData) -> RunData:
     """The data under the views that the noise switches ask for."""
-    labeled = data_module.Chain(data.weak, data.strong) if FLAGS.labeled_noise else None
-    strong = data.strong if FLAGS.unlabeled_noise else data_module.Identity()
-    return dataclasses.replace(data, strong=strong, labeled_view=labeled)
-
-
-def run(data: training.RunData, settings: training.RunSettings) -> dict:
-    """All rounds; returns what metrics.json holds."""
-    models()
-    noisy = noised(data)
-    return self_training.run(
-        lambda: build_teacher(noisy),
-        lambda number, teacher: build_student(number, teacher, noisy),
-        noisy,
-        settings,
-        rounds(data),
-    )
+    return data if FLAGS.unlabeled_noise else dataclasses.replace(data, strong=data_module.Identity())
 
 
 def show_rounds(metrics: dict) -> None:
@@ -141,8 +130,22 @@ def show_rounds(metrics: dict) -> None:
 
 
 def main(_):
-    """Trains all rounds, evaluates, exports."""
-    common.course(run, show_more=show_rounds)
+    """Trains all rounds, fine-tunes, evaluates, exports."""
+    models()
+    with common.open_run() as run:
+        plain, run.data = run.data, noised(run.data)
+        self_training.train_rounds(
+            run,
+            lambda: build_teacher(run.data),
+            lambda number, teacher: build_student(number, teacher, run.data),
+            common.stage(),
+            rounds(plain),
+            jit_compile=builders.jit_compile(),
+        )
+        run.finetune(**common.finetuning())
+        metrics = common.finish(run)
+    if run.folder.writes:
+        show_rounds(metrics)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ python -m recipes.pseudo_labels --preset=arazo_cifar10_4k
 import keras
 from absl import flags
 
-from mpl_tf import checks, models, training
+from mpl_tf import checks, models
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.pseudo_labels import PseudoLabels
-from mpl_tf.methods.supervised import Supervised
+from mpl_tf.run import Run
 from recipes import builders, common, shared_flags, start
 
 FLAGS = flags.FLAGS
@@ -42,7 +43,7 @@ flags.DEFINE_string("teacher", None, "The fixed teacher's .keras file; trained o
 flags.DEFINE_integer("teacher_steps", None, "Updates of that training; as --steps when not given.", 1)
 
 
-def build(data: training.RunData, teacher: keras.Model | None = None) -> PseudoLabels:
+def build(data: RunData, teacher: keras.Model | None = None) -> PseudoLabels:
     """The compiled method, with the teacher's labels where there is one."""
     method = PseudoLabels(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
@@ -67,16 +68,17 @@ def build(data: training.RunData, teacher: keras.Model | None = None) -> PseudoL
     return method
 
 
-def build_teacher(data: training.RunData) -> Supervised:
-    """The teacher from its file, or one that is to be trained on the labels from the student's first weights."""
+def train_teacher(run: Run) -> None:
+    """The fixed teacher from its file, or trained on the labels from the student's first weights."""
     if FLAGS.teacher:
-        return Supervised(student=models.load(FLAGS.teacher))
-    return builders.supervised(data, steps=teacher_steps())
-
-
-def teacher_steps() -> int:
-    """Updates of the teacher's training."""
-    return 0 if FLAGS.teacher else FLAGS.teacher_steps or FLAGS.steps
+        run.add_network("teacher", lambda: models.load(FLAGS.teacher))
+        return
+    steps = FLAGS.teacher_steps or FLAGS.steps
+    run.train(
+        "teacher",
+        lambda: builders.supervised(run.data, steps=steps),
+        common.stage(steps=steps, unlabeled_ratio=0),
+    )
 
 
 def check_teacher() -> None:
@@ -97,10 +99,12 @@ def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     check_teacher()
     checks.labeled_share(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_share)
-    if FLAGS.pseudo_labels == "fixed":
-        common.train(build, build_teacher=build_teacher, teacher_steps=teacher_steps())
-    else:
-        common.train(build)
+    with common.open_run() as run:
+        if FLAGS.pseudo_labels == "fixed":
+            train_teacher(run)
+        run.train("method", lambda: build(run.data, run.networks.get("teacher")), common.stage())
+        run.finetune(**common.finetuning())
+        common.finish(run)
 
 
 if __name__ == "__main__":

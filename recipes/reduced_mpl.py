@@ -12,7 +12,8 @@ import numpy as np
 from absl import flags
 
 from mpl_tf import data as data_module
-from mpl_tf import labeling, models, training
+from mpl_tf import labeling, models
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
 from recipes import builders, common, shared_flags, start
 
@@ -34,27 +35,27 @@ flags.DEFINE_float("labeled_weight", 0.0, "Of the calibrator's own loss on the l
 flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
 
 
-def with_stored_labels(data: training.RunData, run_dir: str) -> training.RunData:
-    """The run's data with the teacher's labels, which are made here unless they are given.
-
-    Raises:
-        ValueError: when neither a teacher nor a store is given, or both are.
-    """
+def check_labels() -> None:
+    """Refuses to train with no stored labels, or with two kinds of them."""
     if (FLAGS.teacher is None) == (FLAGS.label_store is None):
         raise ValueError(
             f"--teacher={FLAGS.teacher} and --label_store={FLAGS.label_store}: give one of them, the network that "
             "labels or the labels that it has made."
         )
+
+
+def with_stored_labels(data: RunData, folder: pathlib.Path) -> RunData:
+    """The run's data with the teacher's labels, which are made in `folder` unless they are given."""
     if FLAGS.label_store is not None:
         store = data_module.LabelStore.open(FLAGS.label_store)
     else:
-        store = label(data, pathlib.Path(run_dir) / "labels")
+        store = label(data, folder)
         gc.collect()
     targets = store.targets(len(data.source.train))
     return dataclasses.replace(data, targets=targets, labeled_targets=FLAGS.labeled_weight > 0)
 
 
-def label(data: training.RunData, folder: pathlib.Path) -> data_module.LabelStore:
+def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
     """The teacher's labels of all labeled and unlabeled pictures, in a store."""
     teacher = models.load(FLAGS.teacher)
     store = data_module.LabelStore.create(
@@ -69,7 +70,7 @@ def label(data: training.RunData, folder: pathlib.Path) -> data_module.LabelStor
     return store
 
 
-def build(data: training.RunData) -> ReducedMetaPseudoLabels:
+def build(data: RunData) -> ReducedMetaPseudoLabels:
     """The compiled method."""
     calibrator = models.calibrator(
         data.source.num_classes,
@@ -96,7 +97,19 @@ def build(data: training.RunData) -> ReducedMetaPseudoLabels:
 
 def main(_):
     """Labels, trains, fine-tunes, evaluates, exports."""
-    common.train(build, prepare_data=with_stored_labels, baseline_steps=FLAGS.steps if FLAGS.baseline else 0)
+    check_labels()
+    with common.open_run() as run:
+        if FLAGS.baseline:
+            run.train(
+                "supervised",
+                lambda: builders.supervised(run.data, steps=FLAGS.steps),
+                common.stage(unlabeled_ratio=0),
+            )
+        if not run.completed:
+            run.data = with_stored_labels(run.data, run.folder.path / "labels")
+        run.train("method", lambda: build(run.data), common.stage())
+        run.finetune(**common.finetuning())
+        common.finish(run)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from mpl_tf import distribute, models
+from mpl_tf import data, distribute, models
 from mpl_tf.feedback_settings import NORMALIZATIONS
 
 
@@ -73,6 +73,10 @@ def define_data_flags():
     flags.DEFINE_integer("labels", None, "Labeled pictures; all when not given.", lower_bound=1)
     flags.DEFINE_float("validation", 0.1, "Share of the training pictures held out.", 0.0, 0.9)
     flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled pictures are unlabeled ones too.")
+    flags.DEFINE_enum(
+        "balance", "none", list(data.BALANCES),
+        "Whether labeled images are drawn all equally often, or so that every class is.",
+    )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
     flags.DEFINE_enum(
         "randaugment", "paper", ["paper", "keras_cv", "keras"],
@@ -82,6 +86,19 @@ def define_data_flags():
     flags.DEFINE_enum(
         "augment_on", "host", ["host", "device"],
         "Whether the input pipeline makes the views, on the CPU, or the training step, on its device.",
+    )  # fmt: skip
+    flags.DEFINE_bool("randaugment_labeled", False, "Show labeled images by their strong view too.")
+    flags.DEFINE_enum(
+        "crop", "auto", list(data.CROPS),
+        "A part of the image, resized; one of the padded image; or all of it. auto resizes from 64 pixels on.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "crop_area", data.RandomResizedCrop.area, "Smallest part that a resized crop leaves, of the image.", 1e-3, 1.0
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "fill", "128",
+        "Of pixels from outside and of Cutout: a level in 0…255, three of them (255,255,255), or auto for the color "
+        "that the images have at their borders.",
     )  # fmt: skip
     flags.DEFINE_integer("randaugment_operations", 2, "N, operations per picture.", lower_bound=0)
     flags.DEFINE_float("randaugment_magnitude", 16.0, "M, their magnitude.", 0.0, 30.0)
@@ -133,7 +150,7 @@ def define_unlabeled_flags():
     """How many unlabeled pictures, and on how many of them their labels are measured."""
     flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled pictures per labeled one.", lower_bound=1)
     flags.DEFINE_integer(
-        "confirmation_pictures", 1000,
+        "confirmation_images", 1000,
         "Unlabeled pictures on which each epoch's confirmation bias and classes are measured; 0 measures none.",
         lower_bound=0,
     )  # fmt: skip

@@ -66,7 +66,7 @@ def run(main: Callable) -> None:
             main(arguments)
         except preemption.PreemptedError as error:
             print(f"\n{error}", file=sys.stderr)
-            sys.exit(preemption.EXIT_STATUS)
+            sys.exit(error.exit_status)
         except workers.WorkerLostError as error:
             print(f"\n{error}", file=sys.stderr, flush=True)
             # Without the interpreter's own clean-up, in which TensorFlow would wait for the worker that is gone.

@@ -17,7 +17,10 @@ shared_flags.define_run_flags()
 
 def main(_):
     """Trains, evaluates, exports."""
-    common.train(lambda data: builders.supervised(data, steps=FLAGS.steps))
+    with common.open_run() as run:
+        run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), common.stage())
+        run.finetune(**common.finetuning())
+        common.finish(run)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ python -m recipes.uda --preset=uda_cifar10_4k
 
 from absl import flags
 
-from mpl_tf import schedules, training
+from mpl_tf import schedules
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.uda import UDA
 from recipes import builders, common, shared_flags, start
 
@@ -25,7 +26,7 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("annealing_steps", None, "The step at which it ends; the last when not given.", 1)
 
 
-def build(data: training.RunData) -> UDA:
+def build(data: RunData) -> UDA:
     """The compiled method."""
     method = UDA(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
@@ -42,8 +43,11 @@ def build(data: training.RunData) -> UDA:
 
 
 def main(_):
-    """Trains, evaluates, exports."""
-    common.train(build)
+    """Trains, fine-tunes, evaluates, exports."""
+    with common.open_run() as run:
+        run.train("method", lambda: build(run.data), common.stage())
+        run.finetune(**common.finetuning())
+        common.finish(run)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import sys
 
 import keras
 
-from mpl_tf import evaluation, files, report, self_training, training
+from mpl_tf import evaluation, files, report, self_training
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.preemption import EXIT_STATUS, PreemptedError
+from mpl_tf.preemption import PreemptedError
+from mpl_tf.run import Run
 from tests import test_training
 
 # What a run does, and the function that does it.
@@ -34,7 +35,7 @@ def compiled(method, optimizers=1):
     return method
 
 
-def meta_pseudo_labels(settings):
+def meta_pseudo_labels(folder):
     """A baseline, the method, its fine-tuning."""
 
     def build():
@@ -45,20 +46,28 @@ def meta_pseudo_labels(settings):
     def build_baseline():
         return compiled(Supervised(student=test_training.network(2)))
 
-    training.run(build, test_training.run_data(), settings, build_baseline=build_baseline)
-
-
-def noisy_student(settings):
-    """A teacher and two rounds of four files of labels each."""
-    rounds = self_training.Rounds(rounds=2, teacher_steps=6, threshold=0.3, label_shard_size=20)
-    short = {"steps": 6, "epoch_steps": 3, "finetune_steps": 0, "export_dir": None, "report": False}
-    self_training.run(
-        lambda: compiled(Supervised(student=test_training.network(1))),
-        lambda number, teacher: compiled(NoisyStudent(student=test_training.network(10 + number))),
-        test_training.run_data(),
-        dataclasses.replace(settings, **short, confirmation_pictures=0),
-        rounds,
+    test_training.whole_run(
+        folder / "run",
+        build,
+        build_baseline=build_baseline,
+        monitoring=dataclasses.replace(test_training.QUIET, confirmation_images=20),
+        report=True,
+        export_dir=folder / "exported",
     )
+
+
+def noisy_student(folder):
+    """A teacher and two rounds of four files of labels each."""
+    monitoring = dataclasses.replace(test_training.QUIET, confirmation_images=0)
+    with Run(folder / "run", test_training.run_data(), monitoring=monitoring) as run:
+        self_training.train_rounds(
+            run,
+            lambda: compiled(Supervised(student=test_training.network(1))),
+            lambda number, teacher: compiled(NoisyStudent(student=test_training.network(10 + number))),
+            test_training.stage(steps=6, epoch_steps=3),
+            self_training.Rounds(rounds=2, teacher_steps=6, threshold=0.3, label_shard_size=20),
+        )
+        run.finish(report=False)
 
 
 def signal_before(name: str, event: str, skipped: int):
@@ -97,14 +106,11 @@ def main(course, folder: pathlib.Path, moment: tuple = ()):
     keras.utils.set_random_seed(0)
     if moment:
         signal_before(*moment)
-    settings = test_training.settings(
-        folder / "run", export_dir=str(folder / "exported"), confirmation_pictures=20, report=True
-    )
     print("started", flush=True)
     try:
-        course(settings)
+        course(folder)
     except PreemptedError as error:
         print(error, flush=True)
-        sys.exit(EXIT_STATUS)
+        sys.exit(error.exit_status)
     except files.DiskFullError as error:
         sys.exit(str(error))

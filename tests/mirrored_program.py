@@ -8,18 +8,23 @@ import sys
 
 import tensorflow as tf
 
-from mpl_tf import distribute, training
-from tests.test_training import build, build_baseline, run_data, settings
+from mpl_tf.run_settings import Monitoring
+from tests.test_training import build_baseline, whole_run
 
 
 def main(folder: str):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    distribute.make_strategy = lambda name: strategy
-    shown = {"report": True, "tensorboard": True}
-    options = settings(f"{folder}/run", strategy="mirrored", export_dir=f"{folder}/exported", **shown)
-    print(json.dumps(training.run(build, run_data(), options, build_baseline=build_baseline)))
+    metrics = whole_run(
+        f"{folder}/run",
+        build_baseline=build_baseline,
+        monitoring=Monitoring(verbose=0),
+        strategy=strategy,
+        report=True,
+        export_dir=f"{folder}/exported",
+    )
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

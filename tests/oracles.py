@@ -86,6 +86,13 @@ def derivative_along(function, point, direction, *, step=1e-30):
     return np.imag(function(moved)) / step
 
 
+def per_example_sampled(teacher_logits, labels, student_logits, tangents, learning_rate):
+    """One feedback per image, for the class that was sampled: (η/N) ⟨p_i - y_i, u_i⟩ (q_i - y_i)."""
+    drawn = one_hot(labels, teacher_logits.shape[-1])
+    worth = ((softmax(student_logits) - drawn) * np.asarray(tangents)).sum(axis=-1, keepdims=True)
+    return learning_rate / len(drawn) * worth * (softmax(teacher_logits) - drawn)
+
+
 def labelings(num_pictures, num_classes):
     """Every way to label the pictures, each int64 `[N]`."""
     pairs = itertools.product(range(num_classes), repeat=num_pictures)

@@ -1,13 +1,9 @@
 """Strategies: two processes that really train together, and refusals of what is not there."""
 
 import json
-import os
-import pathlib
 import re
 import signal
 import socket
-import subprocess
-import sys
 import types
 
 import h5py
@@ -21,8 +17,7 @@ from mpl_tf.data import pipeline
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.run_folder import RunFolder
 from tests import test_tensorboard, test_training, tiny
-
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.programs import forked
 
 
 def free_addresses(count):
@@ -36,18 +31,13 @@ def free_addresses(count):
 
 
 def start(program, *arguments, config=None):
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    if config:
-        environment["TF_CONFIG"] = json.dumps(config)
-    command = [sys.executable, "-m", program, *map(str, arguments)]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
+    return forked.start(program, *arguments, environment={"TF_CONFIG": json.dumps(config)} if config else {})
 
 
 def finish(processes):
     """Exit status, output and errors of each."""
-    outputs = [process.communicate(timeout=600) for process in processes]
-    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+    finished = [process.finish() for process in processes]
+    return [(each.returncode, each.stdout, each.stderr) for each in finished]
 
 
 def two_workers(program, *arguments, also=((), ())):

@@ -1,10 +1,6 @@
 """recipes.evaluate as a user starts it, on run folders that are written here."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,22 +8,11 @@ from PIL import Image
 
 from mpl_tf import data, evaluation, models
 from mpl_tf.run_folder import RunFolder
-
-ROOT = pathlib.Path(__file__).parents[1]
-
-
-def run(*program):
-    return subprocess.run(
-        [sys.executable, *map(str, program)],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
+from tests.programs import forked
 
 
 def evaluate(*options):
-    finished = run("-m", "recipes.evaluate", *options)
+    finished = forked.run("recipes.evaluate", *options)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return finished.stdout
 
@@ -69,8 +54,9 @@ def test_a_run_is_evaluated_on_its_own_pictures_and_keeps_its_metrics(folder, tm
     source = data.load("digits")
     network = models.build("mlp-16x1", 10, (8, 8, 1), seed=0)
     expected = evaluation.evaluate(network, data.evaluation_batches(source.test))
-    assert set(student["clean"]) == set(expected)
-    assert student["clean"]["confusion"] == expected["confusion"]
+    assert set(student["clean"]) == set(expected) - {"confusion"}
+    confusion = folder.read_confusions()["evaluation/test/student/clean"]
+    assert confusion.tolist() == expected["confusion"]
     assert student["clean"]["nll"] == pytest.approx(expected["nll"], rel=1e-5)
     split = data.draw_split(source, num_labeled=20, seed=3)
     held_out = data.evaluation_batches(source.train, split.validation)
@@ -88,10 +74,10 @@ def test_a_run_is_evaluated_on_its_own_pictures_and_keeps_its_metrics(folder, tm
     assert student["corruptions"]["mce"] == mce
     assert student["natural_adversarial"]["classes"] == ["3", "7"]
     for text in (
-        "accuracy and calibration: 1,008 of 1,008 pictures, ",
-        "corruptions: 375 of 375 pictures, ",
-        "perturbations: 50 of 50 pictures, ",
-        "FGSM: 10 of 10 pictures, ",
+        "accuracy and calibration: 1,008 of 1,008 images, ",
+        "corruptions: 375 of 375 images, ",
+        "perturbations: 50 of 50 images, ",
+        "FGSM: 10 of 10 images, ",
         "360 test pictures",
         "ECE % after",
         "mCE %, supervised = 100",
@@ -132,7 +118,7 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
         "    except Exception as error: print(error)\n"
         "    print('-----')\n"
     )
-    finished = run("-c", program, json.dumps(list(cases.values())))
+    finished = forked.run(program, json.dumps(list(cases.values())))
     assert finished.returncode == 0, finished.stderr[-2000:]
     for message, said in zip(cases, finished.stdout.split("-----\n")[:-1], strict=True):
         assert message in said

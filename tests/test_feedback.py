@@ -126,11 +126,11 @@ def test_only_v_at_the_new_and_slopes_at_the_old_weights_are_exact(student, grad
 
 def test_sampled_per_example_averages_to_per_example(student):
     slopes = slopes_along_new_gradient(student, oracles.softmax(student.teacher_logits), 0.5)
-    student_logits = tf.constant(student.logits(student.unlabeled_images, student.weights))
+    student_logits = student.logits(student.unlabeled_images, student.weights)
     mean = expectation(
         student,
-        lambda labels: feedback.per_example_sampled(
-            tf.constant(student.teacher_logits), labels, student_logits, slopes, learning_rate=0.5
+        lambda labels: oracles.per_example_sampled(
+            student.teacher_logits, labels, student_logits, slopes, 0.5
         ),
     )
     exact = feedback.per_example(student.teacher_logits, slopes, learning_rate=0.5)
@@ -153,18 +153,14 @@ def test_per_example_of_a_student_with_hard_labels(student, reference, order):
 
 
 def test_sampled_per_example_of_a_student_with_hard_labels_is_off_by_the_second_order(student):
-    student_logits = tf.constant(student.logits(student.unlabeled_images, student.weights))
+    student_logits = student.logits(student.unlabeled_images, student.weights)
 
     def error(learning_rate):
         def estimate(labels):
             targets = oracles.one_hot(labels, student.num_classes)
             slopes = slopes_along_new_gradient(student, targets, learning_rate)
-            return feedback.per_example_sampled(
-                tf.constant(student.teacher_logits),
-                labels,
-                student_logits,
-                slopes,
-                learning_rate=learning_rate,
+            return oracles.per_example_sampled(
+                student.teacher_logits, labels, student_logits, slopes, learning_rate
             )
 
         return np.linalg.norm(expectation(student, estimate) - student.sampled_meta_gradient(learning_rate))

@@ -1,6 +1,5 @@
 """Processes that are really killed, and started again until they are done."""
 
-import multiprocessing
 import random
 import signal
 import time
@@ -10,21 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.preemption import EXIT_STATUS
 from mpl_tf.run_folder import RunFolder
 from tests import killed_program, test_training
+from tests.programs import forked
 
 KILLS = 20
-
-# TensorFlow is imported once, and every process is forked from there.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.killed_program"])
 
 
 def start(course, folder, moment=()):
     folder.mkdir(exist_ok=True)
     (folder / "output.txt").unlink(missing_ok=True)
-    process = FORKS.Process(target=killed_program.main, args=(course, folder, moment))
+    process = forked.FORKS.Process(target=killed_program.main, args=(course, folder, moment))
     process.start()
     return process
 
@@ -110,13 +105,13 @@ def test_killed_or_preempted_at_every_stage(tmp_path, whole):
 
     # In the middle of an epoch.
     status, output = finish(course, tmp_path, "SIGTERM", "step", 1)
-    assert status == EXIT_STATUS
+    assert status == 128 + signal.SIGTERM
     assert "Stopped by SIGTERM at step 10, which is saved in" in output
     assert folder.checkpoints()[-1].name == "step_000000010.weights.h5"
 
     # In the last step of an epoch, which is then recorded as always.
     status, output = finish(course, tmp_path, "SIGTERM", "step", 1)
-    assert status == EXIT_STATUS
+    assert status == 128 + signal.SIGTERM
     assert "Stopped by SIGTERM at step 12, which is saved in" in output
 
     # At the end of the fine-tuning.

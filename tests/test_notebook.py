@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 NOTEBOOK = pathlib.Path(__file__).parents[1] / "notebooks" / "own_pictures.ipynb"
 # What stands in the notebook → what makes it short. Most of what is left is the start of six processes.
 SHORTER = {
-    "--undefok=unlabeled_ratio": "--undefok=unlabeled_ratio,confirmation_pictures\n--confirmation_pictures=0",
+    "--undefok=unlabeled_ratio": "--undefok=unlabeled_ratio,confirmation_images\n--confirmation_images=0",
     "--model=wrn-10-1": "--model=mlp",
     "--batch_size=16": "--batch_size=4",
     "--unlabeled_ratio=7": "--unlabeled_ratio=2",

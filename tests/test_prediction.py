@@ -5,8 +5,6 @@ import fcntl
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,8 +14,8 @@ from PIL import Image
 from mpl_tf import export, files, prediction
 from mpl_tf.data import decoding
 from tests.export.networks import NAMES, network, softmax
+from tests.programs import forked
 
-ROOT = pathlib.Path(__file__).parents[1]
 SHAPE = (6, 5, 3)
 PICTURES = ["a.png", "b.jpg", "c d.PNG", "deep/ünï.png", "deep/er/e.webp", "z/f,\ng.gif", "z/h.bmp"]
 
@@ -76,16 +74,6 @@ def read(path):
         return list(csv.DictReader(stream))
 
 
-def start(*options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "recipes.predict", *map(str, options)],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_predictions_are_those_of_the_network_on_pictures_decoded_as_in_training(tmp_path, folder, exported):
     model, versions = exported
     table = predict(export.ExportedClassifier(versions), folder, tmp_path / "out.csv", top_k=2)
@@ -133,23 +121,22 @@ def test_a_killed_recipe_goes_on(tmp_path, exported):
     # Whoever opens it waits for a writer that never comes.
     os.mkfifo(folder / "z.png")
     command = [f"--model={exported[1]}", "--batch_size=3", f"--output={tmp_path / 'out.csv'}", str(folder)]
-    process = start(*command)
+    process = forked.start("recipes.predict", *command)
     end = time.monotonic() + 120
     while not ((tmp_path / "out.csv").exists() and len(read(tmp_path / "out.csv")) == 6):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(signal.SIGKILL)
+    assert process.finish().returncode == -signal.SIGKILL
 
     (folder / "z.png").unlink()
     write_pictures(folder, ["z.png"])
     (folder / "zz.jpg").write_bytes(b"no picture")
-    process = start(*command)
-    shown, _ = process.communicate()
-    assert process.returncode == 0
-    assert "4 of 4 pictures" in shown
+    finished = forked.run("recipes.predict", *command)
+    assert finished.returncode == 0
+    shown = finished.stdout
+    assert "4 of 4 images" in shown
     assert "10 pictures, classified by" in shown
     assert "1 of them cannot be read" in shown
     assert "zz.jpg: cannot identify image file" in shown
@@ -327,8 +314,8 @@ def test_the_highest_version_is_taken_and_what_is_none_is_refused(tmp_path, expo
         export.ExportedClassifier(points)
 
 
-@pytest.mark.parametrize(("verbose", "shown"), [(0, ""), (2, "predictions: 7 of 7 pictures, ")])
-def test_progress_is_told(tmp_path, folder, capsys, verbose, shown):
+@pytest.mark.parametrize(("verbose", "shown"), [(0, ""), (2, "predictions: 7 of 7 images, ")])
+def test_progress_is_shown(tmp_path, folder, capsys, verbose, shown):
     predict(Brightness(), folder, tmp_path / "out.csv", verbose=verbose)
     said = capsys.readouterr().out
     assert said.startswith(shown)

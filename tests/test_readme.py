@@ -1,13 +1,12 @@
 """The README's Python, executed as a user would paste it."""
 
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import PIL.Image
+
+from tests.programs import forked
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -29,12 +28,6 @@ def test_python_blocks_run(tmp_path):
     program = "\n".join(blocks)
     for number in re.findall(r"(?:steps_per_epoch|epochs)=(\d+)", program):
         program = program.replace(f"={number}", "=2")
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
+    finished = forked.run(program, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert (tmp_path / "saved_models" / "pets" / "1" / "saved_model.pb").exists()

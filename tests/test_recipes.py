@@ -1,11 +1,8 @@
-"""Two steps of every recipe as a user starts it: a process of its own, from the command line."""
+"""Two steps of every recipe as a user starts it: a process of its own, with a command line."""
 
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -15,6 +12,7 @@ from absl import app, flags
 
 from mpl_tf import data, models
 from recipes import compare, start
+from tests.programs import forked
 
 ROOT = pathlib.Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "recipes" / "presets").glob("*.flags"))
@@ -23,13 +21,7 @@ SMALL += ["--noreport", "--notensorboard"]
 
 
 def run(recipe, *options, expect_success=True):
-    finished = subprocess.run(
-        [sys.executable, "-m", f"recipes.{recipe}", *map(str, options)],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
+    finished = forked.run(f"recipes.{recipe}", *options)
     assert (finished.returncode == 0) == expect_success, finished.stderr[-3000:]
     return finished
 
@@ -259,13 +251,7 @@ def test_presets_name_only_flags_that_exist():
         assert recipe, f"{preset.name} does not show its command"
         of_recipe.setdefault(recipe[1], []).append(str(preset))
     for recipe, presets in of_recipe.items():
-        finished = subprocess.run(
-            [sys.executable, "-c", program, recipe, *presets],
-            cwd=ROOT,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-        )
+        finished = forked.run(program, recipe, *presets)
         assert finished.returncode == 0, (recipe, finished.stderr[-2000:])
     # --undefok, there for the other recipes, would hide a misspelled flag: each name must be one that exists.
     defined = "".join(path.read_text() for path in (ROOT / "recipes").glob("*.py"))
@@ -298,7 +284,7 @@ def test_an_unknown_dataset_is_refused_with_the_nearest(tmp_path):
 def test_noisy_student_then_reduced_mpl(tmp_path):
     small = [option for option in SMALL if not option.startswith("--steps")]
     rounds = ["--rounds=2", "--models=mlp,mlp-16x1", "--steps=2", "--threshold=0", "--targets=hard"]
-    noise = ["--nolabeled_noise", "--teacher_noise", "--teacher_view=strong", "--dropout=0.1"]
+    noise = ["--norandaugment_labeled", "--teacher_noise", "--teacher_view=strong", "--dropout=0.1"]
     options = [*small, "--unlabeled_ratio=2", f"--run_dir={tmp_path / 'noisy'}"]
     shown = run("noisy_student", *rounds, *noise, *options).stdout
     assert "labels of each round" in shown
@@ -319,7 +305,8 @@ def test_noisy_student_then_reduced_mpl(tmp_path):
 
 
 def test_supervised_then_export(tmp_path):
-    run("supervised", *SMALL, f"--run_dir={tmp_path / 'run'}")
+    views = ["--crop=resized", "--fill=auto", "--randaugment_labeled"]
+    run("supervised", *SMALL, *views, f"--run_dir={tmp_path / 'run'}")
     options = [f"--run_dir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'digits'}", "--top_k=3"]
     kinds = ["float32", "float16", "int8", "int8_full"]
     variants = [f"--litert={','.join(kinds)}", "--max_accuracy_drop=1"]

@@ -7,8 +7,9 @@ from mpl_tf import callbacks, labeling, self_training
 from mpl_tf.data.label_store import LabelStore
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.run import Run
 from mpl_tf.run_folder import RunFolder
-from tests.test_training import KilledError, network, run_data, settings, weights
+from tests.test_training import QUIET, KilledError, network, run_data, stage, weights
 
 # Some labels are below it and some are not.
 THRESHOLD = 0.6
@@ -32,9 +33,12 @@ def rounds(**changes):
     )
 
 
-def run(folder, *, data=None, rounds_=None, **changes):
-    options = settings(folder, steps=6, epoch_steps=3, baseline_steps=0, **changes)
-    return self_training.run(build_teacher, build_student, data or run_data(), options, rounds_ or rounds())
+def run(folder, *, rounds_=None):
+    with Run(folder, run_data(), monitoring=QUIET) as opened:
+        options = stage(steps=6, epoch_steps=3)
+        self_training.train_rounds(opened, build_teacher, build_student, options, rounds_ or rounds())
+        opened.finetune(steps=3, batch_size=4)
+        return opened.finish(report=False)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +105,7 @@ def test_what_is_written_about_a_round_is_true(finished):
 def test_the_student_draws_confident_pictures_with_their_stored_labels(finished, tmp_path):
     folder, _ = finished
     data, store = run_data(), stored(folder, 1)
-    stage = RunFolder(tmp_path)
-    own, _ = self_training._select(store, data, rounds(), stage)
+    own, _ = self_training._select(store, data, rounds(), RunFolder(tmp_path))
     batches = own.batches(batch_size=6, unlabeled_ratio=2, seed=0, start=0)
     row_of = {picture: row for row, picture in enumerate(store.index)}
     for batch in batches.take(5):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf import callbacks, data, distribute, files, training
+from mpl_tf import callbacks, data, files, training
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.run import Run, finetuning
 from mpl_tf.run_folder import RunFolder
+from mpl_tf.run_settings import Monitoring, StageSettings
 from tests import oracles
 
 
@@ -26,7 +28,7 @@ def run_data():
     weak, strong = data.make_views(
         source.image_shape, flip=False, num_operations=1, magnitude=5.0, policy="paper", noise=0.0
     )
-    return training.RunData(source=source, split=split, weak=weak, strong=strong)
+    return data.RunData(source=source, split=split, weak=weak, strong=strong)
 
 
 def network(seed):
@@ -65,13 +67,34 @@ def build_baseline():
     return method
 
 
-def settings(path, **changes):
-    values = {
-        "run_dir": str(path), "steps": 14, "epoch_steps": 4, "batch_size": 6, "unlabeled_ratio": 2,
-        "finetune_steps": 3, "finetune_batch_size": 4, "baseline_steps": 6, "verbose": 0, "tensorboard": False,
-        "report": False,
-    }  # fmt: skip
-    return training.RunSettings(**(values | changes))
+QUIET = Monitoring(verbose=0, tensorboard=False)
+
+
+def stage(**changes):
+    values = {"steps": 14, "epoch_steps": 4, "batch_size": 6, "unlabeled_ratio": 2}
+    return StageSettings(**(values | changes))
+
+
+def whole_run(
+    path,
+    build=build,
+    *,
+    build_baseline=None,
+    finetune_steps=3,
+    data=None,
+    monitoring=QUIET,
+    strategy=None,
+    report=False,
+    export_dir=None,
+    **changes,
+):
+    """The story of a run as recipes tell it; `changes` are of the method's stage."""
+    with Run(path, data or run_data(), strategy=strategy, monitoring=monitoring) as run:
+        if build_baseline is not None:
+            run.train("supervised", build_baseline, stage(steps=6, unlabeled_ratio=0))
+        run.train("method", build, stage(**changes))
+        run.finetune(steps=finetune_steps, batch_size=4)
+        return run.finish(export_dir=export_dir, report=report, command="python -m recipes.test")
 
 
 def weights(path):
@@ -79,8 +102,12 @@ def weights(path):
 
 
 def test_a_run_leaves_everything_a_user_looks_for(tmp_path):
-    options = settings(tmp_path / "run", export_dir=str(tmp_path / "exported"), tensorboard=True)
-    metrics = training.run(build, run_data(), options, build_baseline=build_baseline)
+    metrics = whole_run(
+        tmp_path / "run",
+        build_baseline=build_baseline,
+        monitoring=Monitoring(verbose=0),
+        export_dir=str(tmp_path / "exported"),
+    )
 
     assert (
         set(metrics["test"])
@@ -112,7 +139,7 @@ def test_views_made_inside_of_the_step_are_those_of_the_pipeline(tmp_path):
     ends = []
     for name, views in (("pipeline", data), ("step", inside)):
         method = build()
-        training.fit(method, views, settings(tmp_path, steps=3, epoch_steps=3), RunFolder(tmp_path / name))
+        training.fit(method, views, stage(steps=3, epoch_steps=3), RunFolder(tmp_path / name), QUIET)
         assert (method.augmentation is None) == (name == "pipeline")
         ends.append(method.get_weights())
     for weight, other in zip(*ends, strict=True):
@@ -120,12 +147,12 @@ def test_views_made_inside_of_the_step_are_those_of_the_pipeline(tmp_path):
 
 
 def test_a_finished_run_is_not_repeated(tmp_path):
-    first = training.run(build, run_data(), settings(tmp_path))
+    first = whole_run(tmp_path)
 
     def must_not_be_called():
         raise AssertionError("a finished run was built again")
 
-    assert training.run(must_not_be_called, run_data(), settings(tmp_path)) == first
+    assert whole_run(tmp_path, must_not_be_called, build_baseline=must_not_be_called) == first
 
 
 class KilledError(Exception):
@@ -145,7 +172,7 @@ class KilledError(Exception):
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path, monkeypatch, build, after_epoch
 ):
-    training.run(build, run_data(), settings(tmp_path / "whole"))
+    whole_run(tmp_path / "whole", build)
 
     record = callbacks.Record.on_epoch_end
 
@@ -157,8 +184,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.Record, "on_epoch_end", killed_after_recording)
         with pytest.raises(KilledError):
-            training.run(build, run_data(), settings(tmp_path / "killed"))
-    training.run(build, run_data(), settings(tmp_path / "killed"))
+            whole_run(tmp_path / "killed", build)
+    whole_run(tmp_path / "killed", build)
 
     networks = sorted((tmp_path / "whole" / "networks").iterdir())
     assert len(networks) >= 2
@@ -180,7 +207,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
 def test_a_corrupt_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, capsys):
     folder = RunFolder(tmp_path)
     method = build()
-    training.fit(method, run_data(), settings(tmp_path, steps=8), folder)
+    training.fit(method, run_data(), stage(steps=8), folder, QUIET)
     newest = folder.checkpoints()[-1]
     newest.write_bytes(newest.read_bytes()[:100])
     restored = build()
@@ -207,13 +234,13 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
     with pytest.raises(
         callbacks.NonFiniteLossError, match=r"Training stopped at step \d+, where .*became nan"
     ):
-        training.run(explosive, run_data(), settings(tmp_path, unlabeled_ratio=0))
+        whole_run(tmp_path, explosive, unlabeled_ratio=0)
     assert RunFolder(tmp_path).checkpoints() == []
 
 
 def test_a_full_disk_stops_with_a_sentence_and_keeps_the_last_checkpoint(tmp_path):
     folder, method = RunFolder(tmp_path), build()
-    training.fit(method, run_data(), settings(tmp_path, steps=4), folder)
+    training.fit(method, run_data(), stage(steps=4), folder, QUIET)
     (checkpoint,) = folder.checkpoints()
     before = checkpoint.read_bytes()
     # The system's own limit on the size of files, which is met as a full disk is.
@@ -223,12 +250,12 @@ def test_a_full_disk_stops_with_a_sentence_and_keeps_the_last_checkpoint(tmp_pat
         with pytest.raises(
             files.DiskFullError, match=r"There is no room to write .*step_000000008.weights.h5"
         ):
-            training.fit(method, run_data(), settings(tmp_path, steps=8), folder)
+            training.fit(method, run_data(), stage(steps=8), folder, QUIET)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
     assert checkpoint.read_bytes() == before
-    training.fit(build(), run_data(), settings(tmp_path, steps=8), folder)
+    training.fit(build(), run_data(), stage(steps=8), folder, QUIET)
     assert [int(row["step"]) for row in folder.read_history()] == [4, 8]
 
 
@@ -238,32 +265,38 @@ def test_steps_that_do_not_divide_into_calls_are_refused(tmp_path):
     for change in ({"steps": 14, "epoch_steps": 3}, {"steps": 12, "epoch_steps": 4}):
         name, value = next((name, value) for name, value in change.items() if value % 3)
         with pytest.raises(ValueError, match=f"{name}={value} is not a multiple of steps_per_execution=3"):
-            training.fit(method, run_data(), settings(tmp_path, **change), RunFolder(tmp_path))
+            training.fit(method, run_data(), stage(**change), RunFolder(tmp_path), QUIET)
 
 
-def test_a_batch_that_does_not_divide_over_the_replicas_is_refused(tmp_path, monkeypatch):
+def test_a_batch_that_does_not_divide_over_the_replicas_is_refused(tmp_path):
     strategy = types.SimpleNamespace(num_replicas_in_sync=4)
-    monkeypatch.setattr(distribute, "make_strategy", lambda name: strategy)
     with pytest.raises(
         ValueError, match="batch_size=6 does not divide over 4 replicas: choose a multiple of 4"
     ):
-        training.run(build, run_data(), settings(tmp_path))
+        whole_run(tmp_path, strategy=strategy)
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 0}, {"batch_size": 0}, {"finetune_steps": -1}, {"epoch_steps": 0}]
+    ("make", "change"),
+    [
+        (stage, {"steps": 0}),
+        (stage, {"batch_size": 0}),
+        (stage, {"unlabeled_ratio": -1}),
+        (stage, {"epoch_steps": 0}),
+        (Monitoring, {"confirmation_images": -1}),
+    ],
 )
-def test_settings_out_of_range_are_refused(tmp_path, change):
+def test_settings_out_of_range_are_refused(make, change):
     (name, value) = next(iter(change.items()))
     with pytest.raises(ValueError, match=f"{name}={value} is out of range"):
-        settings(tmp_path, **change)
+        make(**change)
 
 
 def test_finetuning_leaves_the_student_as_it_was(tmp_path):
     student = build().served
     before = student.get_weights()
-    tuned = training.finetuning(student, 0.1)
-    training.fit(tuned, run_data(), settings(tmp_path, unlabeled_ratio=0, steps=4), RunFolder(tmp_path))
+    tuned = finetuning(student, 0.1)
+    training.fit(tuned, run_data(), stage(unlabeled_ratio=0, steps=4), RunFolder(tmp_path), QUIET)
     for one, other in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     moved = [np.abs(a - b).max() for a, b in zip(before, tuned.student.get_weights(), strict=True)]
@@ -274,16 +307,12 @@ def test_finetuning_leaves_the_student_as_it_was(tmp_path):
 
 
 def test_a_fixed_teacher_is_trained_first_and_gives_the_labels(tmp_path):
-    made = []
-
-    def build_from(teacher):
+    with Run(tmp_path, run_data(), monitoring=QUIET) as run:
+        run.train("teacher", build_baseline, stage(steps=6, unlabeled_ratio=0))
         method = build_pseudo_labels("fixed")
-        method.relabel(teacher, run_data().unlabeled())
-        made.append(method)
-        return method
-
-    options = settings(tmp_path, teacher_steps=6, finetune_steps=0)
-    metrics = training.run(build_from, run_data(), options, build_teacher=build_baseline)
+        method.relabel(run.networks["teacher"], run_data().unlabeled())
+        run.train("method", lambda: method, stage())
+        metrics = run.finish(report=False)
     assert set(metrics["test"]) == {"teacher", "student"}
     assert set(metrics["seconds"]) == {"teacher", "method"}
     assert [int(row["step"]) for row in RunFolder(tmp_path / "teacher").read_history()] == [4, 6]
@@ -291,23 +320,22 @@ def test_a_fixed_teacher_is_trained_first_and_gives_the_labels(tmp_path):
     teacher = keras.saving.load_model(tmp_path / "networks" / "teacher.keras", compile=False)
     source, split = run_data().source, run_data().split
     images = source.train.fetch(tf.constant(split.unlabeled)).numpy().astype(np.float32)
-    kept = made[0].kept_labels.numpy()
+    kept = method.kept_labels.numpy()
     assert np.allclose(
         kept[split.unlabeled], oracles.softmax(np.array(teacher(images), np.float64)), atol=1e-5
     )
     assert not kept[split.validation].any()
 
 
-def test_a_teacher_without_steps_is_taken_as_it_is(tmp_path):
-    handed = []
-
-    def build_from(teacher):
-        handed.append(teacher.get_weights())
-        return build_baseline()
-
-    options = settings(tmp_path, finetune_steps=0)
-    training.run(build_from, run_data(), options, build_teacher=lambda: Supervised(student=network(5)))
-    for one, other in zip(handed[0], network(5).get_weights(), strict=True):
+def test_a_network_without_training_is_evaluated_and_saved_as_it_is(tmp_path):
+    with Run(tmp_path, run_data(), monitoring=QUIET) as run:
+        run.add_network("teacher", lambda: network(5))
+        run.train("method", build_baseline, stage(steps=4))
+        metrics = run.finish(report=False)
+    assert set(metrics["test"]) == {"teacher", "student"}
+    for one, other in zip(
+        weights(tmp_path / "networks" / "teacher.keras"), network(5).get_weights(), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
@@ -316,8 +344,8 @@ def test_measuring_the_confirmation_bias_does_not_change_the_run(tmp_path, build
     methods, rows = [], []
     for count in (0, 30):
         method, folder = build(), RunFolder(tmp_path / str(count))
-        options = settings(tmp_path, confirmation_pictures=count, steps=8)
-        training.fit(method, run_data(), options, folder)
+        monitoring = dataclasses.replace(QUIET, confirmation_images=count)
+        training.fit(method, run_data(), stage(steps=8), folder, monitoring)
         methods.append(method)
         rows.append(folder.read_history()[-1])
     for one, other in zip(methods[0].variables, methods[1].variables, strict=True):
@@ -329,7 +357,8 @@ def test_the_stored_labels_that_are_measured_are_the_refreshed_ones(tmp_path, mo
     monkeypatch.setattr(callbacks.ConfirmationBias.__init__, "__defaults__", (0.0, None))
     method, data_of_run = build_pseudo_labels(), run_data()
     folder = RunFolder(tmp_path)
-    training.fit(method, data_of_run, settings(tmp_path, confirmation_pictures=20, steps=4), folder)
+    monitoring = dataclasses.replace(QUIET, confirmation_images=20)
+    training.fit(method, data_of_run, stage(steps=4), folder, monitoring)
     (row,) = folder.read_history()
     measured = data_of_run.unlabeled_sample(20)
     labels = data_of_run.source.train.labels[measured]

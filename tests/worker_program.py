@@ -28,6 +28,9 @@ from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.run import Run
+from mpl_tf.run_folder import RunFolder
+from mpl_tf.run_settings import Monitoring
 from tests import test_training, tiny
 
 
@@ -69,44 +72,50 @@ def kill_at(moment: str):
     LabelStore.write = killed_before_writing
 
 
-def main(folder: str, name: str, moment: str = "never"):
+def main(folder: str, _: str, moment: str = "never"):
     kill_at(moment)
     path = pathlib.Path(folder)
     data = test_training.run_data()
 
-    def settings(run, **changes):
-        options = {"run_dir": str(path / run), "strategy": name, "baseline_steps": 0, "verbose": 2}
-        return test_training.settings(path, **({**options, "confirmation_pictures": 0} | changes))
+    quiet = Monitoring(verbose=2, tensorboard=False, confirmation_images=0)
+    short = test_training.stage(steps=6, epoch_steps=3)
 
-    def fit(name, build, data, settings):
-        folder = training.RunFolder(path / name, writes=workers.is_chief(strategy))
+    def fit(name, build, data):
+        folder = RunFolder(path / name, writes=workers.is_chief(strategy))
         with strategy.scope():
             method = build()
-        training.fit(method, data, settings, folder)
+        training.fit(method, data, short, folder, quiet)
         for role in method.roles:
             folder.save_network(role, getattr(method, role))
 
     try:
-        whole = settings("run", export_dir=str(path / "exported"), confirmation_pictures=20, tensorboard=True)
-        training.run(lambda: meta_pseudo_labels(tiny.plain_network), data, whole)
+        test_training.whole_run(
+            path / "run",
+            lambda: meta_pseudo_labels(tiny.plain_network),
+            data=data,
+            monitoring=Monitoring(verbose=2, confirmation_images=20),
+            strategy=strategy,
+            export_dir=path / "exported",
+        )
 
         # Of the others, what is of their own; nothing is held out.
         unlabeled = np.union1d(data.split.unlabeled, data.split.validation)
         split = dataclasses.replace(data.split, unlabeled=unlabeled, validation=unlabeled[:0])
         data = dataclasses.replace(data, split=split)
-        short = {"steps": 6, "epoch_steps": 3, "finetune_steps": 0}
-        fit("normalized", lambda: meta_pseudo_labels(tiny.synchronized_network), data, settings("", **short))
+        fit("normalized", lambda: meta_pseudo_labels(tiny.synchronized_network), data)
 
         stored = {"labels": "stored", "num_pictures": 100, "threshold": 0.0, "ramp_start": 0, "ramp_end": 3}
-        fit("stored", lambda: learner(PseudoLabels, **stored, hard=False), data, settings("", **short))
+        fit("stored", lambda: learner(PseudoLabels, **stored, hard=False), data)
 
-        self_training.run(
-            lambda: learner(Supervised),
-            lambda number, teacher: learner(NoisyStudent, ema_decay=0.9),
-            data,
-            settings("noisy", **short),
-            self_training.Rounds(rounds=1, teacher_steps=6, label_shard_size=25),
-        )
+        with Run(path / "noisy", data, strategy=strategy, monitoring=quiet) as run:
+            self_training.train_rounds(
+                run,
+                lambda: learner(Supervised),
+                lambda number, teacher: learner(NoisyStudent, ema_decay=0.9),
+                short,
+                self_training.Rounds(rounds=1, teacher_steps=6, label_shard_size=25),
+            )
+            run.finish(report=False)
     except workers.WorkerLostError as error:
         print(f"WorkerLostError: {error}", flush=True)
         os._exit(1)

@@ -4,17 +4,22 @@ A view is called as `view(images, seed=…, position=…)` and is a pure functio
 strong views that wrap a Keras layer. The strong view takes the weak one's result, as in the released code of
 Meta Pseudo Labels:
 
-    weak   = flip, pad by 1/8 with grey, crop
-    strong = RandAugment, Cutout, flip, pad by 1/8 with grey, crop   (below 128 pixels: the CIFAR pipeline)
-    strong = RandAugment, flip, pad by 1/8 with grey, crop           (from 128 pixels on: the ImageNet pipeline)
+    weak   = flip, pad by 1/8, crop                   crop="padded", below 64 pixels: the CIFAR pipeline
+    strong = RandAugment, Cutout, flip, pad by 1/8, crop
 
-The released ImageNet pipeline crops while it decodes; here pictures arrive in their final size, so the padded
-crop stays.
+    weak   = resized crop, flip                       crop="resized", from 64 pixels on: the ImageNet pipeline
+    strong = RandAugment, Cutout, flip                (Cutout below 128 pixels only)
+
+The released ImageNet pipeline crops while it decodes, and RandAugment sees what the crop left. Here images arrive in
+their final size, and a resized crop enlarges a part of them.
 """
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import geometry, stateless
@@ -22,6 +27,13 @@ from mpl_tf.data.randaugment import LARGE_SIDE, make_policy
 
 WEAK_STREAM = 1
 STRONG_STREAM = 2
+CROPS = ("auto", "resized", "padded", "none")
+# From this shorter side on, `crop="auto"` resizes crops.
+RESIZED_SIDE = 64
+# How far a resized crop stretches an image: the Inception crop's aspect ratios, relative to the image's own.
+ASPECT = (3 / 4, 4 / 3)
+# Images whose borders `border_color` looks at.
+_BORDER_SAMPLE = 256
 
 View = Callable[..., tf.Tensor]
 
@@ -69,26 +81,24 @@ class GaussianNoise:
 
 @dataclasses.dataclass(frozen=True)
 class WeakView:
-    """Flips half of the pictures left to right, pads with grey and crops back to the old size.
+    """Flips half of the pictures left to right, pads them and crops back to the old size.
 
     Args:
         flip: Whether pictures may be mirrored; digits and letters may not.
-        padding: Pixels added on each side; by default an eighth of the shorter side.
-        fill: Their level.
+        padding: Pixels added on each side; by default an eighth of the shorter side. 0 leaves the image where it is.
+        fill: their level, 0…255, one for all channels or one for each.
 
     Raises:
-        ValueError: If `padding` is negative.
+        ValueError: If `padding` is negative, or `fill` is no color.
     """
 
     flip: bool = True
     padding: int | None = None
-    fill: int = geometry.GREY
+    fill: geometry.Fill = geometry.GREY
 
     def __post_init__(self):
-        if self.padding is not None and self.padding < 0:
-            raise ValueError(
-                f"padding is {self.padding}; expected 0 or more pixels, or None for 1/8 of the side."
-            )
+        _check_padding(self.padding)
+        object.__setattr__(self, "fill", geometry.checked_fill(self.fill))
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, images, *, seed: int, position) -> tf.Tensor:
@@ -108,18 +118,84 @@ class WeakView:
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+    """Enlarges a random part of each image to the image's size, and flips half of them left to right.
+
+    The Inception crop (Szegedy et al., arXiv 1409.4842, section 6), for whole batches and without rejections: a
+    part gets its area from U(`area`, 1) and then its stretch, log-uniform among those of `ASPECT` with which it
+    fits into the image. Both are relative to the image's own, so that a 96×72 image is not stretched more than a
+    square one. The Inception crop goes down to an area of 0.08; as a teacher has to recognize what is left in
+    order to label it, the default is gentler.
+
+    Args:
+        flip: whether images may be mirrored; digits and letters may not.
+        area: the smallest part, as a fraction of the image, in `(0, 1]`; 1 never crops.
+
+    Raises:
+        ValueError: if `area` is out of range.
+    """
+
+    flip: bool = True
+    area: float = 0.35
+
+    def __post_init__(self):
+        number = isinstance(self.area, numbers.Real) and not isinstance(self.area, bool)
+        if not number or not 0 < self.area <= 1:
+            raise ValueError(
+                f"area is {self.area!r}; expected the smallest part of an image that a crop leaves, a fraction above "
+                "0 and up to 1, such as 0.35."
+            )
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+        """Makes the weak view of a batch.
+
+        Args:
+            images: uint8 or float32 in 0…255 `[n, H, W, C]`, static H, W and C.
+            seed: any integer.
+            position: int64 `[n]`, the index of each image in the stream.
+
+        Returns:
+            float32 `[n, H, W, C]` in 0…255.
+        """
+        images = tf.convert_to_tensor(images)
+        height, width = images.shape[1:3]
+        flip, area, stretch, top, left = tf.unstack(
+            stateless.uniform(seed, position, 5, stream=WEAK_STREAM), axis=1
+        )
+        area = self.area + (1.0 - self.area) * area
+        # A part that is s times as wide as its area alone would make it fits in where area ≤ s ≤ 1 / area.
+        low = tf.maximum(math.log(ASPECT[0]), tf.math.log(area))
+        high = tf.minimum(math.log(ASPECT[1]), -tf.math.log(area))
+        stretch = tf.exp(low + (high - low) * stretch)
+        rows = height * tf.minimum(tf.sqrt(area / stretch), 1.0)
+        columns = width * tf.minimum(tf.sqrt(area * stretch), 1.0)
+        return geometry.resized_crop(
+            images,
+            (flip < 0.5) & self.flip,
+            (height - rows) * top,
+            (width - columns) * left,
+            rows,
+            columns,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class StrongView:
     """Distorts weak pictures by RandAugment, then Cutout, flip and padded crop.
 
     Args:
         num_operations: RandAugment's operations per picture, 0 or more.
         magnitude: RandAugment's strength, 0 … 30.
-        cutout: Half the side of the grey square as a share of the shorter side, 0 for none. By default 1/4 (8 of 32
+        cutout: Half the side of the square as a fraction of the shorter side, 0 for none. By default 1/4 (8 of 32
             pixels) below 128 pixels and 0 from there on.
         flip: Whether pictures may be mirrored; digits and letters may not.
         policy: "paper", "keras_cv" or "keras"; the last two draw from a random state of their own, so runs that use
             them resume, but not bit for bit.
         static_shapes: Whether the view is to be made inside of a training step, see `RandAugment`.
+        padding: as in `WeakView`.
+        fill: the level, 0…255, of what Cutout, the crop and RandAugment leave empty, one for all channels or one for
+            each.
 
     Raises:
         ValueError: If a number is out of range, or there is no such policy.
@@ -131,15 +207,23 @@ class StrongView:
     flip: bool = True
     policy: str = "paper"
     static_shapes: bool = False
+    padding: int | None = None
+    fill: geometry.Fill = geometry.GREY
     _distort: View = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.cutout is not None and not 0 <= self.cutout <= 1:
             raise ValueError(
-                f"cutout is {self.cutout}; expected a share of the shorter side in 0 … 1, such as 0.25."
+                f"cutout is {self.cutout}; expected a fraction of the shorter side in 0 … 1, such as 0.25."
             )
+        _check_padding(self.padding)
+        object.__setattr__(self, "fill", geometry.checked_fill(self.fill))
         policy = make_policy(
-            self.policy, self.num_operations, self.magnitude, static_shapes=self.static_shapes
+            self.policy,
+            self.num_operations,
+            self.magnitude,
+            static_shapes=self.static_shapes,
+            fill=self.fill,
         )
         object.__setattr__(self, "_distort", policy)
 
@@ -161,14 +245,14 @@ class StrongView:
             images = tf.cast(tf.clip_by_value(images, 0.0, 255.0) + 0.5, tf.uint8)
         images = self._distort(images, seed=seed, position=position)
         uniforms = stateless.uniform(seed, position, 5, stream=STRONG_STREAM)
-        half_size = int(self._cutout_share(min(height, width)) * min(height, width))
+        half_size = int(self._cutout_fraction(min(height, width)) * min(height, width))
         if half_size:
             row = stateless.integers(uniforms[:, 3], height)
             column = stateless.integers(uniforms[:, 4], width)
-            images = geometry.cutout(images, row, column, half_size)
-        return tf.cast(_flip_and_crop(images, uniforms, self.flip, None, geometry.GREY), tf.float32)
+            images = geometry.cutout(images, row, column, half_size, fill=self.fill)
+        return tf.cast(_flip_and_crop(images, uniforms, self.flip, self.padding, self.fill), tf.float32)
 
-    def _cutout_share(self, shorter_side: int) -> float:
+    def _cutout_fraction(self, shorter_side: int) -> float:
         if self.cutout is not None:
             return self.cutout
         return 0.0 if shorter_side >= LARGE_SIDE else 0.25
@@ -196,6 +280,9 @@ def make_views(
     image_shape,
     *,
     flip: bool = True,
+    crop: str = "auto",
+    crop_area: float = RandomResizedCrop.area,
+    fill: geometry.Fill = geometry.GREY,
     num_operations: int = 2,
     magnitude: float = 16,
     policy: str = "paper",
@@ -206,38 +293,79 @@ def make_views(
 
     Args:
         image_shape: (H, W, 1), (H, W, 3) with sides of at least 3 pixels, or (D,) for points.
-        flip: Whether pictures may be mirrored left to right.
-        num_operations: RandAugment's operations per picture, 0 or more.
-        magnitude: RandAugment's strength, 0 … 30.
+        flip: whether images may be mirrored left to right.
+        crop: "resized" for a `RandomResizedCrop`, "padded" for the crop out of the padded image in both views, "none"
+            for neither; "auto" resizes where both sides have at least 64 pixels, and pads below.
+        crop_area: the smallest part of an image that a resized crop leaves, a fraction in `(0, 1]`.
+        fill: the level, 0…255, of pixels from outside and of Cutout's square, one for all channels or one for each;
+            `border_color` finds one that suits.
+        num_operations: RandAugment's operations per image, 0 or more.
+        magnitude: RandAugment's strength, 0…30.
         policy: "paper", "keras_cv" or "keras".
-        noise: Standard deviation of the noise on points, in their own unit.
-        static_shapes: Whether the views are to be made inside of a training step, see `RandAugment`.
+        noise: standard deviation of the noise on points, in their own unit.
+        static_shapes: whether the views are to be made inside of a training step, see `RandAugment`.
 
     Returns:
-        (weak, strong): for pictures a `WeakView` and a `StrongView`, for points an `Identity` and a `GaussianNoise`.
+        (weak, strong): for images a `RandomResizedCrop` or a `WeakView`, and a `StrongView`; for points an `Identity`
+        and a `GaussianNoise`.
 
     Raises:
-        ValueError: If the shape is none of these, a number is out of range, or there is no such policy.
+        ValueError: if the shape is none of these, a number is out of range, or there is no such policy or crop.
     """
     shape = tuple(image_shape)
+    if crop not in CROPS:
+        raise ValueError(f"crop is {crop!r}; expected one of {', '.join(map(repr, CROPS))}.")
     if len(shape) == 1:
         return Identity(), GaussianNoise(noise)
-    if len(shape) == 3 and None not in shape and min(shape[:2]) >= 3 and shape[2] in (1, 3):
-        strong = StrongView(
-            num_operations=num_operations,
-            magnitude=magnitude,
-            flip=flip,
-            policy=policy,
-            static_shapes=static_shapes,
+    if len(shape) != 3 or None in shape or min(shape[:2]) < 3 or shape[2] not in (1, 3):
+        raise ValueError(
+            f"Examples have shape {shape}; expected (height, width, 1 or 3) with sides of at least 3 pixels, or "
+            "(features,); convert or resize them first."
         )
-        return WeakView(flip=flip), strong
-    raise ValueError(
-        f"Examples have shape {shape}; expected (height, width, 1 or 3) with sides of at least 3 pixels, or "
-        "(features,); convert or resize them first."
+    fill = geometry.checked_fill(fill, shape[2])
+    if crop == "auto":
+        crop = "resized" if min(shape[:2]) >= RESIZED_SIDE else "padded"
+    resized = RandomResizedCrop(flip=flip, area=crop_area)
+    padding = None if crop == "padded" else 0
+    strong = StrongView(
+        num_operations=num_operations,
+        magnitude=magnitude,
+        flip=flip,
+        policy=policy,
+        static_shapes=static_shapes,
+        padding=padding,
+        fill=fill,
     )
+    return resized if crop == "resized" else WeakView(flip=flip, padding=padding, fill=fill), strong
 
 
-def _flip_and_crop(images, uniforms, flip: bool, padding: int | None, fill: int) -> tf.Tensor:
+def border_color(images) -> geometry.Fill:
+    """The color that the images have at their borders: the median of their outermost pixels.
+
+    Cutouts and cropped edges of this color stand out least where images share a ground, as scans and drawings do.
+
+    Args:
+        images: an image collection, such as `source.train`; up to 256 of it are looked at, evenly spaced.
+
+    Returns:
+        A level in 0…255, or a tuple of three; gray 128 for points.
+    """
+    if len(images.image_shape) != 3:
+        return geometry.GREY
+    step = math.ceil(len(images) / _BORDER_SAMPLE)
+    sample = np.asarray(images.fetch(tf.range(0, len(images), step, dtype=tf.int64)))
+    inside = sample[:, 1:-1, [0, -1]]
+    edges = (sample[:, [0, -1]], inside)
+    pixels = np.concatenate([edge.reshape(-1, sample.shape[-1]) for edge in edges])
+    return geometry.checked_fill(tuple(int(level) for level in np.median(pixels, axis=0)))
+
+
+def _check_padding(padding: int | None) -> None:
+    if padding is not None and padding < 0:
+        raise ValueError(f"padding is {padding}; expected 0 or more pixels, or None for 1/8 of the side.")
+
+
+def _flip_and_crop(images, uniforms, flip: bool, padding: int | None, fill) -> tf.Tensor:
     """Draws flip and crop from the first three of `uniforms` [n, ≥ 3] and applies them."""
     if padding is None:
         padding = min(images.shape[1:3]) // 8

@@ -4,10 +4,16 @@ Everything a batch holds is a function of (seed, step). A run that resumes at st
 and the augmentations that an uninterrupted one would, without a checkpoint of the input pipeline.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf import checks
 from mpl_tf.data.batch_views import LABELED_STREAM, UNLABELED_STREAM, BatchViews
+from mpl_tf.data.lookup import Lookup
+
+BALANCES = ("none", "sample")
 
 
 def training_batches(
@@ -21,6 +27,7 @@ def training_batches(
     labeled_view=None,
     targets=None,
     labeled_targets: bool = False,
+    balance: str = "none",
     augment: bool = True,
     seed: int = 0,
     start: int = 0,
@@ -28,8 +35,10 @@ def training_batches(
 ) -> tf.data.Dataset:
     """An endless dataset of training batches, beginning at step `start`.
 
-    Both streams go through their own pictures in epochs of their own, shuffled anew each time, so neither the few
-    labeled nor the many unlabeled pictures are dropped or starved, whatever their numbers.
+    Both streams go through their own images in epochs of their own, shuffled anew each time, so neither the few
+    labeled nor the many unlabeled images are dropped or starved, whatever their numbers. With `balance="sample"`,
+    the labeled stream goes through the classes instead, in a new order each time, and each class through its own
+    images: every class comes equally often, and within a class every image does.
 
     Args:
         source: `mpl_tf.data.Source`.
@@ -42,6 +51,8 @@ def training_batches(
         targets: soft labels of the unlabeled pictures, what `LabelStore.targets` returns: an object with
             `fetch(index: int64 [n]) → float32 [n, K]`. None for none.
         labeled_targets: whether the labeled pictures get soft labels from `targets` too.
+        balance: `"sample"` draws labeled images of all classes equally often, however few a class has; `"none"` draws
+            all images equally often.
         augment: whether to make the views here. False leaves that to `BatchViews` inside of a training step: both
             entries then have the pictures as they are, `"image"`, and int64 `"position"`.
         seed: of the order and the augmentation.
@@ -49,7 +60,8 @@ def training_batches(
         share: `(index, count)`: which of `count` equal parts of every batch, for processes that train together.
 
     Returns:
-        A dataset of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
+        A dataset, whose `steps_per_epoch` says after how many batches every picture of the larger stream has been
+        drawn, of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
         [μB, …], "strong": float32 [μB, …], "index": int64 [μB]}}` with pictures in 0…255. With `targets`, the
         unlabeled entry has `"probabilities"` float32 [μB, K] too, and with `labeled_targets` the labeled one
         float32 [B, K].
@@ -67,7 +79,12 @@ def training_batches(
             "labeled_targets=True needs soft labels: pass targets=, what LabelStore.targets returns."
         )
     _check_labels(source, split)
-    labeled = _Stream(split.labeled, batch_size, seed, LABELED_STREAM, share)
+    checks.one_of("balance", balance, BALANCES)
+    placed = (batch_size, seed, LABELED_STREAM, share)
+    if balance == "sample":
+        labeled = _BalancedStream(split.labeled, source.train.labels, *placed)
+    else:
+        labeled = _Stream(split.labeled, *placed)
     unlabeled = None
     if unlabeled_ratio:
         if strong is None:
@@ -77,7 +94,7 @@ def training_batches(
                 f"The split {split.name!r} has no unlabeled pictures: add some, or pass unlabeled_ratio=0."
             )
         unlabeled = _Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM, share)
-    labels = tf.constant(source.train.labels, tf.int32)
+    labels = Lookup(source.train.labels, tf.int32)
     pictures, shape = source.train, tuple(source.image_shape)
 
     def soft_labels(index):
@@ -90,7 +107,7 @@ def training_batches(
 
     def draw(step):
         index, entry = drawn(labeled, step)
-        batch = {"labeled": {**entry, "label": tf.gather(labels, index)}}
+        batch = {"labeled": {**entry, "label": labels(index)}}
         if labeled_targets:
             batch["labeled"]["probabilities"] = soft_labels(index)
         if unlabeled is not None:
@@ -107,7 +124,10 @@ def training_batches(
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     batches = steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    batches = batches.prefetch(tf.data.AUTOTUNE)
+    streams = [labeled] if unlabeled is None else [labeled, unlabeled]
+    batches.steps_per_epoch = max(math.ceil(stream.count / stream.size) for stream in streams)
+    return batches
 
 
 def numbered_batches(batch_size: int, *, start: int = 0, share: tuple = (0, 1)) -> tf.data.Dataset:
@@ -143,14 +163,13 @@ def evaluation_batches(pictures, indices=None, *, batch_size: int = 256) -> tf.d
     Returns:
         A dataset of `{"image": float32 [b, …], "label": int32 [b], "index": int64 [b]}`.
     """
-    indices = np.arange(len(pictures)) if indices is None else np.asarray(indices)
-    labels = tf.constant(pictures.labels, tf.int32)
+    labels = Lookup(pictures.labels, tf.int32)
 
     def make_batch(index):
         image = tf.ensure_shape(tf.cast(pictures.fetch(index), tf.float32), (None, *pictures.image_shape))
-        return {"image": image, "label": tf.gather(labels, index), "index": index}
+        return {"image": image, "label": labels(index), "index": index}
 
-    batches = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)).batch(batch_size)
+    batches = _index_batches(pictures, indices, batch_size)
     return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
@@ -170,7 +189,6 @@ def picture_batches(
     Returns:
         A dataset of `{"image": float32 [b, …], "index": int64 [b]}` with pictures in 0…255.
     """
-    indices = np.arange(len(pictures)) if indices is None else np.asarray(indices)
     # Below zero, where no training stream has its seed.
     view_seed = -1 - seed
 
@@ -179,15 +197,23 @@ def picture_batches(
         image = tf.cast(image, tf.float32) if view is None else view(image, seed=view_seed, position=index)
         return {"image": tf.ensure_shape(image, (None, *pictures.image_shape)), "index": index}
 
-    batches = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)).batch(batch_size)
+    batches = _index_batches(pictures, indices, batch_size)
     return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _index_batches(pictures, indices, batch_size: int) -> tf.data.Dataset:
+    """Some indices in order, or all where they are None, int64 `[b]` at a time."""
+    if indices is None:
+        return tf.data.Dataset.range(len(pictures)).batch(batch_size)
+    take = Lookup(indices, tf.int64)
+    return tf.data.Dataset.range(len(take)).batch(batch_size).map(take)
 
 
 class _Stream:
     """An endless, reshuffled walk over some indices, readable at any position."""
 
     def __init__(self, indices, size, seed, stream, share):
-        self.indices = tf.constant(indices, tf.int64)
+        self.indices = Lookup(indices, tf.int64)
         self.count = len(indices)
         self.size = size
         self.rows = size // share[1]
@@ -195,17 +221,52 @@ class _Stream:
         self.seed = 2 * seed + stream
 
     def draw(self, step):
+        """The indices of a step's images, int64 `[rows]`, and their positions in the stream."""
         position = step * self.size + self.first + tf.range(self.rows, dtype=tf.int64)
-        epoch, offset = position // self.count, position % self.count
+        walk = tf.zeros(self.rows, tf.int64)
+        return self.indices(self.shuffled(walk, position, self.count)), position
+
+    def shuffled(self, walk, position, count) -> tf.Tensor:
+        """Where endless walks over 0…count-1, shuffled anew in each of their epochs, are at some positions.
+
+        Args:
+            walk: int64 `[n]`, the number of the walk that each entry is about.
+            position: int64 `[n]`, in its walk.
+            count: int64, a scalar or `[n]`.
+
+        Returns:
+            int64 `[n]`, each in 0…count-1.
+        """
+        count = tf.cast(count, tf.int64)
         # A bijection of 0…count-1 for each epoch. The public index_shuffle takes one seed for the whole vector,
-        # but a batch may span several epochs of a few labeled pictures.
-        seeds = tf.stack(
-            [tf.fill([self.rows], self.seed), tf.zeros(self.rows, tf.int32), tf.cast(epoch, tf.int32)], 1
+        # but a batch may span several epochs of a few labeled images.
+        seeds = [tf.fill([self.rows], self.seed)]
+        seeds += [tf.cast(part, tf.int32) for part in (walk, position // count)]
+        return tf.raw_ops.RandomIndexShuffle(
+            index=position % count, seed=tf.stack(seeds, 1), max_index=count - 1
         )
-        shuffled = tf.raw_ops.RandomIndexShuffle(
-            index=offset, seed=seeds, max_index=tf.constant(self.count - 1, tf.int64)
-        )
-        return tf.gather(self.indices, shuffled), position
+
+
+class _BalancedStream(_Stream):
+    """A walk over the classes, and in each class over its own indices: all classes come equally often."""
+
+    def __init__(self, indices, labels, *placed):
+        indices = np.asarray(indices)
+        own = np.asarray(labels)[indices]
+        super().__init__(indices[np.argsort(own, kind="stable")], *placed)
+        _, counts = np.unique(own, return_counts=True)
+        self.counts = tf.constant(counts, tf.int64)
+        self.starts = tf.constant(np.cumsum(counts) - counts, tf.int64)
+        self.num_classes = len(counts)
+
+    def draw(self, step):
+        """As in a plain stream."""
+        position = step * self.size + self.first + tf.range(self.rows, dtype=tf.int64)
+        # Each class once per round; in round r, the class is at position r of its own walk.
+        turn = position // self.num_classes
+        chosen = self.shuffled(tf.zeros_like(turn), position, self.num_classes)
+        member = self.shuffled(1 + chosen, turn, tf.gather(self.counts, chosen))
+        return self.indices(tf.gather(self.starts, chosen) + member), position
 
 
 def _check_labels(source, split):

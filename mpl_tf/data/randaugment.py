@@ -56,9 +56,11 @@ class RandAugment:
         cutout_ratio: Cutout's half-size at level 1, likewise; by default 40 / 224 and 1/8.
         static_shapes: Whether all shapes are to be known beforehand, as XLA wants it: every operation is then made of
             every picture, and one is kept. For accelerators; on a CPU many times slower.
+        fill: the level, 0…255, of Cutout's square and of what moves in from outside, one for all channels or one for
+            each.
 
     Raises:
-        ValueError: If `num_operations` or `magnitude` is out of range.
+        ValueError: If `num_operations`, `magnitude` or `fill` is out of range.
     """
 
     num_operations: int = 2
@@ -66,9 +68,11 @@ class RandAugment:
     translate_ratio: float | None = None
     cutout_ratio: float | None = None
     static_shapes: bool = False
+    fill: geometry.Fill = geometry.GREY
 
     def __post_init__(self):
         _check_strength(self.num_operations, self.magnitude)
+        object.__setattr__(self, "fill", geometry.checked_fill(self.fill))
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, images, *, seed: int, position) -> tf.Tensor:
@@ -125,18 +129,18 @@ class RandAugment:
             "AutoContrast": lambda: color.autocontrast(images),
             "Equalize": lambda: color.equalize(images),
             "Invert": lambda: color.invert(images),
-            "Rotate": lambda: geometry.rotate(images, self._scaled(30.0) * sign()),
+            "Rotate": lambda: geometry.rotate(images, self._scaled(30.0) * sign(), fill=self.fill),
             "Posterize": lambda: color.posterize(images, bits),
             "Solarize": lambda: color.solarize(images, int(self._scaled(256)) % 256),
             "Color": lambda: color.saturate(images, factor),
             "Contrast": lambda: color.contrast(images, factor),
             "Brightness": lambda: color.brightness(images, factor),
             "Sharpness": lambda: color.sharpness(images, factor),
-            "ShearX": lambda: geometry.shear_x(images, self._scaled(0.3) * sign()),
-            "ShearY": lambda: geometry.shear_y(images, self._scaled(0.3) * sign()),
-            "TranslateX": lambda: geometry.translate_x(images, pixels * sign()),
-            "TranslateY": lambda: geometry.translate_y(images, pixels * sign()),
-            "Cutout": lambda: geometry.cutout(images, *center(), half_size),
+            "ShearX": lambda: geometry.shear_x(images, self._scaled(0.3) * sign(), fill=self.fill),
+            "ShearY": lambda: geometry.shear_y(images, self._scaled(0.3) * sign(), fill=self.fill),
+            "TranslateX": lambda: geometry.translate_x(images, pixels * sign(), fill=self.fill),
+            "TranslateY": lambda: geometry.translate_y(images, pixels * sign(), fill=self.fill),
+            "Cutout": lambda: geometry.cutout(images, *center(), half_size, fill=self.fill),
             "SolarizeAdd": lambda: color.solarize_add(images, int(self._scaled(110))),
         }
         return operations[name]()
@@ -218,7 +222,12 @@ _POLICIES = {"paper": RandAugment, "keras_cv": _keras_cv_policy, "keras": _keras
 
 
 def make_policy(
-    name: str, num_operations: int, magnitude: float, *, static_shapes: bool = False
+    name: str,
+    num_operations: int,
+    magnitude: float,
+    *,
+    static_shapes: bool = False,
+    fill: geometry.Fill = geometry.GREY,
 ) -> Callable[..., tf.Tensor]:
     """Builds a RandAugment policy by name.
 
@@ -229,6 +238,7 @@ def make_policy(
         num_operations: Operations per picture, 0 or more.
         magnitude: Strength, 0 … 30.
         static_shapes: As in `RandAugment`; the other policies cannot.
+        fill: as in `RandAugment`; the other policies have a gray of their own.
 
     Returns:
         A callable (images uint8 [n, H, W, C], *, seed, position) → uint8 [n, H, W, C].
@@ -240,14 +250,19 @@ def make_policy(
         near = difflib.get_close_matches(name, _POLICIES, n=3, cutoff=0.3) or list(_POLICIES)
         raise ValueError(f"RandAugment policy {name!r} does not exist; expected one of: {', '.join(near)}.")
     _check_strength(num_operations, magnitude)
-    if not static_shapes:
-        return _POLICIES[name](num_operations, magnitude)
-    if name != "paper":
+    if name == "paper":
+        return RandAugment(num_operations, magnitude, static_shapes=static_shapes, fill=fill)
+    if geometry.checked_fill(fill) != geometry.GREY:
+        raise ValueError(
+            f"RandAugment policy {name!r} fills with a gray of its own, and fill is {fill!r}: choose 'paper', or "
+            f"leave the fill at {geometry.GREY}."
+        )
+    if static_shapes:
         raise ValueError(
             f"RandAugment policy {name!r} cannot run inside of a training step: choose 'paper', or let the input "
             "pipeline augment."
         )
-    return RandAugment(num_operations, magnitude, static_shapes=True)
+    return _POLICIES[name](num_operations, magnitude)
 
 
 def _check_strength(num_operations: int, magnitude: float) -> None:

@@ -1,6 +1,7 @@
 """Which training pictures are labeled, unlabeled and held out, drawn under a seed."""
 
 import dataclasses
+import math
 import numbers
 import warnings
 
@@ -8,8 +9,11 @@ import numpy as np
 
 from mpl_tf.data.source import Source
 
+# A validation split that leaves an accuracy more uncertain than this (95 %) comes with a warning.
+_WIDE_INTERVAL = 0.1
 
-@dataclasses.dataclass(frozen=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Indices into the training pictures of a source.
 
@@ -18,8 +22,9 @@ class Split:
         labeled: int64, sorted: pictures whose labels may be looked at.
         unlabeled: int64, sorted: pictures to learn from without a label.
         validation: int64, sorted: pictures with labels that are in neither of the others.
-        labels_per_class: how many labeled pictures each class has, by its name.
-        fingerprint: of the pictures that were drawn from.
+        labels_per_class: how many labeled images each class has, by its name.
+        validation_per_class: how many validation images each class has, likewise.
+        fingerprint: of the images that were drawn from.
     """
 
     name: str
@@ -27,7 +32,14 @@ class Split:
     unlabeled: np.ndarray
     validation: np.ndarray
     labels_per_class: dict[str, int]
+    validation_per_class: dict[str, int]
     fingerprint: str
+
+    def __repr__(self) -> str:
+        return (
+            f"Split({self.name!r}: {len(self.labeled)} labeled, {len(self.unlabeled)} unlabeled, "
+            f"{len(self.validation)} validation)"
+        )
 
 
 def draw_split(
@@ -40,16 +52,19 @@ def draw_split(
 ) -> Split:
     """Draws labeled, unlabeled and validation pictures.
 
-    Each class is shuffled under the seed (NumPy's PCG64). The first pictures of each class, in proportion to its
-    size, are held out; they do not depend on `num_labeled`. The next ones are labeled, equally many of each class.
-    What does not divide evenly goes to the first classes of an order drawn under the seed, and what a class is
-    short of to the others. Under one seed, the labeled pictures are thus among those of any larger number.
+    Each class is shuffled under the seed (NumPy's PCG64). The first images of each class, in proportion to its
+    size but at least one where the class has two, are held out; they do not depend on `num_labeled`. The next ones
+    are labeled, equally many of each class. What does not divide evenly goes to the first classes of an order drawn
+    under the seed, and what a class is short of to the others. Under one seed, the labeled images are thus among
+    those of any larger number. A validation split on which an accuracy would be uncertain by more than 10 points, or
+    that lacks a class, comes with a warning.
 
     Args:
         source: to draw from. Pictures of unknown class (label -1) are always unlabeled.
         num_labeled: labels over all classes; None for all that the validation split leaves.
         seed: of the draw, at least 0.
-        validation: number of pictures with known labels to hold out, or (as a float) which fraction of them.
+        validation: number of images with known labels to hold out, or (as a float) which fraction of them. A fraction
+            above 0 holds out more where it takes more to have one of every class that has two or more.
         labeled_in_unlabeled: whether the labeled pictures are among the unlabeled ones too.
 
     Returns:
@@ -61,23 +76,72 @@ def draw_split(
     """
     labels = source.train.labels
     class_order, queues = _shuffled_classes(source, seed)
-    fractions = [(np.arange(len(queue)) + 0.5) / len(queue) for queue in queues]
-    held_out = _merged(queues, fractions)[: _validation_size(labels, validation)]
+    # The first of each class comes before all others, unless it is the only one, which is needed as a labeled one.
+    several = sum(len(queue) > 1 for queue in queues)
+    size = _validation_size(labels, validation, several)
+    known = sum(map(len, queues))
+    # No class can hold out more than these, so that only so many are sorted, of however many there are.
+    heads = [queue[: math.ceil((size + len(queues)) / known * len(queue)) + 2] for queue in queues]
+    keys = [(np.arange(len(head)) + 0.5) / len(queue) for queue, head in zip(queues, heads, strict=True)]
+    for queue, key in zip(queues, keys, strict=True):
+        if len(queue) > 1:
+            key[0] = 0.0
+    held_out = _merged(heads, keys)[:size]
     counts = np.bincount(labels[held_out], minlength=source.num_classes)[class_order]
     queues = [queue[count:] for queue, count in zip(queues, counts, strict=True)]
     _check_labels_left(source, class_order, queues, num_labeled, validation)
-    labeled = _merged(queues, [np.arange(len(queue)) for queue in queues])[:num_labeled]
-    unlabeled = np.ones(len(labels), bool)
-    unlabeled[held_out] = False
-    unlabeled[labeled] &= labeled_in_unlabeled
+    labeled = np.concatenate(queues)
+    if num_labeled is not None:
+        heads = [queue[:num_labeled] for queue in queues]
+        labeled = _merged(heads, [np.arange(len(head)) for head in heads])[:num_labeled]
+    validation_per_class = class_counts(source, held_out)
+    if validation:
+        _warn_of_uncertainty(validation_per_class)
     return Split(
         name=f"{source.name}.{seed}@{len(labeled)}",
         labeled=np.sort(labeled),
-        unlabeled=np.flatnonzero(unlabeled),
+        unlabeled=unlabeled_indices(
+            len(labels), labeled, held_out, labeled_in_unlabeled=labeled_in_unlabeled
+        ),
         validation=np.sort(held_out),
         labels_per_class=_labels_per_class(source, labeled, num_labeled),
+        validation_per_class=validation_per_class,
         fingerprint=source.train.fingerprint(),
     )
+
+
+def unlabeled_indices(
+    count: int, labeled: np.ndarray, validation: np.ndarray, *, labeled_in_unlabeled: bool
+) -> np.ndarray:
+    """The images to learn from without a label: all that are not held out.
+
+    Args:
+        count: of all training images.
+        labeled: int `[n]`, their indices.
+        validation: int `[m]`, those held out.
+        labeled_in_unlabeled: whether the labeled ones are among them too.
+
+    Returns:
+        int64, sorted.
+    """
+    chosen = np.ones(count, bool)
+    chosen[validation] = False
+    chosen[labeled] &= labeled_in_unlabeled
+    return np.flatnonzero(chosen)
+
+
+def class_counts(source: Source, indices: np.ndarray) -> dict[str, int]:
+    """How many of some training images each class has.
+
+    Args:
+        source: of the images.
+        indices: int `[n]`, images of known class.
+
+    Returns:
+        Class name → number, in the order of the labels.
+    """
+    counts = np.bincount(source.train.labels[indices], minlength=source.num_classes).tolist()
+    return dict(zip(source.class_names, counts, strict=True))
 
 
 def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -93,7 +157,12 @@ def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.nd
         )
     generator = np.random.default_rng(int(seed))
     order = generator.permutation(source.num_classes)
-    queues = [generator.permutation(np.flatnonzero(labels == label)) for label in order]
+    # One sort for all classes: the images of each in ascending order, one class after the other.
+    members = np.flatnonzero(labels >= 0)
+    members = members[np.argsort(labels[members], kind="stable")]
+    counts = np.bincount(labels[members], minlength=source.num_classes)
+    members = np.split(members, np.cumsum(counts)[:-1])
+    queues = [generator.permutation(members[label]) for label in order]
     for label, queue in zip(order, queues, strict=True):
         if not len(queue):
             raise ValueError(
@@ -108,7 +177,7 @@ def _merged(queues: list[np.ndarray], keys: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(queues)[np.argsort(np.concatenate(keys), kind="stable")]
 
 
-def _validation_size(labels: np.ndarray, validation: int | float) -> int:
+def _validation_size(labels: np.ndarray, validation: int | float, num_classes: int) -> int:
     known = int(np.sum(labels >= 0))
     if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
         raise ValueError(
@@ -126,7 +195,7 @@ def _validation_size(labels: np.ndarray, validation: int | float) -> int:
             f"validation={validation} is out of range: pass a fraction of at least 0 and below 1, or a whole number "
             "of pictures."
         )
-    return round(validation * known)
+    return max(round(validation * known), num_classes) if validation else 0
 
 
 def _check_labels_left(source, class_order, queues, num_labeled, validation) -> None:
@@ -156,8 +225,7 @@ def _check_labels_left(source, class_order, queues, num_labeled, validation) -> 
 
 
 def _labels_per_class(source, labeled, num_labeled) -> dict[str, int]:
-    counts = np.bincount(source.train.labels[labeled], minlength=source.num_classes).tolist()
-    counts = dict(zip(source.class_names, counts, strict=True))
+    counts = class_counts(source, labeled)
     even = 0 if num_labeled is None else num_labeled // source.num_classes
     short = {name: count for name, count in counts.items() if count < even}
     if short:
@@ -166,3 +234,26 @@ def _labels_per_class(source, labeled, num_labeled) -> dict[str, int]:
             stacklevel=3,
         )
     return counts
+
+
+def _warn_of_uncertainty(validation_per_class: dict[str, int]) -> None:
+    """Says how little a small validation split tells, and of which classes it tells nothing."""
+    count = sum(validation_per_class.values())
+    # The widest 95 % interval of a fraction of `count`, that of one half, by the normal approximation.
+    half_width = 1.96 * math.sqrt(0.25 / count) if count else math.inf
+    missing = [name for name, number in validation_per_class.items() if not number]
+    said = []
+    if half_width > _WIDE_INTERVAL:
+        said.append(
+            f"an accuracy on them is uncertain by up to ±{100 * min(half_width, 1):.0f} points (95 %)"
+        )
+    if missing:
+        some = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
+        said.append(f"it says nothing of the classes without one ({some})")
+    if said:
+        warnings.warn(
+            f"{count} images are held out for validation, {min(validation_per_class.values())} to "
+            f"{max(validation_per_class.values())} of each class: {', and '.join(said)}. Label more images, or hold "
+            "out more of them.",
+            stacklevel=3,
+        )

@@ -1,9 +1,32 @@
 """Refusals of what cannot be exported, each a sentence that says what to do."""
 
+from collections.abc import Mapping, Sequence
+
 import keras
 import tensorflow as tf
 
 from mpl_tf.methods import refusals
+
+
+def single_network(network: keras.Model) -> keras.Model:
+    """The network to export: a training method's inference model, and any other network itself."""
+    return getattr(network, "served", network)
+
+
+def listed_names(class_names: Sequence[str] | Mapping[str, int]) -> list[str]:
+    """Class names in the order of the logits, from those or from Keras' dictionary of names and indices.
+
+    Raises:
+        ValueError: when the indices are not 0 to K - 1.
+    """
+    if not isinstance(class_names, Mapping):
+        return list(class_names)
+    if sorted(class_names.values()) != list(range(len(class_names))):
+        raise ValueError(
+            f"The class names have the indices {sorted(class_names.values())}, and logits are numbered from 0 to "
+            f"{len(class_names) - 1}: pass the names in the order of the logits."
+        )
+    return sorted(class_names, key=class_names.get)
 
 
 def network(network: keras.Model) -> None:

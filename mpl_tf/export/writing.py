@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def saved_model(
     network: keras.Model,
     directory: str | os.PathLike,
     *,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | Mapping[str, int],
     provenance: card.Provenance | None = None,
     **options,
 ) -> pathlib.Path:
@@ -31,11 +31,12 @@ def saved_model(
     tensorflow-serving-api is installed, and a model card, `card.md`.
 
     Args:
-        network: built `keras.Model` from pictures or points to logits `[n, K]`.
+        network: built `keras.Model` from pictures or points to logits `[n, K]`; or a training method, whose served
+            network is written.
         directory: folder of the versions. The new one is `directory/<highest version + 1>`, the first
             `directory/1`. It appears in one step, so that a server which watches the folder never meets half a
             model, and no version that exists is touched.
-        class_names: K different names, in the order of the logits.
+        class_names: K different names, in the order of the logits; or name → index of the logit.
         provenance: where the network comes from, for the model card. Where it names a run whose version is there
             already, because the run was killed after its export, that version is returned as it is.
         **options: of `write_saved_model`.
@@ -48,6 +49,7 @@ def saved_model(
             inside the scope of a strategy.
         RuntimeError: when the written model does not compute what the network does. No version is left then.
     """
+    network, class_names = refusals.single_network(network), refusals.listed_names(class_names)
     directory = pathlib.Path(directory)
     run = provenance.run if provenance else None
     if run:
@@ -119,8 +121,8 @@ def write_saved_model(
         ValueError: as for `saved_model`.
         RuntimeError: as for `saved_model`.
     """
+    network, class_names = refusals.single_network(network), refusals.listed_names(class_names)
     refusals.network(network)
-    class_names = list(class_names)
     refusals.class_names(class_names, network)
     refusals.warm_up(warm_up, available=warmup.available())
     checks.within("top_k", top_k, low=1)

@@ -6,16 +6,21 @@ evaluation, and saving. The networks are built before the method is, and the met
 `__init__` ends: under a strategy Keras would otherwise try to build it symbolically on the nested batch.
 """
 
+import inspect
+import os
+from typing import Any, ClassVar
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mpl_tf import checks, distribute, schedules
-from mpl_tf.methods import batch_refusals, loss_scaling, refusals
-from mpl_tf.methods.optimization import Optimization
-from mpl_tf.methods.persistence import Persistence
+from mpl_tf.methods import batch_refusals, constraints, loss_scaling, refusals
+from mpl_tf.methods.constraints import Constraint, Number
+from mpl_tf.methods.training_pass import TrainingPass
 
 
-class Method(Optimization, Persistence, keras.Model):
+class Method(keras.Model):
     """Base of the training methods.
 
     Args:
@@ -33,9 +38,17 @@ class Method(Optimization, Persistence, keras.Model):
         name: name of the model.
 
     Raises:
-        ValueError: when the networks do not fit each other, share weights, or end in a softmax.
+        ValueError: when the networks do not fit each other, share weights, or return probabilities.
     """
 
+    # What every method's hyper-parameters may be; each class adds its own, see `constraints`.
+    parameter_constraints: ClassVar[dict[str, Constraint]] = {
+        "weight_decay": Number(),
+        "gradient_clip_norm": Number(optional=True),
+        "ema_decay": Number(high=1.0, optional=True),
+    }
+    # The roles that learn, for each of which `compile` takes an optimizer.
+    learners: ClassVar[tuple[str, ...]] = ("student",)
     # Whether `train_step` reads pictures; where it does not, `data.numbered_batches` is enough.
     takes_pictures = True
     # What makes a batch's views inside of the step, `mpl_tf.data.BatchViews`; None where the pipeline has made them.
@@ -43,10 +56,10 @@ class Method(Optimization, Persistence, keras.Model):
 
     def __init__(
         self,
-        networks: dict,
+        networks: dict[str, keras.Model],
         *,
-        auxiliary: dict | None = None,
-        train_metrics: tuple,
+        auxiliary: dict[str, keras.Model] | None = None,
+        train_metrics: tuple[str, ...] | list[str],
         ema_decay: float | None,
         weight_decay: float,
         gradient_clip_norm: float | None,
@@ -54,9 +67,6 @@ class Method(Optimization, Persistence, keras.Model):
     ):
         super().__init__(name=name)
         refusals.networks(networks, auxiliary)
-        checks.within("ema_decay", ema_decay, low=0.0, high=1.0, optional=True)
-        checks.within("weight_decay", weight_decay, low=0.0)
-        checks.within("gradient_clip_norm", gradient_clip_norm, low=0.0, optional=True)
         self.classifiers = tuple(networks)
         networks = {**networks, **(auxiliary or {})}
         self.roles = tuple(networks)
@@ -65,6 +75,8 @@ class Method(Optimization, Persistence, keras.Model):
         self.ema_decay = ema_decay
         self.weight_decay = weight_decay
         self.gradient_clip_norm = gradient_clip_norm
+        for parameter, constraint in Method.parameter_constraints.items():
+            constraint.check(parameter, getattr(self, parameter))
         self.student_average = _clone(self.student) if ema_decay is not None else None
         # An own counter: loss-scaled optimizers skip steps, and theirs would differ from each other.
         self.step = self.add_state("step", dtype="int64")
@@ -76,6 +88,10 @@ class Method(Optimization, Persistence, keras.Model):
         self.test_trackers += [keras.metrics.SparseCategoricalAccuracy(name=key) for key in self.evaluated()]
         self.built = True
 
+    def check_parameters(self) -> None:
+        """Checks every hyper-parameter by `parameter_constraints`, when the constructor has set them all."""
+        constraints.check(self)
+
     # Keras calls this before the first batch; on a nested batch under MultiWorkerMirroredStrategy its
     # `strategy.reduce` fails, and there is nothing left to build. Private: see tests/methods/test_base.py.
     def _maybe_symbolic_build(self, *args, **kwargs):
@@ -86,21 +102,137 @@ class Method(Optimization, Persistence, keras.Model):
         """The network that `call`, `evaluate`, `predict` and the export mean."""
         return self.student if self.student_average is None else self.student_average
 
-    def evaluated(self) -> dict:
+    def evaluated(self) -> dict[str, keras.Model]:
         """Metric name → the network whose accuracy on labeled pictures it is."""
         others = {f"{role}_accuracy": getattr(self, role) for role in self.classifiers if role != "student"}
         return {"accuracy": self.served, **others}
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits `[B, K]` of the served student on pictures `[B, H, W, C]` in 0…255."""
         return self.served(inputs, training=training)
 
-    def add_state(self, name: str, dtype: str = "float32", shape: tuple = ()):
+    def add_state(self, name: str, dtype: str = "float32", shape: tuple[int, ...] = ()) -> keras.Variable:
         """Numbers that start at 0, are the same on every replica, and are saved with the model."""
         shared = {"trainable": False, "aggregation": "only_first_replica"}
         state = self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", **shared)
         self.built = True
         return state
+
+    # --- compiling -------------------------------------------------------------------------------------
+
+    @property
+    def optimizer_arguments(self) -> dict[str, str]:
+        """Role that learns → the argument of `compile` for its optimizer: Keras' own where there is one role."""
+        if len(self.learners) == 1:
+            return {self.learners[0]: "optimizer"}
+        return {role: f"{role}_optimizer" for role in self.learners}
+
+    def compile(self, optimizer: str | keras.optimizers.Optimizer | None = None, **options: Any) -> None:
+        """Sets the student's optimizer, where the student alone learns; methods with more learners have one for each.
+
+        Args:
+            optimizer: a Keras optimizer, or its name.
+            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+                `steps_per_execution`.
+
+        Raises:
+            ValueError: without an optimizer, and for one or an option that does not work here.
+        """
+        self.compile_roles({"student": optimizer}, **options)
+
+    def compile_roles(
+        self,
+        optimizers: dict[str, str | keras.optimizers.Optimizer | None],
+        *,
+        jit_compile: bool | str = "auto",
+        micro_batches: int | dict[str, int] = 1,
+        recompute: bool = False,
+        **options: Any,
+    ) -> None:
+        """Takes one optimizer per role, with a loss scale where networks compute in float16, and builds its state.
+
+        Building here matters: under MirroredStrategy an optimizer cannot create variables inside the step,
+        and Keras saves only the state that exists.
+
+        Args:
+            optimizers: role → a Keras optimizer, or its name.
+            jit_compile: True, False or `"auto"`, see `distribute.use_xla`.
+            micro_batches: in how many parts the training passes are made, of which one's activations are in memory
+                at a time; a number for every classifier that learns, or role → number.
+            recompute: whether their backward passes compute activations again instead of keeping them.
+            **options: `run_eagerly`, `steps_per_execution`.
+
+        Raises:
+            ValueError: for an optimizer or a value that does not work here.
+        """
+        refusals.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
+        refusals.check_optimizers(self.optimizer_arguments, optimizers)
+        jit_compile = distribute.use_xla(jit_compile)
+        checks.one_of("recompute", recompute, (True, False))
+        checks.whole("steps_per_execution", options.get("steps_per_execution", 1), low=1)
+        for role, optimizer in optimizers.items():
+            optimizer = refusals.optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
+            if self.scales_losses:
+                optimizer = loss_scaling.scaling(optimizer)
+            variables = getattr(self, role).trainable_variables
+            refusals.frozen(role, variables)
+            inner = loss_scaling.inner(optimizer)
+            if inner.weight_decay and not inner.built:
+                inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+            optimizer.build(variables)
+            setattr(self, f"{role}_optimizer", optimizer)
+        learners = [role for role in optimizers if role in self.classifiers]
+        self.micro_batches, self.recompute = refusals.micro_batches(micro_batches, learners), recompute
+        for role, count in self.micro_batches.items():
+            training_pass = TrainingPass(getattr(self, role), micro_batches=count, recompute=recompute)
+            setattr(self, f"{role}_pass", training_pass)
+        # What Keras compiles is the step on all replicas together, which is more than XLA can.
+        self.compiles_replicas = jit_compile and distribute.replica_count() > 1
+        jit_compile = jit_compile and not self.compiles_replicas
+        super().compile(
+            optimizer=self.student_optimizer, jit_compile=jit_compile, auto_scale_loss=False, **options
+        )
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Keras' own training function, but on several replicas where that cannot do what is asked for."""
+        strategy = self.distribute_strategy
+        several = strategy.num_replicas_in_sync > 1 and self.steps_per_execution > 1
+        if self.run_eagerly or not (several or self.compiles_replicas):
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            steps, jit_compile = self.steps_per_execution, self.compiles_replicas
+            self.train_function = distribute.train_function(
+                self.train_step, strategy, steps=steps, jit_compile=jit_compile
+            )
+
+    # --- training --------------------------------------------------------------------------------------
+
+    def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
+        """Trains, as `keras.Model.fit` does, on the batches of `mpl_tf.data.training_batches`.
+
+        Those never end. Where `steps_per_epoch` is not given, an epoch is as long as the stream of the batches that
+        goes through its pictures most slowly needs to see each of them: the unlabeled one where there is one.
+
+        Args:
+            *arguments: of `keras.Model.fit`.
+            **options: of `keras.Model.fit`; those that cannot have an effect on batches that are made are refused.
+
+        Returns:
+            The history, name of a metric → its value after each epoch.
+
+        Raises:
+            ValueError: for an argument that would have no effect, and for endless batches whose epoch is not known.
+        """
+        given = inspect.signature(keras.Model.fit).bind(self, *arguments, **options).arguments
+        del given["self"]
+        refusals.check_fit_arguments(given)
+        if given.get("steps_per_epoch") is None:
+            given["steps_per_epoch"] = getattr(given.get("x"), "steps_per_epoch", None)
+            refusals.check_epoch(given.get("x"), given["steps_per_epoch"])
+        for callback in tf.nest.flatten(given.get("callbacks") or []):
+            _set_direction(callback)
+        # Keras warns of its own default where batches come from a dataset.
+        return super().fit(**given | {"shuffle": False})
 
     # --- inside train_step -----------------------------------------------------------------------------
 
@@ -110,7 +242,73 @@ class Method(Optimization, Persistence, keras.Model):
             return data
         return self.augmentation(data)
 
-    def finish_step(self, *, after):
+    def training_logits(self, role: str, images: tf.Tensor) -> tf.Tensor:
+        """Logits of a classifier that learns, in training mode; in micro-batches where `compile` was told so.
+
+        Args:
+            role: whose.
+            images: `[B, H, W, C]` in 0…255. In several micro-batches no gradient reaches them.
+
+        Returns:
+            float32 `[B, K]`.
+        """
+        return getattr(self, f"{role}_pass").logits(images)
+
+    def gradients(self, tape: tf.GradientTape, **losses: tf.Tensor) -> dict[str, list[tf.Tensor]]:
+        """Gradients of the global batch, in float32 and without a loss scale.
+
+        Args:
+            tape: that recorded the losses.
+            **losses: role → scalar, the mean over this replica's share of the batch. Where there are several, no
+                weight of one role is in the loss of another.
+
+        Returns:
+            Role → one tensor per trainable variable, the same on every replica.
+        """
+        variables = {role: getattr(self, role).trainable_variables for role in losses}
+        scales = {role: loss_scaling.scale(getattr(self, f"{role}_optimizer", None)) for role in losses}
+        seeds = [tf.constant(1.0) if scale is None else scale for scale in scales.values()]
+        gradients = tape.gradient(
+            list(losses.values()), variables, output_gradients=seeds if self.scales_losses else None
+        )
+        gradients = {role: loss_scaling.unscaled(gradients[role], scales[role]) for role in losses}
+        return distribute.replica_mean(gradients)
+
+    def descend(
+        self, role: str, gradients: list[tf.Tensor], *, weight_decay: float | None = None
+    ) -> tf.Tensor:
+        """One optimizer step of a role, with the method's weight decay and clipping.
+
+        The decay is coupled into the gradient, as in the released Meta Pseudo Labels code; biases, scales and
+        offsets are left alone.
+
+        Args:
+            role: whose weights move.
+            gradients: one tensor per trainable variable, of the *global* batch, as `gradients` returns them.
+            weight_decay: λ of this role; None for the method's.
+
+        Returns:
+            The global norm before clipping, scalar; 0 for a step that was skipped because float16 overflowed.
+        """
+        variables = getattr(self, role).trainable_variables
+        decay = self.weight_decay if weight_decay is None else weight_decay
+        if decay:
+            pairs = zip(gradients, variables, strict=True)
+            gradients = [g + decay * v if len(v.shape) > 1 else g for g, v in pairs]
+        norm = tf.linalg.global_norm(gradients)
+        if self.gradient_clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.gradient_clip_norm, use_norm=norm)
+        # Keras optimizers sum over replicas; the gradients are already the global mean on each of them.
+        count = distribute.replica_count()
+        if count > 1:
+            gradients = [gradient / count for gradient in gradients]
+        made = loss_scaling.apply(getattr(self, f"{role}_optimizer"), gradients, variables)
+        for tracker in self.skip_trackers:
+            if tracker.name == f"{role}_skipped_steps":
+                tracker.update_state(tf.where(made, 0.0, 1.0 / count))
+        return tf.where(made, norm, 0.0) if self.scales_losses else norm
+
+    def finish_step(self, *, after: tf.Tensor) -> None:
         """Averages BatchNorm statistics over replicas, updates the averaged student, counts the step.
 
         Args:
@@ -122,12 +320,14 @@ class Method(Optimization, Persistence, keras.Model):
         if self.student_average is not None:
             decay = schedules.average_decay(self.step.value, self.ema_decay)
             for average, value in zip(self.student_average.weights, self.student.weights, strict=True):
-                mixed = tf.cast(value, tf.float32) * (1.0 - decay) + tf.cast(average, tf.float32) * decay
-                average.assign(tf.cast(mixed, average.dtype))
+                # In float64 where the weights are, and never in 16 bits.
+                dtype = tf.float64 if average.dtype == "float64" else tf.float32
+                old, new, weight = (tf.cast(each, dtype) for each in (average, value, decay))
+                average.assign(tf.cast(old * weight + new * (1.0 - weight), average.dtype))
         with tf.control_dependencies([after]):
             self.step.assign_add(1)
 
-    def track(self, **values):
+    def track(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds one step's scalars to the metrics and returns the running means, as `train_step` must.
 
         Args:
@@ -140,7 +340,7 @@ class Method(Optimization, Persistence, keras.Model):
 
     # --- labels of unlabeled pictures ------------------------------------------------------------------
 
-    def label(self, images, index) -> tf.Tensor:
+    def label(self, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """What the method would label unlabeled pictures with: the teacher where one learns, else the student.
 
         Args:
@@ -150,7 +350,7 @@ class Method(Optimization, Persistence, keras.Model):
         Returns:
             float32 `[n, K]`, probabilities in inference mode; a row of zeros where there is no label yet.
         """
-        return probabilities(self.teacher if hasattr(self, "teacher_optimizer") else self.student, images)
+        return probabilities(self.teacher if "teacher" in self.learners else self.student, images)
 
     def end_epoch(self, unlabeled: tf.data.Dataset) -> None:
         """What a method does between two epochs, before the checkpoint that has to hold it: here, nothing.
@@ -161,22 +361,104 @@ class Method(Optimization, Persistence, keras.Model):
 
     # --- evaluation -------------------------------------------------------------------------------------
 
-    def test_step(self, data):
-        """Loss (nats) of the served student and accuracy of every network on labeled pictures."""
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Loss (nats) of the served student and accuracy of every network on labeled pictures.
+
+        Args:
+            data: `{"image", "label"}`, and `"sample_weight"` where pictures are to weigh differently; or what Keras
+                makes of `x`, `y` and `sample_weight`.
+        """
         images, labels = batch_refusals.evaluation_batch(data)
+        weights = batch_refusals.evaluation_weights(data)
         loss, *accuracies = self.test_trackers
         for tracker, network in zip(accuracies, self.evaluated().values(), strict=True):
-            logits = network(images, training=False)
-            tracker.update_state(labels, logits)
+            logits = tf.cast(network(images, training=False), tf.float32)
+            tracker.update_state(labels, logits, sample_weight=weights)
             if tracker.name == "accuracy":
-                entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    labels, tf.cast(logits, tf.float32)
-                )
-                loss.update_state(entropies)
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+                loss.update_state(losses, sample_weight=weights)
         return distribute.as_logs(self.test_trackers)
 
+    # --- saving and exporting --------------------------------------------------------------------------
 
-def probabilities(network: keras.Model, images) -> tf.Tensor:
+    def export(self, filepath: str | os.PathLike, **options: Any) -> None:
+        """Exports the network that is served, as `keras.Model.export` does; `mpl_tf.export` writes more with it.
+
+        Args:
+            filepath: of the artifact.
+            **options: of `keras.Model.export`.
+        """
+        self.served.export(filepath, **options)
+
+    def save(self, filepath: str | os.PathLike, **options: Any) -> None:
+        """Saves the method, its optimizers and random states, to be loaded by `keras.saving.load_model`.
+
+        Args:
+            filepath: that ends in `.keras`.
+            **options: of `keras.Model.save`.
+
+        Raises:
+            ValueError: for another ending: HDF5 has no place for several networks.
+        """
+        refusals.check_file(filepath)
+        super().save(filepath, **options)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, each of which is kept under its own name; networks serialized."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Method":
+        """Builds the method from what `get_config` returned."""
+        return cls(
+            **{
+                key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+                for key, value in config.items()
+            }
+        )
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """One serialized optimizer for each role that learns, and how the passes are made."""
+        roles = self.optimizer_arguments
+        options = {name: getattr(self, f"{role}_optimizer", None) for role, name in roles.items()}
+        options |= {"micro_batches": self.micro_batches, "recompute": self.recompute}
+        return {key: keras.saving.serialize_keras_object(value) for key, value in options.items()}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles with what `get_compile_config` described."""
+        self.compile(**{key: keras.saving.deserialize_keras_object(value) for key, value in config.items()})
+
+    def random_states(self) -> list[keras.Variable]:
+        """The seed states of dropout and its like: in a network's `variables`, not in its `weights`."""
+        networks = [getattr(self, role) for role in self.roles]
+        known = {id(weight) for network in networks for weight in network.weights}
+        return [v for network in networks for v in network.variables if id(v) not in known]
+
+    def running_means(self) -> list[keras.Variable]:
+        """What the metrics of training have summed up since the epoch began."""
+        return [v for tracker in [*self.train_trackers, *self.skip_trackers] for v in tracker.variables]
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the step counter and, which Keras leaves out, random states and running means."""
+        super().save_own_variables(store)
+        for name, variables in self._left_out_by_keras():
+            for index, variable in enumerate(variables):
+                store[f"{name}_{index}"] = np.asarray(variable)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restores what `save_own_variables` wrote."""
+        others = {key: store[key] for key in tuple(store.keys())}
+        for name, variables in self._left_out_by_keras():
+            for index, variable in enumerate(variables):
+                variable.assign(others.pop(f"{name}_{index}"))
+        super().load_own_variables(others)
+
+    def _left_out_by_keras(self):
+        return ("random_state", self.random_states()), ("running_mean", self.running_means())
+
+
+def probabilities(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
     """A network's predictions `[n, K]` on pictures, in float32 and inference mode."""
     return tf.nn.softmax(tf.cast(network(images, training=False), tf.float32))
 
@@ -185,3 +467,12 @@ def _clone(network: keras.Model) -> keras.Model:
     clone = keras.models.clone_model(network)
     clone.set_weights(network.get_weights())
     return clone
+
+
+def _set_direction(callback: keras.callbacks.Callback) -> None:
+    """Tells a callback that watches a metric which way is up; Keras knows it of compiled metrics only."""
+    if getattr(callback, "mode", None) != "auto" or not isinstance(getattr(callback, "monitor", None), str):
+        return
+    for ending, mode in (("accuracy", "max"), ("agreement", "max"), ("loss", "min")):
+        if callback.monitor.endswith(ending):
+            callback.mode = mode

@@ -1,19 +1,42 @@
 """Refusals of batches, each a sentence that says what to do."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 
-def evaluation_batch(data):
-    """Pictures and labels from `{"image", "label"}` or `(x, y)`."""
+def evaluation_batch(data: Any) -> tuple:
+    """Images and labels `[B]` of an evaluation.
+
+    Args:
+        data: `{"image", "label"}` or `(x, y)`; more than these may be there.
+
+    Raises:
+        ValueError: where there are no labels, or they are not one whole number per image.
+    """
     if isinstance(data, dict) and {"image", "label"} <= set(data):
-        return data["image"], data["label"]
-    if isinstance(data, tuple | list) and len(data) >= 2 and data[1] is not None:
-        return data[0], data[1]
-    raise ValueError(
-        'Evaluation needs labeled pictures: pass a dataset of {"image": …, "label": …} or x and y, '
-        f"not {tf.nest.map_structure(lambda value: getattr(value, 'shape', value), data)}."
-    )
+        images, labels = data["image"], data["label"]
+    elif isinstance(data, tuple | list) and len(data) >= 2 and data[1] is not None:
+        images, labels = data[:2]
+    else:
+        raise ValueError(
+            'Evaluation needs labeled pictures: pass a dataset of {"image": …, "label": …} or x and y, '
+            f"not {tf.nest.map_structure(lambda value: getattr(value, 'shape', value), data)}."
+        )
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[1] == 1:
+        # As keras.datasets has them.
+        labels = tf.squeeze(labels, axis=1)
+    _class_numbers(labels)
+    return images, tf.cast(labels, tf.int32)
+
+
+def evaluation_weights(data: Any) -> tf.Tensor | None:
+    """Weights `[B]` of an evaluation's examples: `"sample_weight"` or the third entry; None where there are none."""
+    if isinstance(data, dict):
+        return data.get("sample_weight")
+    return data[2] if len(data) > 2 else None
 
 
 def training_batch(

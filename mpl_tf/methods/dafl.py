@@ -19,6 +19,7 @@ Where else this departs from either, and why, is in docs/methods/dafl.md.
 """
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,6 +27,7 @@ import tensorflow as tf
 from mpl_tf import checks, distribute, losses
 from mpl_tf.methods import batch_refusals, refusals, sampling
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Choice, Integer, Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -59,6 +61,17 @@ class DataFreeLearning(Method):
     """
 
     takes_pictures = False
+    learners = ("generator", "student")
+    parameter_constraints = Method.parameter_constraints | {
+        "one_hot": Choice("cross_entropy", "l2"),
+        "one_hot_weight": Number(),
+        "entropy_over": Choice("batch", "example"),
+        "entropy_weight": Number(),
+        "activation_weight": Number(),
+        "temperature": Number(low=1e-3),
+        "generator_weight_decay": Number(),
+        "seed": Integer(),
+    }
 
     def __init__(
         self,
@@ -102,39 +115,35 @@ class DataFreeLearning(Method):
         self.temperature = temperature
         self.generator_weight_decay = generator_weight_decay
         self.seed = seed
-        self._check_settings()
+        refusals.generator(generator, student)
+        refusals.norm_of_predictions(one_hot)
+        self.check_parameters()
+        checks.one_of("activation_layer", activation_layer, [layer.name for layer in teacher.layers])
         # Kept as a function: Keras would save a model a second time, with the teacher's weights.
         outputs = [teacher.get_layer(activation_layer).output, *teacher.outputs]
         self._features_and_logits = keras.Model(teacher.inputs, outputs).__call__
 
-    def _check_settings(self):
-        refusals.generator(self.generator, self.student)
-        refusals.norm_of_predictions(self.one_hot)
-        checks.one_of("one_hot", self.one_hot, ("cross_entropy", "l2"))
-        checks.one_of("entropy_over", self.entropy_over, ("batch", "example"))
-        checks.within("one_hot_weight", self.one_hot_weight, low=0.0)
-        checks.within("entropy_weight", self.entropy_weight, low=0.0)
-        checks.within("activation_weight", self.activation_weight, low=0.0)
-        checks.whole("seed", self.seed, low=0)
-        checks.within("temperature", self.temperature, low=1e-3)
-        checks.within("generator_weight_decay", self.generator_weight_decay, low=0.0)
-        checks.one_of(
-            "activation_layer", self.activation_layer, [layer.name for layer in self.teacher.layers]
-        )
-
-    def compile(self, generator_optimizer="adam", student_optimizer="sgd", **options):
-        """Sets the optimizers.
+    def compile(
+        self,
+        generator_optimizer: str | keras.optimizers.Optimizer | None = None,
+        student_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **options: Any,
+    ) -> None:
+        """Sets the optimizers, one for each network.
 
         Args:
-            generator_optimizer: a Keras optimizer, or its name. None leaves the generator as it is, and one without
-                trainable weights stays as it is anyway.
+            generator_optimizer: a Keras optimizer, or its name; not needed for a generator without trainable weights,
+                which stays as it is.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
             **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
+
+        Raises:
+            ValueError: when one of them is missing, and for one or an option that does not work here.
         """
         optimizers = {"student": student_optimizer}
         self.generator_optimizer = None
-        if generator_optimizer is not None and self.generator.trainable_variables:
+        if self.generator.trainable_variables:
             optimizers["generator"] = generator_optimizer
         self.compile_roles(optimizers, **options)
 

@@ -15,9 +15,10 @@ Beyer et al. 2022 (arXiv 2106.05237): the student copies the teacher as a functi
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses
+from mpl_tf import losses
 from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Boolean, Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -40,6 +41,14 @@ class Distillation(Method):
     Raises:
         ValueError: for a value out of range, or networks that do not fit each other.
     """
+
+    parameter_constraints = Method.parameter_constraints | {
+        "temperature": Number(low=1e-3),
+        "distillation_weight": Number(),
+        "labeled_weight": Number(),
+        "same_view": Boolean(),
+        "label_smoothing": Number(high=1.0),
+    }
 
     def __init__(
         self,
@@ -71,14 +80,7 @@ class Distillation(Method):
         self.labeled_weight = labeled_weight
         self.same_view = same_view
         self.label_smoothing = label_smoothing
-        self._check_settings()
-
-    def _check_settings(self):
-        checks.within("temperature", self.temperature, low=1e-3)
-        checks.within("distillation_weight", self.distillation_weight, low=0.0)
-        checks.within("labeled_weight", self.labeled_weight, low=0.0)
-        checks.one_of("same_view", self.same_view, (True, False))
-        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
+        self.check_parameters()
 
     def train_step(self, data):
         """One step on `data["unlabeled"]` and, where they have a weight, the labels of `data["labeled"]`."""

@@ -8,20 +8,23 @@
 | paper | here |
 |---|---|
 | T(x_u; θ_T) | `teacher_logits_on_strong` |
-| ŷ_u | `targets`, and `sampled_labels` where they were drawn |
-| θ_S | `before.weights`, kept while `self.student` moves on to θ_S' |
-| h · ∇CE(ŷ_u, T(x_u; θ_T)) | `feedback_on_logits`, carried into θ_T by the teacher's tape |
+| ŷ_u, θ_S, θ_S' | `targets`, `before.weights` and `new_weights` of `student_step` |
+| h · ∇CE(ŷ_u, T(x_u; θ_T)) | `student.feedback_on_logits`, carried into θ_T by the teacher's tape |
 
 Where this departs from the released code, and why, is in docs/methods/mpl.md.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses, schedules
+from mpl_tf import losses, schedules
 from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import batch_refusals, refusals, sampling, student_feedback
+from mpl_tf.methods import batch_refusals, refusals
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
+from mpl_tf.methods.student_feedback import student_step
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -48,6 +51,18 @@ class MetaPseudoLabels(Method):
     Raises:
         ValueError: for a value out of range, a combination without a meaning, or networks that do not fit.
     """
+
+    learners = ("teacher", "student")
+    parameter_constraints = Method.parameter_constraints | {
+        "feedback": Settings(FeedbackSettings),
+        "student_labels": Choice("soft", "sampled", optional=True),
+        "label_smoothing": Number(high=1.0),
+        "uda_weight": Number(),
+        "uda_temperature": Number(low=1e-3),
+        "uda_threshold": Number(high=1.0),
+        "uda_ramp_steps": Integer(),
+        "seed": Integer(),
+    }
 
     def __init__(
         self,
@@ -91,27 +106,26 @@ class MetaPseudoLabels(Method):
         self.uda_threshold = uda_threshold
         self.uda_ramp_steps = uda_ramp_steps
         self.seed = seed
-        self._check_settings()
+        self.check_parameters()
+        refusals.scalar_feedback(self.feedback, self.student_labels)
         self.feedback_baseline = self.add_state("feedback_baseline")
 
-    def _check_settings(self):
-        checks.one_of("student_labels", self.student_labels, ("soft", "sampled"))
-        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
-        checks.within("uda_weight", self.uda_weight, low=0.0)
-        checks.within("uda_temperature", self.uda_temperature, low=1e-3)
-        checks.within("uda_threshold", self.uda_threshold, low=0.0, high=1.0)
-        checks.whole("uda_ramp_steps", self.uda_ramp_steps, low=0)
-        checks.whole("seed", self.seed, low=0)
-        refusals.scalar_feedback(self.feedback, self.student_labels)
-
-    def compile(self, teacher_optimizer="sgd", student_optimizer="sgd", **options):
-        """Sets the optimizers.
+    def compile(
+        self,
+        teacher_optimizer: str | keras.optimizers.Optimizer | None = None,
+        student_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **options: Any,
+    ) -> None:
+        """Sets the optimizers, one for each network.
 
         Args:
             teacher_optimizer: a Keras optimizer, or its name.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
             **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
+
+        Raises:
+            ValueError: when one of them is missing, and for one or an option that does not work here.
         """
         self.compile_roles({"teacher": teacher_optimizer, "student": student_optimizer}, **options)
 
@@ -130,34 +144,11 @@ class MetaPseudoLabels(Method):
             teacher_logits_on_labeled, teacher_logits_on_weak, teacher_logits_on_strong = teacher_logits
 
             with teacher_tape.stop_recording():
-                # ŷ_u ~ T(x_u; θ_T), without a gradient: it returns below, as the feedback.
-                targets, sampled_labels = sampling.student_targets(
-                    teacher_logits_on_strong, self.student_labels, seed=self.seed, step=self.step.value
-                )
-
-                # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
-                before = student_feedback.Snapshot(self.student_pass, self.student_optimizer)
-                with tf.GradientTape() as student_tape:
-                    student_logits = self.training_logits("student", strong)
-                    student_loss = tf.reduce_mean(losses.soft_cross_entropy(targets, student_logits))
-                student_gradients = self.gradients(student_tape, student=student_loss)["student"]
-                student_norm = self.descend("student", student_gradients)
-
-                # h: how much better the student has become on the labeled pictures.
-                feedback_on_logits, feedback_metrics = student_feedback.on_teacher_logits(
-                    self.feedback,
-                    before,
-                    data,
-                    step=self.step.value,
-                    teacher_logits=teacher_logits_on_strong,
-                    student_logits=student_logits,
-                    student_gradients=student_gradients,
-                    sampled_labels=sampled_labels,
-                    baseline=self.feedback_baseline,
-                )
+                # ŷ_u ~ T(x_u; θ_T);  θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S));  h: how much that helped it.
+                student = student_step(self, data, teacher_logits=teacher_logits_on_strong)
 
             # g_T = h · ∇CE(ŷ_u, T(x_u; θ_T)), here for any feedback on the logits.
-            meta_loss = tf.reduce_sum(tf.stop_gradient(feedback_on_logits) * teacher_logits_on_strong)
+            meta_loss = tf.reduce_sum(student.feedback_on_logits * teacher_logits_on_strong)
             # g_T,supervised
             labeled_loss = losses.cross_entropy(
                 labels, teacher_logits_on_labeled, label_smoothing=self.label_smoothing
@@ -178,15 +169,15 @@ class MetaPseudoLabels(Method):
         self.finish_step(after=teacher_norm)
 
         same_class = tf.equal(
-            tf.argmax(student_logits, axis=-1), tf.argmax(teacher_logits_on_strong, axis=-1)
+            tf.argmax(student.logits, axis=-1), tf.argmax(teacher_logits_on_strong, axis=-1)
         )
         return self.track(
-            loss=student_loss,
+            loss=student.loss,
             teacher_labeled_loss=labeled_loss,
             consistency_loss=consistency_loss,
             mask_rate=tf.reduce_mean(mask),
             agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
-            student_gradient_norm=student_norm,
+            student_gradient_norm=student.gradient_norm,
             teacher_gradient_norm=teacher_norm,
-            **feedback_metrics,
+            **student.metrics,
         )

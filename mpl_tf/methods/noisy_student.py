@@ -15,9 +15,10 @@ and stochastic depth in the student. The rounds around this step are `mpl_tf.sel
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses
+from mpl_tf import losses
 from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Choice, Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -42,6 +43,13 @@ class NoisyStudent(Method):
         ValueError: for a value out of range or a network that does not return logits.
     """
 
+    parameter_constraints = Method.parameter_constraints | {
+        "targets": Choice("soft", "hard"),
+        "labeled_weight": Number(),
+        "unlabeled_weight": Number(optional=True),
+        "label_smoothing": Number(high=1.0),
+    }
+
     def __init__(
         self,
         *,
@@ -64,14 +72,11 @@ class NoisyStudent(Method):
             gradient_clip_norm=gradient_clip_norm,
             name=name,
         )
-        checks.one_of("targets", targets, ("soft", "hard"))
-        checks.within("labeled_weight", labeled_weight, low=0.0)
-        checks.within("unlabeled_weight", unlabeled_weight, low=0.0, optional=True)
-        checks.within("label_smoothing", label_smoothing, low=0.0, high=1.0)
         self.targets = targets
         self.labeled_weight = labeled_weight
         self.unlabeled_weight = unlabeled_weight
         self.label_smoothing = label_smoothing
+        self.check_parameters()
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are the teacher's."""

@@ -23,6 +23,7 @@ import tensorflow as tf
 from mpl_tf import checks, distribute, losses, mixup, schedules, workers
 from mpl_tf.methods import batch_refusals, refusals
 from mpl_tf.methods.base import Method, probabilities
+from mpl_tf.methods.constraints import Boolean, Choice, Integer, Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -48,8 +49,8 @@ class PseudoLabels(Method):
         ramp_end: T2, the step at which it has risen, linearly, to α_f.
         view: `"weak"` or `"strong"`, the view of an unlabeled picture that the student learns from.
         mixup: α of mixup's Beta distribution; 0 mixes nothing.
-        prior_weight: λ_A; Arazo's is 0.8.
-        entropy_weight: λ_H; Arazo's is 0.4.
+        prior_weight: λ_A, the factor on the divergence of the mean prediction from the uniform one; Arazo's is 0.8.
+        entropy_weight: λ_H, the factor on the predictions' entropy; Arazo's is 0.4.
         label_smoothing: of the labeled pictures' labels, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
         gradient_clip_norm: largest global norm of the gradient; None for no bound.
@@ -60,6 +61,23 @@ class PseudoLabels(Method):
     Raises:
         ValueError: for a value out of range or a network that does not return logits.
     """
+
+    parameter_constraints = Method.parameter_constraints | {
+        "labels": Choice("online", "fixed", "stored"),
+        "num_pictures": Integer(),
+        "hard": Boolean(),
+        "threshold": Number(high=1.0),
+        "labeled_weight": Number(),
+        "unlabeled_weight": Number(),
+        "ramp_start": Integer(),
+        "ramp_end": Integer(),
+        "view": Choice("weak", "strong"),
+        "mixup": Number(),
+        "prior_weight": Number(),
+        "entropy_weight": Number(),
+        "label_smoothing": Number(high=1.0),
+        "seed": Integer(),
+    }
 
     def __init__(
         self,
@@ -110,26 +128,12 @@ class PseudoLabels(Method):
         self.entropy_weight = entropy_weight
         self.label_smoothing = label_smoothing
         self.seed = seed
-        self._check_settings()
+        self.check_parameters()
+        checks.whole("num_pictures", num_pictures, low=0 if labels == "online" else 1)
+        checks.whole("ramp_end", ramp_end, low=ramp_start)
         self.keeps_labels = labels != "online"
         if self.keeps_labels:
             self.kept_labels = self.add_state("kept_labels", shape=(num_pictures, student.output_shape[-1]))
-
-    def _check_settings(self):
-        checks.one_of("labels", self.labels, ("online", "fixed", "stored"))
-        checks.whole("num_pictures", self.num_pictures, low=0 if self.labels == "online" else 1)
-        checks.one_of("hard", self.hard, (True, False))
-        checks.within("threshold", self.threshold, low=0.0, high=1.0)
-        checks.within("labeled_weight", self.labeled_weight, low=0.0)
-        checks.within("unlabeled_weight", self.unlabeled_weight, low=0.0)
-        checks.whole("ramp_start", self.ramp_start, low=0)
-        checks.whole("ramp_end", self.ramp_end, low=self.ramp_start)
-        checks.one_of("view", self.view, ("weak", "strong"))
-        checks.within("mixup", self.mixup, low=0.0)
-        checks.within("prior_weight", self.prior_weight, low=0.0)
-        checks.within("entropy_weight", self.entropy_weight, low=0.0)
-        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
-        checks.whole("seed", self.seed, low=0)
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""

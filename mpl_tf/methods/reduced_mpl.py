@@ -13,16 +13,20 @@ trained by the student's feedback as Algorithm 1 trains the teacher.
 | T(x_u), stored | `data["unlabeled"]["probabilities"]` |
 | T' | `self.calibrator`, see `models.calibrator` |
 | T'(log T(x_u)) | `teacher_logits` |
-| h · ∇CE(ŷ_u, T') | `feedback_on_logits`, carried into θ_T' by the calibrator's tape |
+| h · ∇CE(ŷ_u, T') | `student.feedback_on_logits`, carried into θ_T' by the calibrator's tape |
 """
+
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses
+from mpl_tf import losses
 from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import batch_refusals, refusals, sampling, student_feedback
+from mpl_tf.methods import batch_refusals, refusals
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
+from mpl_tf.methods.student_feedback import student_step
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
 SMALLEST_PROBABILITY = 1e-7
@@ -51,6 +55,15 @@ class ReducedMetaPseudoLabels(Method):
     Raises:
         ValueError: for a value out of range, a combination without a meaning, or networks that do not fit.
     """
+
+    learners = ("calibrator", "student")
+    parameter_constraints = Method.parameter_constraints | {
+        "feedback": Settings(FeedbackSettings),
+        "student_labels": Choice("soft", "sampled", optional=True),
+        "labeled_weight": Number(),
+        "label_smoothing": Number(high=1.0),
+        "seed": Integer(),
+    }
 
     def __init__(
         self,
@@ -89,10 +102,7 @@ class ReducedMetaPseudoLabels(Method):
         self.labeled_weight = labeled_weight
         self.label_smoothing = label_smoothing
         self.seed = seed
-        checks.one_of("student_labels", self.student_labels, ("soft", "sampled"))
-        checks.within("labeled_weight", labeled_weight, low=0.0)
-        checks.within("label_smoothing", label_smoothing, low=0.0, high=1.0)
-        checks.whole("seed", seed, low=0)
+        self.check_parameters()
         refusals.scalar_feedback(feedback, self.student_labels)
         refusals.calibrator(calibrator, student)
         self.feedback_baseline = self.add_state("feedback_baseline")
@@ -102,16 +112,26 @@ class ReducedMetaPseudoLabels(Method):
         """Whether anything trains the calibrator."""
         return self.feedback.estimator != "none" or self.labeled_weight > 0
 
-    def compile(self, calibrator_optimizer="adam", student_optimizer="sgd", **options):
-        """Sets the optimizers.
+    def compile(
+        self,
+        calibrator_optimizer: str | keras.optimizers.Optimizer | None = None,
+        student_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **options: Any,
+    ) -> None:
+        """Sets the optimizers, one for each network.
 
         Args:
-            calibrator_optimizer: a Keras optimizer, or its name.
+            calibrator_optimizer: a Keras optimizer, or its name; not needed where nothing trains the calibrator.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
             **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
+
+        Raises:
+            ValueError: when one of them is missing, and for one or an option that does not work here.
         """
         optimizers = {"calibrator": calibrator_optimizer, "student": student_optimizer}
+        if not self.calibrates and calibrator_optimizer is None:
+            del optimizers["calibrator"]
         self.compile_roles(optimizers, **options)
 
     def train_step(self, data):
@@ -119,7 +139,6 @@ class ReducedMetaPseudoLabels(Method):
         data = self.views(data)
         domains = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)
         batch_refusals.training_batch(data, self.student, unlabeled=True, probabilities=domains)
-        strong = data["unlabeled"]["strong"]
         metrics = {}
 
         with tf.GradientTape() as calibrator_tape:
@@ -128,35 +147,12 @@ class ReducedMetaPseudoLabels(Method):
             teacher_logits = self.calibrator(stored, training=True)
 
             with calibrator_tape.stop_recording():
-                # ŷ_u, without a gradient: it returns below, as the feedback.
-                targets, sampled_labels = sampling.student_targets(
-                    teacher_logits, self.student_labels, seed=self.seed, step=self.step.value
-                )
-
-                # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
-                before = student_feedback.Snapshot(self.student_pass, self.student_optimizer)
-                with tf.GradientTape() as student_tape:
-                    student_logits = self.training_logits("student", strong)
-                    student_loss = tf.reduce_mean(losses.soft_cross_entropy(targets, student_logits))
-                student_gradients = self.gradients(student_tape, student=student_loss)["student"]
-                student_norm = self.descend("student", student_gradients)
-
-                # h: how much better the student has become on the labeled pictures.
-                feedback_on_logits, feedback_metrics = student_feedback.on_teacher_logits(
-                    self.feedback,
-                    before,
-                    data,
-                    step=self.step.value,
-                    teacher_logits=teacher_logits,
-                    student_logits=student_logits,
-                    student_gradients=student_gradients,
-                    sampled_labels=sampled_labels,
-                    baseline=self.feedback_baseline,
-                )
-                metrics.update(feedback_metrics)
+                # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S));  h: how much that helped it on the labeled images.
+                student = student_step(self, data, teacher_logits=teacher_logits)
+                metrics.update(student.metrics)
 
             # g_T' = h · ∇CE(ŷ_u, T'), here for any feedback on the logits.
-            calibrator_loss = tf.reduce_sum(tf.stop_gradient(feedback_on_logits) * teacher_logits)
+            calibrator_loss = tf.reduce_sum(student.feedback_on_logits * teacher_logits)
             # The calibrator's own success on the labeled pictures.
             if self.labeled_weight:
                 logits = self.calibrator(_logarithm(data["labeled"]["probabilities"]), training=True)
@@ -170,15 +166,15 @@ class ReducedMetaPseudoLabels(Method):
         if self.calibrates:
             gradients = self.gradients(calibrator_tape, calibrator=calibrator_loss)
             metrics["calibrator_gradient_norm"] = self.descend("calibrator", gradients["calibrator"])
-        self.finish_step(after=student_norm)
+        self.finish_step(after=student.gradient_norm)
 
-        same_class = tf.equal(tf.argmax(student_logits, axis=-1), tf.argmax(teacher_logits, axis=-1))
+        same_class = tf.equal(tf.argmax(student.logits, axis=-1), tf.argmax(teacher_logits, axis=-1))
         return self.track(
-            loss=student_loss,
+            loss=student.loss,
             agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
             # How far the adjusted labels are from the stored ones, in nats.
             change=tf.reduce_mean(losses.kl_divergence(stored, teacher_logits)),
-            student_gradient_norm=student_norm,
+            student_gradient_norm=student.gradient_norm,
             **metrics,
         )
 

@@ -1,8 +1,12 @@
-"""Refusals of networks, optimizers and batches, each a sentence that says what to do."""
+"""Validation of networks, optimizers and Keras arguments, each error a sentence that says what to do."""
 
 import itertools
+import os
+from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from mpl_tf import checks
 
@@ -19,7 +23,7 @@ def networks(classifiers: dict, auxiliary: dict | None = None) -> None:
         _not_built(role, network)
     for role, network in classifiers.items():
         _logits(role, network)
-        _softmax(role, network)
+        _probabilities(role, network)
     first_role, first = next(iter(classifiers.items()))
     for role, network in list(classifiers.items())[1:]:
         if network.output_shape[-1] != first.output_shape[-1]:
@@ -58,16 +62,105 @@ def _logits(role, network):
         )
 
 
-def _softmax(role, network):
-    final = network
-    while isinstance(final, keras.Model):
-        # Operations, where there are any, are the layers and functions such as keras.ops.softmax.
-        final = getattr(final, "operations", final.layers)[-1]
-    if type(final).__name__ == "Softmax" or getattr(final, "activation", None) is keras.activations.softmax:
-        raise ValueError(
-            f"The {role} {network.name!r} ends in a softmax, but the losses here take logits: "
-            "remove the softmax from its last layer."
-        )
+def _probabilities(role, network):
+    """Refuses a classifier whose outputs on a few images are probabilities, however it makes them."""
+    if _ends_in_a_sigmoid(network):
+        kind, layer = "a sigmoid", "sigmoid"
+    elif _rows_sum_to_one(network):
+        kind, layer = "probabilities, between 0 and 1 and with the sum 1 on every image", "softmax"
+    else:
+        return
+    raise ValueError(
+        f"The {role} {network.name!r} returns {kind}, but the losses here take logits and apply the softmax "
+        f"themselves: remove the {layer} from its end."
+    )
+
+
+def _rows_sum_to_one(network):
+    height = 32
+    shape = [height if size is None else size for size in network.input_shape[1:]]
+    generator = np.random.default_rng(0)
+    images = np.stack([np.zeros(shape), np.full(shape, 255.0), *generator.uniform(0.0, 255.0, (2, *shape))])
+    try:
+        outputs = network(tf.cast(images, network.inputs[0].dtype), training=False)
+    except (ValueError, tf.errors.InvalidArgumentError):
+        # A network without a fixed size that needs larger images than these says so when it gets its own.
+        return False
+    outputs = np.asarray(tf.cast(outputs, tf.float32))
+    # A softmax in 16 bits is rounded to three digits.
+    tolerance = 1e-3 if network.outputs[0].dtype in ("float32", "float64") else 2e-2
+    return bool((outputs >= 0.0).all() and np.allclose(outputs.sum(axis=-1), 1.0, atol=tolerance))
+
+
+def _ends_in_a_sigmoid(network):
+    """Whether the last layer with weights, or anything after it, is a sigmoid, whose rows need not sum to 1."""
+    operations = [network]
+    while operations:
+        final = operations.pop()
+        if isinstance(final, keras.Model):
+            # Operations, where there are any, are the layers and functions such as keras.ops.sigmoid.
+            operations += getattr(final, "operations", final.layers)
+            continue
+        activation = getattr(final, "activation", final)
+        if "sigmoid" in getattr(activation, "__name__", type(activation).__name__).lower():
+            return True
+        if getattr(final, "weights", None):
+            return False
+    return False
+
+
+def check_compile_options(method: str, arguments: dict[str, str], options: dict[str, Any]) -> None:
+    """Refuses options of `compile` that would have no effect.
+
+    Args:
+        method: name of the class, for the message.
+        arguments: role that learns → the argument for its optimizer.
+        options: those that are left after the arguments of `Method.compile_roles`.
+
+    Raises:
+        ValueError: for the first that is none of `run_eagerly` and `steps_per_execution`.
+    """
+    for name, value in options.items():
+        if name.endswith("optimizer"):
+            raise ValueError(
+                f"{method} trains {_listed(arguments)}, so compile takes no {name}=: pass "
+                f"{' and '.join(f'{argument}=' for argument in arguments.values())}."
+            )
+        if name in ("loss", "loss_weights") and value is not None:
+            raise ValueError(
+                f"{method} minimizes the losses of its paper, so compile takes no {name}=: leave it out, and weigh "
+                "the losses by the arguments of the method itself."
+            )
+        if name in ("metrics", "weighted_metrics") and value is not None:
+            raise ValueError(
+                f"{method} measures its own loss and accuracies, so compile takes no {name}=: compile the network "
+                f"that it trains with them afterwards, method.served.compile({name}=…), and evaluate that."
+            )
+        known = ("loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution")
+        if name not in known:
+            options = ("jit_compile", "micro_batches", "recompute", "run_eagerly", "steps_per_execution")
+            checks.one_of("The option of compile", name, (*arguments.values(), *options))
+
+
+def _listed(roles):
+    return " and ".join(f"the {role}" for role in roles) + (" alone" if len(roles) == 1 else "")
+
+
+def check_optimizers(arguments: dict[str, str], optimizers: dict[str, Any]) -> None:
+    """Refuses a role without an optimizer, and one optimizer for two roles."""
+    call = ", ".join(f"{argument}=…" for argument in arguments.values())
+    for role, optimizer in optimizers.items():
+        if optimizer is None:
+            raise ValueError(
+                f"The {role} has no optimizer: pass compile({call}){', one for each' if len(arguments) > 1 else ''}."
+            )
+    given = {role: getattr(optimizer, "inner_optimizer", optimizer) for role, optimizer in optimizers.items()}
+    for (role, one), (other, another) in itertools.combinations(given.items(), 2):
+        if one is another and not isinstance(one, str | dict):
+            raise ValueError(
+                f"The {role} and the {other} share one optimizer, whose state belongs to one network: make one for "
+                "each of them."
+            )
 
 
 def optimizer(
@@ -93,6 +186,42 @@ def optimizer(
             "pass gradient_clip_norm to the method instead."
         )
     return given
+
+
+def check_fit_arguments(arguments: dict[str, Any]) -> None:
+    """Refuses arguments of `keras.Model.fit` that have no effect on batches that are made already."""
+    advice = {
+        "y": "pass the batches that mpl_tf.data.training_batches makes of images and labels as x alone",
+        "batch_size": "pass it to mpl_tf.data.training_batches, which makes the batches",
+        "validation_split": "hold images out with mpl_tf.data.draw_split, and pass them as validation_data=",
+        "class_weight": "draw the labeled images of each class as often as it is to weigh, when the batches are made",
+        "sample_weight": "draw an image as often as it is to weigh, when the batches are made",
+    }
+    for name, instead in advice.items():
+        value = arguments.get(name)
+        if value is not None and not (name == "validation_split" and value == 0.0):
+            raise ValueError(f"{name}= has no effect on the batches that a method is trained on: {instead}.")
+
+
+def check_epoch(data: Any, steps_per_epoch: int | None) -> None:
+    """Refuses endless batches of which nobody knows how long an epoch is."""
+    if steps_per_epoch is None and isinstance(data, tf.data.Dataset):
+        cardinality = int(data.cardinality())
+        # Batches that are numbered by 64 bits do not end in anybody's life.
+        if cardinality == tf.data.INFINITE_CARDINALITY or cardinality > 2**48:
+            raise ValueError(
+                "These batches never end, and so would the first epoch: pass steps_per_epoch=, the number of updates "
+                "between two evaluations."
+            )
+
+
+def check_file(filepath: str | os.PathLike) -> None:
+    """Refuses a file in which Keras cannot save several networks."""
+    if not str(os.fspath(filepath)).endswith(".keras"):
+        raise ValueError(
+            f"A method with its networks and optimizers does not fit into {os.fspath(filepath)!r}: pass a name that "
+            "ends in '.keras', or save one network, method.served.save(…)."
+        )
 
 
 def all_tracked(left_over: dict) -> None:

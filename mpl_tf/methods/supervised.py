@@ -7,9 +7,10 @@ pictures with a small learning rate (section 3.2), which is this method too.
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, losses
+from mpl_tf import losses
 from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -27,6 +28,8 @@ class Supervised(Method):
     Raises:
         ValueError: for a value out of range or a network that does not return logits.
     """
+
+    parameter_constraints = Method.parameter_constraints | {"label_smoothing": Number(high=1.0)}
 
     def __init__(
         self,
@@ -47,8 +50,8 @@ class Supervised(Method):
             gradient_clip_norm=gradient_clip_norm,
             name=name,
         )
-        checks.within("label_smoothing", label_smoothing, low=0.0, high=1.0)
         self.label_smoothing = label_smoothing
+        self.check_parameters()
 
     def train_step(self, data):
         """One step on `data["labeled"]`; anything else in the batch is ignored."""

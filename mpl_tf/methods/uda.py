@@ -20,6 +20,7 @@ import tensorflow as tf
 from mpl_tf import checks, distribute, losses, schedules
 from mpl_tf.methods import batch_refusals
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Choice, Integer, Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -28,7 +29,7 @@ class UDA(Method):
 
     Args:
         student: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
-        consistency_weight: λ.
+        consistency_weight: λ, the factor on the consistency loss.
         temperature: sharpening of the target, above 0.
         threshold: confidence below which an unlabeled picture is masked, in 0…1. The mean still runs over all.
         entropy_weight: factor on the entropy of the predictions on the weak view.
@@ -44,6 +45,16 @@ class UDA(Method):
     Raises:
         ValueError: for a value out of range or a network that does not return logits.
     """
+
+    parameter_constraints = Method.parameter_constraints | {
+        "consistency_weight": Number(),
+        "temperature": Number(low=1e-3),
+        "threshold": Number(high=1.0),
+        "entropy_weight": Number(),
+        "annealing": Choice("none", *schedules.ANNEALING),
+        "annealing_steps": Integer(),
+        "label_smoothing": Number(high=1.0),
+    }
 
     def __init__(
         self,
@@ -80,16 +91,8 @@ class UDA(Method):
         self.annealing = annealing
         self.annealing_steps = annealing_steps
         self.label_smoothing = label_smoothing
-        self._check_settings()
-
-    def _check_settings(self):
-        checks.within("consistency_weight", self.consistency_weight, low=0.0)
-        checks.within("temperature", self.temperature, low=1e-3)
-        checks.within("threshold", self.threshold, low=0.0, high=1.0)
-        checks.within("entropy_weight", self.entropy_weight, low=0.0)
-        checks.one_of("annealing", self.annealing, ("none", *schedules.ANNEALING))
-        checks.whole("annealing_steps", self.annealing_steps, low=0 if self.annealing == "none" else 1)
-        checks.within("label_smoothing", self.label_smoothing, low=0.0, high=1.0)
+        self.check_parameters()
+        checks.whole("annealing_steps", annealing_steps, low=0 if annealing == "none" else 1)
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""

@@ -41,7 +41,8 @@ class Case:
     def compiled(self, network: Callable[..., keras.Model] = tiny.network, **options) -> Method:
         """A new method from the same weights, with momentum, so that optimizers have a state to lose."""
         method = self.make(network)
-        optimizers = {f"{role}_optimizer": keras.optimizers.SGD(0.1, momentum=0.9) for role in self.learns}
+        names = [method.optimizer_arguments[role] for role in self.learns]
+        optimizers = {name: keras.optimizers.SGD(0.1, momentum=0.9) for name in names}
         method.compile(**optimizers, **{**self.options, **options})
         return method
 

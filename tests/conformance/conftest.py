@@ -1,9 +1,6 @@
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 from mpl_tf.methods.base import Method
 from tests import tiny
 from tests.conformance.cases import CASES, Case
+from tests.programs import forked
 
 
 @dataclasses.dataclass
@@ -69,9 +67,6 @@ def on_two_replicas(request):
     users = [item for item in request.session.items if "on_two_replicas" in getattr(item, "fixturenames", ())]
     asked = {item.callspec.params.get("name") for item in users if hasattr(item, "callspec")}
     names = [name for name, case in CASES.items() if case.on_several_replicas and name in asked]
-    command = [sys.executable, "-m", "tests.conformance.replicas", *names]
-    root = pathlib.Path(__file__).parents[2]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = forked.run("tests.conformance.replicas", *names)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -257,3 +257,63 @@ def test_views_made_later_are_those_that_the_pipeline_makes():
     made = map(batch_views.BatchViews(**views, seed=4), drawn)
     for later, expected in zip(made, batches(3, start=2, seed=4, **views), strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, later, expected)
+
+
+def unequal_source():
+    """Twelve images of class 0, three of class 1 and one of class 2, mixed."""
+    source = a_source(16)
+    source.train.labels = np.array([0, 0, 1, 0, 0, 0, 2, 0, 0, 1, 0, 0, 0, 1, 0, 0], np.int32)
+    return source
+
+
+def balanced_draws(steps, *, size=4, start=0, seed=0, share=(0, 1), **options):
+    batches = pipeline.training_batches(
+        unequal_source(),
+        a_split(labeled=range(16), unlabeled=range(16)),
+        batch_size=size,
+        weak=view,
+        balance="sample",
+        seed=seed,
+        start=start,
+        share=share,
+        **options,
+    )
+    return [indices(batch["labeled"]["image"]) for batch in batches.take(steps).as_numpy_iterator()]
+
+
+def test_balanced_draws_go_through_the_classes_and_in_each_through_its_images():
+    # 36 rounds: 3 epochs of the twelve images of class 0, 12 of class 1, 36 of class 2.
+    drawn, labels = np.concatenate(balanced_draws(27)), unequal_source().train.labels
+    rounds = labels[drawn].reshape(36, 3)
+    assert (np.sort(rounds) == [0, 1, 2]).all()
+    assert len({tuple(order) for order in rounds}) == 6
+    for label, epochs in ((0, 3), (1, 12), (2, 36)):
+        walk = drawn[labels[drawn] == label].reshape(epochs, -1)
+        for epoch in walk:
+            assert sorted(epoch) == np.flatnonzero(labels == label).tolist()
+        assert label == 2 or len({tuple(epoch) for epoch in walk}) > 2
+
+
+def test_balanced_draws_resume_divide_and_follow_the_seed():
+    whole = balanced_draws(9)
+    np.testing.assert_array_equal(balanced_draws(4, start=5), whole[5:])
+    parts = [balanced_draws(9, share=(part, 2)) for part in range(2)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    np.testing.assert_array_equal(np.concatenate(balanced_draws(6, size=6)), np.concatenate(whole))
+    assert not np.array_equal(balanced_draws(9, seed=1), whole)
+
+
+def test_balance_changes_the_labeled_images_alone():
+    options = {"batch_size": 4, "unlabeled_ratio": 3, "weak": view, "strong": view}
+    split = a_split(labeled=range(16), unlabeled=range(16))
+    plain, balanced = (
+        next(
+            pipeline.training_batches(unequal_source(), split, balance=balance, **options).as_numpy_iterator()
+        )
+        for balance in pipeline.BALANCES
+    )
+    tf.nest.map_structure(np.testing.assert_array_equal, plain["unlabeled"], balanced["unlabeled"])
+    labels = unequal_source().train.labels
+    np.testing.assert_array_equal(balanced["labeled"]["label"], labels[indices(balanced["labeled"]["image"])])
+    with pytest.raises(ValueError, match="balance='samples'"):
+        batches(1, balance="samples")

@@ -1,9 +1,11 @@
 import itertools
 import json
+import warnings
 
 import numpy as np
 import pytest
 
+from mpl_tf.data import split_file
 from mpl_tf.data.pictures import ArrayPictures
 from mpl_tf.data.source import Source
 from mpl_tf.data.split_file import load_or_draw_split
@@ -16,7 +18,7 @@ def make_source(counts, unknown=0, name="tiny"):
     """A source with so many pictures per class, in an order of its own, each picture different."""
     labels = np.repeat([*range(len(counts)), -1], [*counts, unknown])
     labels = np.random.default_rng(0).permutation(labels)
-    pictures = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    pictures = np.arange(len(labels)).astype(np.uint16).view(np.uint8).reshape(-1, 1, 2, 1)
     return Source(
         name, tuple(f"class {number}" for number in range(len(counts))), ArrayPictures(pictures, labels)
     )
@@ -98,6 +100,74 @@ def test_validation_is_proportional_to_the_classes(source, seed):
         total = validation if isinstance(validation, int) else round(validation * 113)
         assert sum(counts) == total
         np.testing.assert_allclose(counts, sizes * total / 113, atol=1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("counts", [(30, 30, 30), (50, 31, 20, 12), (90, 9, 8), (40, 1, 25)], ids=str)
+def test_splits_that_held_one_of_each_class_are_as_they_were(counts, seed):
+    # The rule of before, by which splits have been published: in proportion to the classes' sizes, and nothing else.
+    source = make_source(counts, unknown=5)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(counts))
+    queues = [generator.permutation(np.flatnonzero(source.train.labels == label)) for label in order]
+    ranked = sorted(
+        ((member + 0.5) / len(queue), number, index)
+        for number, queue in enumerate(queues)
+        for member, index in enumerate(queue)
+    )
+    compared = 0
+    for validation in (0.1, 0.2, 0.3, 9, 15):
+        size = validation if isinstance(validation, int) else round(validation * sum(counts))
+        before = np.sort([index for _, _, index in ranked[:size]])
+        if min(number for number, count in zip(counted(source, before), counts, strict=True) if count > 1):
+            compared += 1
+            with warnings.catch_warnings(action="ignore"):
+                now = draw_split(source, num_labeled=None, seed=seed, validation=validation)
+            np.testing.assert_array_equal(now.validation, before)
+    assert compared >= 2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_class_of_two_images_has_one_in_validation(seed):
+    source = make_source([60, 3, 2, 1])
+    with pytest.warns(UserWarning, match=r"7 images are held out .*, 0 to 5 of each class: .* ±37 points"):
+        split = draw_split(source, num_labeled=None, seed=seed, validation=7)
+    assert counted(source, split.validation) == [5, 1, 1, 0]
+    assert split.validation_per_class == {"class 0": 5, "class 1": 1, "class 2": 1, "class 3": 0}
+    assert split.labels_per_class == {"class 0": 55, "class 1": 2, "class 2": 1, "class 3": 1}
+
+
+def test_a_fraction_grows_until_every_class_has_one_and_a_number_does_not():
+    source = make_source([2, 2, 3])
+    with pytest.warns(UserWarning, match=r"3 images .* 1 to 1 of each class: .* ±57 points \(95 %\)\. Label"):
+        assert counted(source, draw_split(source, num_labeled=None, seed=0).validation) == [1, 1, 1]
+    with pytest.warns(UserWarning, match=r"and it says nothing of the classes without one \('class \d'\)"):
+        split = draw_split(source, num_labeled=None, seed=0, validation=2)
+    assert sorted(counted(source, split.validation)) == [0, 1, 1]
+    for none in (0, 0.0):
+        with warnings.catch_warnings(action="error"):
+            assert not len(draw_split(source, num_labeled=None, seed=0, validation=none).validation)
+
+
+@pytest.mark.parametrize(("validation", "warned"), [(96, True), (97, False), (300, False)])
+def test_a_wide_interval_is_told(validation, warned):
+    # 1.96 √(p (1 - p) / n) is widest at p = 1/2, and 0.1 there at n = 96.04.
+    source = make_source([100, 200, 300])
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        draw_split(source, num_labeled=None, seed=0, validation=validation)
+    assert [issubclass(warning.category, UserWarning) for warning in caught] == [True] * warned
+
+
+def test_a_class_that_validation_lacks_is_named_however_many_there_are():
+    with pytest.warns(
+        UserWarning, match=r"of each class: it says nothing of the classes without one \('class 1'\)"
+    ):
+        draw_split(make_source([900, 1, 300]), num_labeled=None, seed=0, validation=300)
+
+
+def test_a_split_shows_its_numbers(source):
+    split = draw_split(source, num_labeled=8, seed=3, validation=17)
+    assert repr(split) == "Split('tiny.3@8': 8 labeled, 136 unlabeled, 17 validation)"
 
 
 def test_classes_of_one_size_have_equally_many_in_validation():
@@ -205,6 +275,7 @@ def test_a_file_gives_the_same_split_again(source, tmp_path):
     read = load_or_draw_split(path, source, **arguments)
     assert same(drawn, draw_split(source, **arguments))
     assert same(read, drawn)
+    assert read.validation_per_class == drawn.validation_per_class
     assert (read.name, read.labels_per_class, read.fingerprint) == (
         drawn.name,
         drawn.labels_per_class,
@@ -274,6 +345,7 @@ def test_a_file_that_holds_no_split_is_refused(source, tmp_path, text):
     ("part", "message"),
     [
         ("far", r"split\.json has indices outside 0…152"),
+        ("negative", r"split\.json has indices outside 0…152"),
         ("validation", r"split\.json trains on validation pictures"),
     ],
 )
@@ -281,10 +353,51 @@ def test_a_file_with_impossible_indices_is_refused(source, tmp_path, part, messa
     path = tmp_path / "split.json"
     split = load_or_draw_split(path, source, num_labeled=8, seed=1)
     document = json.loads(path.read_text())
-    document["unlabeled"].append(153 if part == "far" else int(split.validation[0]))
+    wrong = {"far": 153, "negative": -1, "validation": int(split.validation[0])}
+    document["labeled"].append(wrong[part])
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=message):
         load_or_draw_split(path, source, num_labeled=8, seed=1)
+
+
+@pytest.fixture
+def many(source, tmp_path, monkeypatch):
+    """A path and the arguments of a split whose indices are too many for a JSON file."""
+    monkeypatch.setattr(split_file, "LISTED_INDICES", 20)
+    arguments = {"num_labeled": 12, "seed": 1, "validation": 9, "labeled_in_unlabeled": False}
+    drawn = load_or_draw_split(tmp_path / "split.json", source, **arguments)
+    return tmp_path / "split.json", arguments, drawn
+
+
+def test_many_indices_lie_in_an_array_file_beside(source, many):
+    path, arguments, drawn = many
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["split.json", "split.npz"]
+    document = json.loads(path.read_text())
+    assert not {"labeled", "unlabeled", "validation"} & set(document)
+    assert document["counts"] == {"labeled": 12, "unlabeled": 132, "validation": 9}
+    read = load_or_draw_split(path, source, **arguments)
+    assert same(read, drawn)
+    assert {part.dtype for part in (read.labeled, read.unlabeled, read.validation)} == {np.dtype(np.int64)}
+
+
+def lost(path):
+    path.unlink()
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def exchanged(path):
+    np.savez(path, labeled=np.arange(12), validation=np.arange(12, 21))
+
+
+@pytest.mark.parametrize("harm", [lost, cut_short, exchanged])
+def test_an_array_file_that_is_lost_or_another_is_refused(source, many, harm):
+    path, arguments, _ = many
+    harm(path.with_suffix(".npz"))
+    with pytest.raises(ValueError, match=r"split\.json holds no split \(.*split\.npz|BadZipFile"):
+        load_or_draw_split(path, source, **arguments)
 
 
 def test_nothing_is_written_for_a_split_that_is_refused(source, tmp_path):

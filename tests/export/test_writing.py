@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mpl_tf import export
 from mpl_tf.export import reading, signatures, writing
+from mpl_tf.methods.supervised import Supervised
 from tests.export.networks import NAMES, network, softmax
 
 # Runs where neither Keras nor this package can be imported.
@@ -203,6 +204,17 @@ def test_a_process_without_keras_answers_as_this_one_does(tmp_path):
     assert set(there["graph"]) == set(asked)
 
 
+def test_a_method_stands_for_the_network_that_it_serves_and_a_dictionary_for_its_names(tmp_path):
+    method = Supervised(student=network(), ema_decay=0.9)
+    method.student.trainable_variables[-1].assign([5.0, -5.0, 5.0])
+    indices = {"two": 2, "zero": 0, "one": 1}
+    folder = export.saved_model(method, tmp_path, class_names=indices, num_checks=1, warm_up=False)
+    assert (folder / "assets/labels.txt").read_text().split() == NAMES
+    images = np.zeros((1, 6, 5, 3), np.float32)
+    loaded = tf.saved_model.load(str(folder))
+    np.testing.assert_allclose(loaded.serve(images)["logits"], method.served(images), atol=1e-4)
+
+
 def test_a_diverged_network_gets_no_version(tmp_path):
     model = network()
     model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
@@ -225,6 +237,10 @@ def test_a_failure_to_write_is_not_taken_for_a_race(tmp_path):
         (["a", "b", "c\nd"], r"The class name 'c\\nd' is not one line of text"),
         (["a", "b", ""], "The class name '' is not one line of text"),
         (["a", "b", 3], "The class name 3 is not one line of text"),
+        (
+            {"a": 1, "b": 2, "c": 3},
+            r"The class names have the indices \[1, 2, 3\], and logits are numbered from 0",
+        ),
     ],
 )
 def test_class_names_that_do_not_fit_are_refused(tmp_path, class_names, message):

@@ -58,4 +58,4 @@ def test_a_wrong_value_is_named_with_what_was_expected(kind, name, value):
 def test_compiling_with_a_wrong_value(options, message):
     method = mpl_tf.MetaPseudoLabels(teacher=NETWORKS["teacher"](), student=NETWORKS["student"]())
     with pytest.raises(ValueError, match=re.escape(message)):
-        method.compile(**options)
+        method.compile(**{"teacher_optimizer": "sgd", "student_optimizer": "sgd"} | options)

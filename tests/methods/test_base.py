@@ -38,7 +38,7 @@ def test_keras_still_calls_the_private_hook_that_the_base_overrides():
         "mpl_tf/methods/base.py still has to keep it from building under MultiWorkerMirroredStrategy."
     )
     method = Recording(student=tiny.network("student"))
-    method.compile(run_eagerly=True)
+    method.compile("sgd", run_eagerly=True)
     method.fit(tiny.dataset(batches=1), verbose=0)
     assert "fit" in calls, (
         "keras.Model.fit does not call _maybe_symbolic_build any more, so overriding it in "
@@ -81,7 +81,7 @@ def test_compiling_automatically_leaves_xla_off_on_cpus(monkeypatch):
 def test_compiling_automatically_turns_xla_on_for_one_accelerator(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["an accelerator"])
     method = Supervised(student=tiny.network("student"))
-    method.compile()
+    method.compile("sgd")
     assert method.jit_compile is True
 
 
@@ -205,7 +205,7 @@ def test_tracked_metrics_are_running_means():
 def test_evaluation_measures_loss_and_accuracy_of_every_network(form):
     teacher, student = tiny.network("teacher"), tiny.network("student", seed=1)
     method = MetaPseudoLabels(teacher=teacher, student=student, ema_decay=None)
-    method.compile(run_eagerly=True)
+    method.compile("sgd", "sgd", run_eagerly=True)
     generator = np.random.default_rng(0)
     images, labels = tiny.pictures(generator, 10), generator.integers(3, size=10)
     if form == "dict":
@@ -239,9 +239,9 @@ def test_predict_returns_the_logits_of_the_served_student():
 def test_the_teacher_labels_where_one_learns_and_the_student_otherwise():
     teacher, student = tiny.network("teacher"), tiny.network("student", seed=1)
     learning = MetaPseudoLabels(teacher=teacher, student=student, ema_decay=None)
-    learning.compile()
+    learning.compile("sgd", "sgd")
     frozen = Distillation(teacher=teacher, student=student)
-    frozen.compile()
+    frozen.compile("sgd")
     images = tiny.pictures(np.random.default_rng(0), 5)
     for method, network in ((learning, teacher), (frozen, student)):
         expected = oracles.softmax(np.array(network(images, training=False), np.float64))

@@ -21,11 +21,9 @@ def uncompiled(network=tiny.plain_network, *, generator=None, teacher=None, **se
     )
 
 
-def compiled(network=tiny.plain_network, *, generator_optimizer="default", **settings):
+def compiled(network=tiny.plain_network, **settings):
     method = uncompiled(network, **settings)
-    if generator_optimizer == "default":
-        generator_optimizer = keras.optimizers.SGD(RATE)
-    method.compile(generator_optimizer, keras.optimizers.SGD(RATE), run_eagerly=True)
+    method.compile(keras.optimizers.SGD(RATE), keras.optimizers.SGD(RATE), run_eagerly=True)
     return method
 
 
@@ -217,8 +215,11 @@ def test_weight_decay_leaves_the_generator_alone_unless_asked():
         assert np.allclose(change, -RATE * 0.3 * weight if weight.ndim > 1 else 0.0, atol=1e-6)
 
 
-def test_a_generator_without_an_optimizer_stays_and_says_so_when_it_is_loaded(tmp_path):
-    method = compiled(generator_optimizer=None)
+def test_a_frozen_generator_stays_and_needs_no_optimizer_when_it_is_loaded(tmp_path):
+    generator = tiny.generator()
+    generator.trainable = False
+    method = uncompiled(generator=generator)
+    method.compile(student_optimizer=keras.optimizers.SGD(RATE), run_eagerly=True)
     student = tiny.values(method.student.trainable_variables)
     moved = tiny.changes(method.generator, lambda: method.train_step(ONE_STEP))
     assert not any(change.any() for change in moved)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mpl_tf.feedback_settings import FeedbackSettings
 from tests import oracles, tiny
 from tests.methods.replays import (
     LABELS,
@@ -12,6 +13,7 @@ from tests.methods.replays import (
     TEACHER_RATE,
     changes_without_feedback,
     compiled,
+    difference,
     feedback_changes,
     mean_cross_entropy,
     meta_gradients,
@@ -28,6 +30,40 @@ def test_the_teacher_descends_the_loss_of_the_new_student(estimator, plain, batc
     moved = feedback_changes(raw(estimator), batch, plain=plain)
     assert all(np.abs(change).max() > 1e-6 for change in expected)
     assert relative_error(moved, expected) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FeedbackSettings("per_example"),
+        FeedbackSettings("per_example", finite_difference=True),
+        FeedbackSettings("unrolled"),
+        FeedbackSettings("dot_product"),
+        FeedbackSettings("loss_difference", baseline_decay=0.9),
+    ],
+    ids=lambda settings: settings.estimator,
+)
+def test_float64_networks_get_the_feedback_of_float32_ones(settings, batch):
+    start = [compiled().teacher.get_weights(), compiled().student.get_weights()]
+    changes = {}
+    policy = keras.config.dtype_policy()
+    try:
+        for dtype in ("float32", "float64"):
+            keras.config.set_dtype_policy(dtype)
+            moved = []
+            for feedback in (settings, "none"):
+                method = compiled(feedback, ema_decay=0.9)
+                # An initializer draws other numbers for float64.
+                method.teacher.set_weights(start[0])
+                method.student.set_weights(start[1])
+                moved.append(teacher_changes(method, batch, labels=LABELS))
+            changes[dtype] = difference(*moved)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert {change.dtype.name for change in changes["float64"]} == {"float64"}
+    assert relative_error(changes["float32"], changes["float64"]) < (
+        0.1 if settings.finite_difference else 2e-3
+    )
 
 
 def test_the_finite_difference_is_close_to_the_forward_mode(batch):

@@ -51,18 +51,70 @@ def test_a_network_without_shapes():
         Supervised(student=student)
 
 
+def mean_of_two(first, second):
+    return lambda x: keras.layers.Average()([first(x), second(x)])
+
+
 @pytest.mark.parametrize(
     "layers",
     [
         [keras.layers.Dense(3, activation="softmax")],
+        [keras.layers.Dense(3, activation=tf.nn.softmax)],
         [keras.layers.Dense(3), keras.layers.Softmax()],
         [keras.layers.Dense(3), keras.layers.Activation("softmax")],
+        [keras.layers.Dense(3), lambda x: keras.ops.exp(keras.ops.log_softmax(x))],
+        [keras.layers.Dense(3, "softmax"), keras.layers.Activation("linear", dtype="float32")],
+        [keras.layers.Dense(3, "softmax"), keras.layers.Reshape((3,))],
+        [mean_of_two(keras.layers.Dense(3, "softmax"), keras.layers.Dense(3, "softmax"))],
+        [keras.layers.Dense(3, "softmax", dtype="mixed_bfloat16")],
+        [keras.layers.Dense(3, "softmax", kernel_initializer="zeros")],
     ],
-    ids=["activation", "Softmax layer", "Activation layer"],
 )
-def test_a_network_that_ends_in_a_softmax(layers):
-    with pytest.raises(ValueError, match=r"The student 'net' ends in a softmax.*remove the softmax"):
+@pytest.mark.parametrize("ema_decay", [0.9, None])
+def test_a_network_that_returns_probabilities(layers, ema_decay):
+    with pytest.raises(ValueError, match=r"The student 'net' returns probabilities.*remove the softmax"):
+        Supervised(student=ending_in(*layers), ema_decay=ema_decay)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.Dense(3, "sigmoid")],
+        [keras.layers.Dense(3, tf.nn.sigmoid), keras.layers.Reshape((3,))],
+        [keras.layers.Dense(3), keras.layers.Activation("hard_sigmoid")],
+        [keras.layers.Dense(3), keras.ops.sigmoid],
+    ],
+)
+def test_a_network_that_ends_in_a_sigmoid(layers):
+    with pytest.raises(ValueError, match=r"The student 'net' returns a sigmoid.*remove the sigmoid"):
         Supervised(student=ending_in(*layers))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.Dense(3, kernel_initializer="zeros")],
+        [keras.layers.Dense(3, "relu")],
+        [keras.layers.Dense(3), keras.layers.Activation("log_softmax")],
+        [keras.layers.Dense(8, "sigmoid"), keras.layers.Dense(3)],
+        [
+            keras.layers.Dense(
+                2, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(0.4)
+            )
+        ],
+    ],
+)
+def test_logits_that_may_look_like_probabilities(layers):
+    student = ending_in(*layers)
+    assert Supervised(student=student).student is student
+
+
+def test_a_network_of_any_image_size_is_looked_at_too():
+    inputs = keras.Input((None, None, 1))
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(3, "softmax")(features), name="net")
+    with pytest.raises(ValueError, match="The student 'net' returns probabilities"):
+        Supervised(student=network)
 
 
 @pytest.mark.parametrize("kind", ["function", "nested"])
@@ -72,7 +124,7 @@ def test_a_softmax_that_is_no_layer_of_the_network(kind):
         outputs = keras.ops.softmax(keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
     else:
         outputs = ending_in(keras.layers.Dense(3, activation="softmax"))(inputs)
-    with pytest.raises(ValueError, match=r"The student 'whole' ends in a softmax.*remove the softmax"):
+    with pytest.raises(ValueError, match=r"The student 'whole' returns probabilities.*remove the softmax"):
         Supervised(student=keras.Model(inputs, outputs, name="whole"))
 
 
@@ -129,8 +181,10 @@ def test_networks_that_share_weights(whole):
 )
 def test_optimizer_options_that_go_wrong(role, option, message):
     method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
+    optimizers = {"teacher_optimizer": "sgd", "student_optimizer": "sgd"}
+    optimizers[f"{role}_optimizer"] = keras.optimizers.SGD(0.1, **option)
     with pytest.raises(ValueError, match=f"The {role}'s {message}"):
-        method.compile(**{f"{role}_optimizer": keras.optimizers.SGD(0.1, **option)})
+        method.compile(**optimizers)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
@@ -140,7 +194,7 @@ def test_an_optimizer_for_a_frozen_network(role):
     with pytest.raises(
         ValueError, match=f"The {role} has no trainable weights, so its optimizer has nothing"
     ):
-        method.compile()
+        method.compile("sgd", "sgd")
 
 
 # --- batches -----------------------------------------------------------------------------------------------
@@ -192,10 +246,10 @@ def test_training_batches(batch, broken, message):
 
 def test_fit_refuses_a_batch_before_its_first_step():
     method = Supervised(student=tiny.network("student"))
-    method.compile(run_eagerly=True)
+    method.compile("sgd", run_eagerly=True)
     old = tiny.values(method.student.weights)
     with pytest.raises(ValueError, match="The batch has no 'labeled' entry"):
-        method.fit(np.zeros((4, *tiny.IMAGE_SHAPE), np.float32), np.zeros(4, np.int32), verbose=0)
+        method.fit(np.zeros((4, *tiny.IMAGE_SHAPE), np.float32), verbose=0)
     assert all(map(np.array_equal, old, tiny.values(method.student.weights)))
 
 
@@ -217,7 +271,7 @@ def test_evaluation_without_labels(data):
 
 def test_evaluation_refuses_pictures_alone():
     method = Supervised(student=tiny.network("student"))
-    method.compile(run_eagerly=True)
+    method.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match="Evaluation needs labeled pictures"):
         method.evaluate(np.zeros((4, *tiny.IMAGE_SHAPE), np.float32), verbose=0)
 
@@ -242,4 +296,4 @@ def test_a_loss_scaling_optimizer_is_refused_where_nothing_computes_in_float16()
     method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
     scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
     with pytest.raises(ValueError, match=r"The student's optimizer scales its loss, for mixed_float16"):
-        method.compile(student_optimizer=scaling)
+        method.compile("sgd", scaling)

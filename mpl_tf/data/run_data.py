@@ -1,0 +1,90 @@
+"""The images of a run: which of them are for what, and under which views they are learned from."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from mpl_tf.data import pipeline
+from mpl_tf.data.batch_views import BatchViews
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The pictures of a run, which of them are for what, and how they are augmented.
+
+    Args:
+        source: `mpl_tf.data.Source`.
+        split: `mpl_tf.data.Split` of its training pictures.
+        weak: the weak view, see `mpl_tf.data.make_views`.
+        strong: the strong view.
+        labeled_view: the view of labeled pictures; None for the weak one.
+        targets: what a label store's `targets` returns, where the unlabeled pictures come with stored labels.
+        labeled_targets: whether the labeled ones do too.
+        balance: "sample" where labeled images of all classes are drawn equally often, else "none".
+        augment_in_step: whether the views are made inside of the training step, on its device, and not by the input
+            pipeline; the strong one then needs `static_shapes`.
+    """
+
+    source: object
+    split: object
+    weak: Callable
+    strong: Callable
+    labeled_view: Callable | None = None
+    targets: object | None = None
+    labeled_targets: bool = False
+    balance: str = "none"
+    augment_in_step: bool = False
+
+    def batches(
+        self, *, batch_size: int, unlabeled_ratio: int, seed: int, start: int, share: tuple = (0, 1)
+    ) -> tf.data.Dataset:
+        """Training batches from step `start` on, or a share of each."""
+        return pipeline.training_batches(
+            self.source,
+            self.split,
+            batch_size=batch_size,
+            unlabeled_ratio=unlabeled_ratio,
+            weak=self.weak,
+            strong=self.strong,
+            labeled_view=self.labeled_view,
+            targets=self.targets if unlabeled_ratio else None,
+            labeled_targets=self.labeled_targets and bool(unlabeled_ratio),
+            balance=self.balance,
+            augment=not self.augment_in_step,
+            seed=seed,
+            start=start,
+            share=share,
+        )
+
+    def augmentation(self, seed: int) -> BatchViews | None:
+        """What a training step does with the drawn pictures; None where the pipeline has done it."""
+        if not self.augment_in_step:
+            return None
+        return BatchViews(self.weak, self.strong, self.labeled_view, seed)
+
+    def unlabeled(self, *, share: tuple = (0, 1)) -> tf.data.Dataset:
+        """Each unlabeled picture once and not augmented, or a share of them."""
+        index, count = share
+        return pipeline.picture_batches(self.source.train, self.split.unlabeled[index::count])
+
+    def unlabeled_sample(self, count: int) -> np.ndarray:
+        """Places of up to `count` unlabeled pictures that no label tells of.
+
+        Those whose class is known are taken, or of none is, any: always the same, in rising order.
+        """
+        hidden = np.setdiff1d(self.split.unlabeled, self.split.labeled)
+        known = hidden[np.asarray(self.source.train.labels)[hidden] >= 0]
+        drawn = known if len(known) else hidden
+        return np.sort(np.random.default_rng(0).permutation(drawn)[:count])
+
+    def validation(self) -> tf.data.Dataset | None:
+        """The held-out pictures, or None where none were held out."""
+        if not len(self.split.validation):
+            return None
+        return pipeline.evaluation_batches(self.source.train, self.split.validation)
+
+    def test(self) -> tf.data.Dataset | None:
+        """The test pictures, or None where the source has none."""
+        return None if self.source.test is None else pipeline.evaluation_batches(self.source.test)

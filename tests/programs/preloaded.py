@@ -1,0 +1,14 @@
+"""What takes long to import, for the process from which `forked` forks the others."""
+
+import keras  # noqa: F401
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
+import PIL.Image  # noqa: F401
+import scipy.ndimage
+import scipy.optimize
+import scipy.stats  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import tensorboard  # noqa: F401
+import tensorflow as tf  # noqa: F401
+
+import mpl_tf  # noqa: F401
