@@ -266,9 +266,9 @@ def test_a_full_disk_keeps_the_rows_before_it(tmp_path, folder, monkeypatch):
 def test_what_cannot_be_predicted_is_refused(tmp_path, folder, exported):
     (tmp_path / "empty").mkdir()
     for pictures, message in (
-        (tmp_path / "nowhere", r"folder=.*nowhere does not exist: give a folder of pictures"),
-        (folder / "a.png", r"folder=.*a\.png is a file: give a folder of pictures"),
-        (tmp_path / "empty", r"folder=.*empty has no pictures \(.*\) at any depth: give the folder"),
+        (tmp_path / "nowhere", r"folder=.*nowhere does not exist: give a folder of images"),
+        (folder / "a.png", r"folder=.*a\.png is a file: give a folder of images"),
+        (tmp_path / "empty", r"folder=.*empty has no images \(.*\) at any depth: give the folder"),
     ):
         with pytest.raises((FileNotFoundError, ValueError), match=message):
             predict(Brightness(), pictures, tmp_path / "out.csv")
