@@ -1,4 +1,4 @@
-"""Data-free learning: a student of a finished teacher that never sees a picture of its training set.
+"""Data-free learning: a student of a finished teacher that never sees an image of its training set.
 
 python -m recipes.dafl --preset=dafl_digits --teacher=runs/teacher/networks/student.keras
 
@@ -11,7 +11,7 @@ from absl import flags
 from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
-from recipes import builders, common, shared_flags, start
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -26,7 +26,7 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("latent_dim", 100, "Length of the generator's noise.", lower_bound=1)
 flags.DEFINE_integer("generator_width", 128, "Filters of its first layers.", lower_bound=2)
 flags.DEFINE_float("pixel_mean", 127.5, "Mean of the generated pixels, before the cut at 0 and 255.", 0, 255)
-flags.DEFINE_float("pixel_deviation", 127.5, "Their standard deviation.", 1e-3)
+flags.DEFINE_float("pixel_std", 127.5, "Their standard deviation.", 1e-3)
 flags.DEFINE_float("generator_learning_rate", 0.02, "Of the generator's Adam, constant.", 0.0)
 flags.DEFINE_float("generator_weight_decay", 0.0, "L2 penalty on the generator's kernels.", 0.0)
 flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "The student's.")
@@ -55,7 +55,7 @@ def build(data: RunData) -> DataFreeLearning:
         temperature=FLAGS.temperature,
         weight_decay=FLAGS.weight_decay,
         generator_weight_decay=FLAGS.generator_weight_decay,
-        gradient_clip_norm=FLAGS.gradient_clip_norm,
+        global_clipnorm=FLAGS.global_clipnorm,
         ema_decay=FLAGS.ema_decay or None,
         seed=FLAGS.seed,
     )
@@ -68,8 +68,8 @@ def build(data: RunData) -> DataFreeLearning:
 
 
 def generator(image_shape: tuple) -> keras.Model:
-    """Noise → pictures, as the flags say."""
-    moments = {"pixel_mean": FLAGS.pixel_mean, "pixel_deviation": FLAGS.pixel_deviation}
+    """Noise → images, as the flags say."""
+    moments = {"pixel_mean": FLAGS.pixel_mean, "pixel_std": FLAGS.pixel_std}
     if FLAGS.generator == "noise":
         return models.pixel_noise(image_shape, **moments)
     return models.generator(
@@ -91,9 +91,9 @@ def student_optimizer() -> keras.optimizers.Optimizer:
 
 def main(_):
     """Trains, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: build(run.data), common.stage())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from absl import flags
 from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.distillation import Distillation
-from recipes import builders, common, shared_flags, start
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -43,10 +43,10 @@ def build(data: RunData) -> Distillation:
 
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: build(run.data), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

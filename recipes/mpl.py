@@ -7,7 +7,7 @@ from absl import flags
 
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from recipes import builders, common, shared_flags, start
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -57,16 +57,16 @@ def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     # As many updates of the baseline as the student makes of itself.
     baseline_steps = FLAGS.steps - FLAGS.student_wait_steps if FLAGS.baseline else 0
-    with common.open_run() as run:
+    with program.open_run() as run:
         if baseline_steps:
             run.train(
                 "supervised",
                 lambda: builders.supervised(run.data, steps=baseline_steps),
-                common.stage(steps=baseline_steps, unlabeled_ratio=0),
+                program.stage(steps=baseline_steps, unlabeled_ratio=0),
             )
-        run.train("method", lambda: build(run.data), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ python -m recipes.pseudo_labels --preset=arazo_cifar10_4k
 import keras
 from absl import flags
 
-from mpl_tf import checks, models
+from mpl_tf import models
+from mpl_tf.utils.validation import check_labeled_fraction
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.pseudo_labels import PseudoLabels
-from mpl_tf.run import Run
-from recipes import builders, common, shared_flags, start
+from mpl_tf.training.run import Run
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -28,17 +29,17 @@ flags.DEFINE_enum(
 )  # fmt: skip
 flags.DEFINE_bool("hard", True, "The most likely class, or the whole distribution.")
 flags.DEFINE_float(
-    "threshold", 0.95, "Confidence below which a picture is masked; Lee has none: 0.", 0.0, 1.0
+    "threshold", 0.95, "Confidence below which an image is masked; Lee has none: 0.", 0.0, 1.0
 )
-flags.DEFINE_float("labeled_weight", 1.0, "Factor on the loss of the labeled pictures.", 0.0)
-flags.DEFINE_float("unlabeled_weight", 3.0, "α_f, what the factor on the unlabeled pictures' rises to.", 0.0)
+flags.DEFINE_float("labeled_weight", 1.0, "Factor on the loss of the labeled images.", 0.0)
+flags.DEFINE_float("unlabeled_weight", 3.0, "α_f, what the factor on the unlabeled images' rises to.", 0.0)
 flags.DEFINE_integer("ramp_start", 100, "T1, the step until which that factor is 0.", lower_bound=0)
 flags.DEFINE_integer("ramp_end", 600, "T2, the step at which it is α_f.", lower_bound=0)
 flags.DEFINE_enum("view", "weak", ["weak", "strong"], "The view that the student learns from.")
 flags.DEFINE_float("mixup", 0.0, "α of mixup's Beta distribution; 0 mixes nothing.", 0.0)
 flags.DEFINE_float("prior_weight", 0.0, "Factor on the divergence of the mean prediction from uniform.", 0.0)
 flags.DEFINE_float("entropy_weight", 0.0, "Factor on the entropy of the predictions.", 0.0)
-flags.DEFINE_float("min_labeled_share", 0.0, "Smallest labeled share of a batch; Arazo's is 0.16.", 0.0, 1.0)
+flags.DEFINE_float("min_labeled_fraction", 0.0, "Smallest labeled fraction of a batch; Arazo's is 0.16.", 0.0, 1.0)
 flags.DEFINE_string("teacher", None, "The fixed teacher's .keras file; trained on the labels when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of that training; as --steps when not given.", 1)
 
@@ -48,7 +49,7 @@ def build(data: RunData, teacher: keras.Model | None = None) -> PseudoLabels:
     method = PseudoLabels(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         labels=FLAGS.pseudo_labels,
-        num_pictures=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
+        num_images=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
         hard=FLAGS.hard,
         threshold=FLAGS.threshold,
         labeled_weight=FLAGS.labeled_weight,
@@ -77,12 +78,12 @@ def train_teacher(run: Run) -> None:
     run.train(
         "teacher",
         lambda: builders.supervised(run.data, steps=steps),
-        common.stage(steps=steps, unlabeled_ratio=0),
+        program.stage(steps=steps, unlabeled_ratio=0),
     )
 
 
 def check_teacher() -> None:
-    """Refuses flags of a teacher that would not be asked."""
+    """Raises for flags of a teacher that would not be asked."""
     if FLAGS.pseudo_labels != "fixed" and (FLAGS.teacher or FLAGS.teacher_steps):
         raise ValueError(
             f"--pseudo_labels={FLAGS.pseudo_labels} has no teacher: leave --teacher and --teacher_steps out, or "
@@ -98,13 +99,13 @@ def check_teacher() -> None:
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     check_teacher()
-    checks.labeled_share(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_share)
-    with common.open_run() as run:
+    check_labeled_fraction(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_fraction)
+    with program.open_run() as run:
         if FLAGS.pseudo_labels == "fixed":
             train_teacher(run)
-        run.train("method", lambda: build(run.data, run.networks.get("teacher")), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+        run.train("method", lambda: build(run.data, run.networks.get("teacher")), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

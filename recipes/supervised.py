@@ -1,11 +1,11 @@
-"""Supervised training on the labeled pictures alone.
+"""Supervised training on the labeled images alone.
 
 python -m recipes.supervised --dataset=digits --labels=20 --model=convnet --steps=1000
 """
 
 from absl import flags
 
-from recipes import builders, common, shared_flags, start
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -17,10 +17,10 @@ shared_flags.define_run_flags()
 
 def main(_):
     """Trains, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from absl import flags
 from mpl_tf import schedules
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.uda import UDA
-from recipes import builders, common, shared_flags, start
+from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -21,9 +21,9 @@ shared_flags.define_run_flags()
 
 flags.DEFINE_float("entropy_weight", 0.0, "Factor on the entropy of predictions on the weak view.", 0.0)
 flags.DEFINE_enum(
-    "annealing", "none", ["none", *schedules.ANNEALING], "Training signal annealing's schedule."
+    "tsa_schedule", "none", ["none", *schedules.TSA_SCHEDULES], "Training signal annealing's schedule."
 )
-flags.DEFINE_integer("annealing_steps", None, "The step at which it ends; the last when not given.", 1)
+flags.DEFINE_integer("tsa_steps", None, "The step at which it ends; the last when not given.", 1)
 
 
 def build(data: RunData) -> UDA:
@@ -34,8 +34,8 @@ def build(data: RunData) -> UDA:
         temperature=FLAGS.uda_temperature,
         threshold=FLAGS.uda_threshold,
         entropy_weight=FLAGS.entropy_weight,
-        annealing=FLAGS.annealing,
-        annealing_steps=FLAGS.annealing_steps or FLAGS.steps,
+        tsa_schedule=FLAGS.tsa_schedule,
+        tsa_steps=FLAGS.tsa_steps or FLAGS.steps,
         **builders.regularization(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
@@ -44,10 +44,10 @@ def build(data: RunData) -> UDA:
 
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: build(run.data), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpl_tf.methods.base import Method
-from tests import tiny
+from tests.support import tiny
 from tests.conformance.cases import CASES, Case
 from tests.programs import forked
 

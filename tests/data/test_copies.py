@@ -1,4 +1,4 @@
-"""One image in two places: in two classes, or in what is trained on and in what is measured on."""
+"""One image in two positions: in two classes, or in what is trained on and in what is measured on."""
 
 import pathlib
 import shutil
@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from mpl_tf.data import copies
-from mpl_tf.data.folders import from_folders
-from mpl_tf.data.sources import from_arrays
+from mpl_tf.data.images.folders import from_folders
+from mpl_tf.data.images.load import from_arrays
 from mpl_tf.data.splits import draw_split
 
 

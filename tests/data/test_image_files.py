@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mpl_tf.data import content, image_files
-from mpl_tf.data.folders import from_folders
+from mpl_tf.data.images.folders import from_folders
 from mpl_tf.data.reading import ReadingReport
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpl_tf.data.folders import from_folders
-from mpl_tf.data.sources import from_arrays
+from mpl_tf.data.images.folders import from_folders
+from mpl_tf.data.images.load import from_arrays
 
 LABELS = [0, 1, 0, 1]
 
@@ -106,7 +106,7 @@ def test_transparency_that_is_dropped_is_warned_of(tmp_path, rng, way):
         logo = logo.convert(way)
         logo.putalpha(128)
     logo.save(tmp_path / "ant/logo.png", **options)
-    with pytest.warns(UserWarning, match=r"1 images are transparent in places, such as .*logo\.png"):
+    with pytest.warns(UserWarning, match=r"1 images are transparent in positions, such as .*logo\.png"):
         source = from_folders(tmp_path)
     assert len(source.reading.notes) == 1
 

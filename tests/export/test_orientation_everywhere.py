@@ -12,12 +12,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mpl_tf import export, prediction
-from mpl_tf.data import orientation
-from mpl_tf.data.folders import from_folders
+from mpl_tf import export
+from mpl_tf.inference import prediction
+from mpl_tf.data.images import exif
+from mpl_tf.data.images.folders import from_folders
 from mpl_tf.export import litert
 from mpl_tf.export.interpreter import interpreter_class
-from tests.data.test_orientation import TYPES, note, turned, with_note
+from tests.data.images.test_exif import TYPES, note, turned, with_note
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
 SIZE = 16
@@ -125,7 +126,7 @@ def test_the_program_for_a_device_sees_every_photograph_upright(
     module.Interpreter = lambda path: real(model_path=path)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
-    monkeypatch.syspath_prepend(pathlib.Path(orientation.__file__).parent)
+    monkeypatch.syspath_prepend(pathlib.Path(exif.__file__).parent)
     code = compile(program, str(PAGE), "exec")
     for path in sorted(folder.glob("*/*")):
         monkeypatch.setattr(

@@ -1,0 +1,1 @@
+"""What a finished network says about many images: soft labels and predictions on disk."""

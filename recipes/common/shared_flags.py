@@ -1,0 +1,210 @@
+"""The flags that several recipes share, in groups."""
+
+from absl import flags
+
+from mpl_tf import data, models
+from mpl_tf.distribute import replicas
+from mpl_tf.methods.feedback.settings import NORMALIZATIONS
+
+
+class ImageSizeParser(flags.ArgumentParser):
+    """Takes 96, and 72x96 for height x width; the value is the text."""
+
+    syntactic_help = "a number of pixels, or height x width"
+
+    def parse(self, argument):
+        """The size in its shortest form.
+
+        Raises:
+            ValueError: for anything else, and for fewer than four pixels.
+        """
+        sides = [side.strip() for side in str(argument).lower().replace("×", "x").split("x")]
+        if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+            raise ValueError(
+                f"{argument!r} is no size: give a number of pixels, or height x width as in 72x96."
+            )
+        if min(map(int, sides)) < 4:
+            raise ValueError(f"{argument!r} is too small: give at least 4 pixels for each side.")
+        return "x".join(dict.fromkeys(sides) if len(set(sides)) == 1 else sides)
+
+    def flag_type(self):
+        """For the flag's help."""
+        return "size"
+
+
+def image_size(text: str | None) -> int | tuple[int, int] | None:
+    """What `--image_size` says, as `data.load` takes it."""
+    if text is None:
+        return None
+    sides = tuple(map(int, text.split("x")))
+    return sides[0] if len(sides) == 1 else sides
+
+
+def define_data_flags():
+    """Which images, which of them are labeled, and how they are augmented."""
+    flags.DEFINE_string(
+        "dataset", "digits", "digits, two_moons, folders, or the name of a TensorFlow Datasets image set."
+    )
+    flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; its own default when not given.")
+    flags.DEFINE_string("labeled_dir", None, "For --dataset=folders: a folder of images per class.")
+    flags.DEFINE_string("unlabeled_dir", None, "For --dataset=folders: images, flat or nested.")
+    flags.DEFINE_string("test_dir", None, "For --dataset=folders: test images, a folder per class.")
+    flags.DEFINE(
+        ImageSizeParser(), "image_size", None, "Height and width that images are resized to: 96, or 72x96.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "flip", "auto", ["auto", "true", "false"],
+        "Whether a mirrored image keeps its label, so that views mirror half of them. Say false for texts, signs, "
+        "arrows, and whatever has a left and a right; auto is true, but for digits, characters and signs of TFDS.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "channels", None, ["1", "3"], "For --dataset=folders: 1 is gray, 3 is RGB, the default."
+    )
+    flags.DEFINE_enum(
+        "duplicates", None, ["drop", "keep"],
+        "For --dataset=folders: copies of images are left out, the default, or counted and used.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "near_duplicates", None,
+        "For --dataset=folders: also names images that look alike, whose perceptual hashes differ in so many of 64 "
+        "bits; 4 finds the same photograph compressed anew.",
+        lower_bound=0, upper_bound=16,
+    )  # fmt: skip
+    flags.DEFINE_bool("skip_unreadable", False, "Skip and count images that cannot be read, not stop.")
+    flags.DEFINE_integer("labels", None, "Labeled images; all when not given.", lower_bound=1)
+    flags.DEFINE_float("validation", 0.1, "Fraction of the training images held out.", 0.0, 0.9)
+    flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled images are unlabeled ones too.")
+    flags.DEFINE_enum(
+        "balance", "none", list(data.BALANCES),
+        "Whether labeled images are drawn all equally often, or so that every class is.",
+    )  # fmt: skip
+    flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
+    flags.DEFINE_enum(
+        "randaugment", "paper", ["paper", "keras_cv", "keras"],
+        "Whose RandAugment makes the strong view. Those of the libraries keep a random state of their own: "
+        "such runs resume, but not bit for bit.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "augment_on", "host", ["host", "device"],
+        "Whether the input pipeline makes the views, on the CPU, or the training step, on its device.",
+    )  # fmt: skip
+    flags.DEFINE_bool("randaugment_labeled", False, "Show labeled images by their strong view too.")
+    flags.DEFINE_enum(
+        "crop", "auto", list(data.CROPS),
+        "A part of the image, resized; one of the padded image; or all of it. auto resizes from 64 pixels on.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "crop_area", data.RandomResizedCrop.area, "Smallest part that a resized crop leaves, of the image.", 1e-3, 1.0
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "fill", "128",
+        "Of pixels from outside and of Cutout: a level in 0…255, three of them (255,255,255), or auto for the color "
+        "that the images have at their borders.",
+    )  # fmt: skip
+    flags.DEFINE_integer("randaugment_operations", 2, "N, operations per image.", lower_bound=0)
+    flags.DEFINE_float("randaugment_magnitude", 16.0, "M, their magnitude.", 0.0, 30.0)
+    flags.DEFINE_float("noise", 0.2, "Standard deviation of the strong view of points.", 0.0)
+
+
+def define_training_flags():
+    """The student, its optimizer, and how long it trains."""
+    flags.DEFINE_string("model", "wrn-28-2", "The student: " + ", ".join(models.names()) + ".")
+    flags.DEFINE_float("dropout", 0.0, "Dropout before the last layer of every network.", 0.0, 0.95)
+    flags.DEFINE_float(
+        "stochastic_depth", 0.0, "Of the last residual branch, in residual networks.", 0.0, 0.95
+    )
+    flags.DEFINE_integer("steps", 10_000, "Updates of the method.", lower_bound=1)
+    flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
+    flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
+    flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
+    flags.DEFINE_enum(
+        "schedule", "cosine", ["cosine", "constant", "drops"],
+        "Warm-up and cosine; or none; or a tenth from 40 % and a hundredth from 80 % of the steps on.",
+    )  # fmt: skip
+    flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
+    flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
+    flags.DEFINE_float("weight_decay", 0.0, "L2 penalty on kernels.", 0.0)
+    flags.DEFINE_float("global_clipnorm", None, "Largest global norm of a gradient.", 0.0)
+    flags.DEFINE_float("label_smoothing", 0.0, "Of the losses on labeled images.", 0.0, 1.0)
+    flags.DEFINE_float("ema_decay", 0.995, "Of the averaged student that is served; 0 keeps none.", 0.0, 1.0)
+    flags.DEFINE_enum(
+        "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
+        "Of the networks' arithmetic; float16 comes with a loss scale for every optimizer.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "student_micro_batches", 1,
+        "Parts in which the student passes a batch, with the activations of one in memory at a time.",
+        lower_bound=1,
+    )  # fmt: skip
+    flags.DEFINE_bool("rematerialize", False, "Compute activations again in the backward pass, not keep them.")
+    flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
+    flags.DEFINE_enum(
+        "strategy", "default", list(replicas.STRATEGIES),
+        "One device; all of this machine; all of several machines, which TF_CONFIG names; or a TPU.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
+    )
+
+
+def define_unlabeled_flags():
+    """How many unlabeled images, and on how many of them their labels are measured."""
+    flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled images per labeled one.", lower_bound=1)
+    flags.DEFINE_integer(
+        "confirmation_images", 1000,
+        "Unlabeled images on which each epoch's confirmation bias and classes are measured; 0 measures none.",
+        lower_bound=0,
+    )  # fmt: skip
+
+
+def define_consistency_flags():
+    """What is asked of the two views of an unlabeled image."""
+    flags.DEFINE_float("uda_weight", 8.0, "Factor on the consistency loss.", 0.0)
+    flags.DEFINE_float("uda_temperature", 0.7, "Sharpening of the consistency target.", 1e-3)
+    flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which an image is masked.", 0.0, 1.0)
+
+
+def define_feedback_flags():
+    """The student's feedback to its teacher, and what the student learns from."""
+    flags.DEFINE_enum(
+        "student_labels", None, ["soft", "sampled"], "The teacher's distribution, or a draw from it."
+    )
+    flags.DEFINE_enum("feedback", "per_example", list(NORMALIZATIONS), "Estimator of the student's feedback.")
+    flags.DEFINE_float("feedback_weight", 0.1, "Factor on the feedback's gradient.", 0.0)
+    flags.DEFINE_enum(
+        "feedback_normalization", None, ["rms", "cosine", "raw"], "The estimator's own if not given."
+    )
+    flags.DEFINE_float("feedback_floor", 1e-2, "Smallest divisor of the rms normalization.", 0.0)
+    flags.DEFINE_float("feedback_clip", 1.0, "Bound on the feedback's values; 0 is none.", 0.0)
+    flags.DEFINE_float(
+        "feedback_baseline_decay", 0.0, "Moving average subtracted from a scalar feedback.", 0.0, 1.0
+    )
+    flags.DEFINE_enum("feedback_cross_entropy", "mean", ["mean", "sum"], "Under a scalar feedback.")
+    flags.DEFINE_bool(
+        "feedback_finite_difference", False, "Approximate the slopes with one plain forward pass."
+    )
+    flags.DEFINE_integer(
+        "feedback_warmup_steps", 0, "Linear warm-up of the feedback's weight.", lower_bound=0
+    )
+
+
+def define_finetune_flags():
+    """The fine-tuning of the finished student on the labeled images."""
+    flags.DEFINE_integer("finetune_steps", 0, "Updates after the method; 0 leaves them out.", lower_bound=0)
+    flags.DEFINE_integer("finetune_batch_size", 64, "Labeled images per such update.", lower_bound=1)
+    flags.DEFINE_float("finetune_learning_rate", 1e-3, "Of the plain SGD that makes them.", 0.0)
+
+
+def define_run_flags():
+    """Where the run goes."""
+    flags.DEFINE_string("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
+    flags.DEFINE_string("export_dir", None, "Exports the student as <export_dir>/<version>/.")
+    flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
+    define_progress_flag("training")
+    flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")
+    flags.DEFINE_bool("report", True, "Draw <run_dir>/report.html at the end.")
+
+
+def define_progress_flag(work: str):
+    """What is printed during some work."""
+    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], f"What is printed while {work}.")
