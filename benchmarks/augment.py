@@ -56,8 +56,8 @@ def compare(size: int, batch: int, contenders: dict[str, Callable[[float], float
 def tensorflow_contender(kind: str, size: int, batch: int) -> Callable[[float], float]:
     import tensorflow as tf
 
-    from mpl_tf.data.augmentation.views import make_views
     from mpl_tf.data.augmentation.randaugment import make_policy
+    from mpl_tf.data.augmentation.views import make_views
 
     images = tf.constant(random_images(batch, size))
     if kind == "views":
@@ -106,9 +106,7 @@ def rate_of(make_batches: Callable[[], Iterator], batch: int) -> Callable[[float
 
 def pillow_batch(size: int, batch: int, seed: int) -> np.ndarray:
     generator = random.Random(seed)
-    return np.stack(
-        [np.asarray(pillow_policy(pixels, generator)) for pixels in random_images(batch, size)]
-    )
+    return np.stack([np.asarray(pillow_policy(pixels, generator)) for pixels in random_images(batch, size)])
 
 
 def pillow_policy(pixels: np.ndarray, generator: random.Random) -> Image.Image:

@@ -23,9 +23,9 @@ import sys
 from absl import app, flags
 
 from mpl_tf import report
-from mpl_tf.utils import files
 from mpl_tf.report.comparison import final_accuracies
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils import files
 from recipes.common import start
 
 FLAGS = flags.FLAGS

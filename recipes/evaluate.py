@@ -17,8 +17,8 @@ from absl import app, flags
 
 from mpl_tf import data, evaluation, models
 from mpl_tf.evaluation.robustness import corruptions, perturbations
-from mpl_tf.utils.progress import Progress
 from mpl_tf.runs.folder import RunFolder, write_metrics
+from mpl_tf.utils.progress import Progress
 from recipes.common import completed_run, evaluation_tables, program, shared_flags, start
 
 FLAGS = flags.FLAGS

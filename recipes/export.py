@@ -13,10 +13,10 @@ import numpy as np
 from absl import flags
 
 from mpl_tf import data, export, report
-from mpl_tf.utils.validation import check_choice
 from mpl_tf.data.run_data import RunData
-from mpl_tf.utils.progress import Progress
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_choice
 from recipes.common import completed_run, program, shared_flags, start
 
 FLAGS = flags.FLAGS

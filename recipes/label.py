@@ -13,11 +13,11 @@ import numpy as np
 from absl import flags
 
 from mpl_tf import data, models, report
+from mpl_tf.data import LabelStore
 from mpl_tf.distribute import replicas
 from mpl_tf.inference import labeling
-from mpl_tf.utils.validation import check_range
-from mpl_tf.data import LabelStore
 from mpl_tf.models import surgery
+from mpl_tf.utils.validation import check_range
 from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
@@ -44,9 +44,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
 flags.DEFINE_enum("strategy", "default", ["default", "mirrored"], "One device, or all of this machine.")
-flags.DEFINE_float(
-    "threshold", 0.3, "Confidence from which the table and the image count as kept.", 0.0, 1.0
-)
+flags.DEFINE_float("threshold", 0.3, "Confidence from which the table and the image count as kept.", 0.0, 1.0)
 flags.DEFINE_integer("per_class", None, "Kept per predicted class; the classes' mean when not given.", 1)
 flags.DEFINE_bool("balance_selection", True, "Whether the selection makes the classes equal.")
 flags.DEFINE_string("image", None, "Also draws confidence, selection and examples into this .png file.")

@@ -9,9 +9,9 @@ from absl import flags
 
 from mpl_tf import data as data_module
 from mpl_tf import report
-from mpl_tf.training import self_training
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
+from mpl_tf.training import self_training
 from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS

@@ -12,8 +12,8 @@ import numpy as np
 from absl import app, flags
 
 from mpl_tf import report
-from mpl_tf.inference import prediction
 from mpl_tf.export.exported_classifier import ExportedClassifier
+from mpl_tf.inference import prediction
 from recipes.common import program, shared_flags, start
 
 FLAGS = flags.FLAGS

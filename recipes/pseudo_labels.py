@@ -9,10 +9,10 @@ import keras
 from absl import flags
 
 from mpl_tf import models
-from mpl_tf.utils.validation import check_labeled_fraction
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.training.run import Run
+from mpl_tf.utils.validation import check_labeled_fraction
 from recipes.common import builders, program, shared_flags, start
 
 FLAGS = flags.FLAGS
@@ -28,9 +28,7 @@ flags.DEFINE_enum(
     "The current model's at every step, a teacher's, or the student's, refreshed at every epoch.",
 )  # fmt: skip
 flags.DEFINE_bool("hard", True, "The most likely class, or the whole distribution.")
-flags.DEFINE_float(
-    "threshold", 0.95, "Confidence below which an image is masked; Lee has none: 0.", 0.0, 1.0
-)
+flags.DEFINE_float("threshold", 0.95, "Confidence below which an image is masked; Lee has none: 0.", 0.0, 1.0)
 flags.DEFINE_float("labeled_weight", 1.0, "Factor on the loss of the labeled images.", 0.0)
 flags.DEFINE_float("unlabeled_weight", 3.0, "α_f, what the factor on the unlabeled images' rises to.", 0.0)
 flags.DEFINE_integer("ramp_start", 100, "T1, the step until which that factor is 0.", lower_bound=0)
@@ -39,7 +37,9 @@ flags.DEFINE_enum("view", "weak", ["weak", "strong"], "The view that the student
 flags.DEFINE_float("mixup", 0.0, "α of mixup's Beta distribution; 0 mixes nothing.", 0.0)
 flags.DEFINE_float("prior_weight", 0.0, "Factor on the divergence of the mean prediction from uniform.", 0.0)
 flags.DEFINE_float("entropy_weight", 0.0, "Factor on the entropy of the predictions.", 0.0)
-flags.DEFINE_float("min_labeled_fraction", 0.0, "Smallest labeled fraction of a batch; Arazo's is 0.16.", 0.0, 1.0)
+flags.DEFINE_float(
+    "min_labeled_fraction", 0.0, "Smallest labeled fraction of a batch; Arazo's is 0.16.", 0.0, 1.0
+)
 flags.DEFINE_string("teacher", None, "The fixed teacher's .keras file; trained on the labels when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of that training; as --steps when not given.", 1)
 

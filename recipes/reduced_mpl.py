@@ -13,8 +13,8 @@ from absl import flags
 
 from mpl_tf import data as data_module
 from mpl_tf import models
-from mpl_tf.inference import labeling
 from mpl_tf.data.run_data import RunData
+from mpl_tf.inference import labeling
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
 from recipes.common import builders, program, shared_flags, start
 

@@ -1,19 +1,29 @@
 """From raw images to the one batch dict that every method reads: sources, splits, views, batches."""
 
-from mpl_tf.data.augmentation.views import CROPS, Chain, GaussianNoise, Identity, RandomResizedCrop, StrongView, WeakView, border_color, make_views
+from mpl_tf.data.augmentation.views import (
+    CROPS,
+    Chain,
+    GaussianNoise,
+    Identity,
+    RandomResizedCrop,
+    StrongView,
+    WeakView,
+    border_color,
+    make_views,
+)
 from mpl_tf.data.batch_views import BatchViews
-from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images
+from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
 from mpl_tf.data.pipeline import (
     BALANCES,
     evaluation_batches,
-    index_batches,
     image_batches,
+    index_batches,
     training_batches,
 )
 from mpl_tf.data.run_data import RunData
 from mpl_tf.data.soft_labels.selection import SelectionReport, select, select_indices, selection_report
-from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
+from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.data.split_file import load_or_draw_split
 from mpl_tf.data.splits import Split, draw_split
 
@@ -26,8 +36,8 @@ __all__ = [
     "FileImages",
     "GaussianNoise",
     "Identity",
-    "LabelStore",
     "Images",
+    "LabelStore",
     "RandomResizedCrop",
     "RunData",
     "SelectionReport",
@@ -40,11 +50,11 @@ __all__ = [
     "evaluation_batches",
     "from_arrays",
     "from_folders",
+    "image_batches",
+    "index_batches",
     "load",
     "load_or_draw_split",
     "make_views",
-    "index_batches",
-    "image_batches",
     "select",
     "select_indices",
     "selection_report",

@@ -9,9 +9,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.utils.validation import check_choice
 from mpl_tf.data.batch_views import LABELED_STREAM, UNLABELED_STREAM, BatchViews
 from mpl_tf.data.lookup import Lookup
+from mpl_tf.utils.validation import check_choice
 
 BALANCES = ("none", "sample")
 
@@ -173,9 +173,7 @@ def evaluation_batches(images, indices=None, *, batch_size: int = 256) -> tf.dat
     return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def image_batches(
-    images, indices=None, batch_size: int = 256, view=None, seed: int = 0
-) -> tf.data.Dataset:
+def image_batches(images, indices=None, batch_size: int = 256, view=None, seed: int = 0) -> tf.data.Dataset:
     """Each image once, in order, to be labeled: not augmented, or through a view.
 
     Args:

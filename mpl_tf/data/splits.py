@@ -180,9 +180,7 @@ def _merged(queues: list[np.ndarray], keys: list[np.ndarray]) -> np.ndarray:
 def _validation_size(labels: np.ndarray, validation: int | float, num_classes: int) -> int:
     known = int(np.sum(labels >= 0))
     if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
-        raise ValueError(
-            f"validation={validation!r} is neither a number of images nor a fraction: pass one."
-        )
+        raise ValueError(f"validation={validation!r} is neither a number of images nor a fraction: pass one.")
     if isinstance(validation, numbers.Integral):
         if not 0 <= validation < known:
             raise ValueError(

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
+from mpl_tf.data.batches import check_evaluation_batch
 from mpl_tf.distribute import replicas
 from mpl_tf.evaluation import calibration
-from mpl_tf.data.batches import check_evaluation_batch
 from mpl_tf.utils.progress import no_progress
 
 TOP = 5

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.utils.validation import check_choice, check_range
 from mpl_tf.export import validation
 from mpl_tf.export.interpreter import Interpreter, Model
 from mpl_tf.utils.progress import no_progress
+from mpl_tf.utils.validation import check_choice, check_range
 
 KINDS = ("float32", "float16", "int8", "int8_full")
 # Of one image, for the latency: enough for a median, and little beside the conversion.
@@ -148,7 +148,7 @@ def convert(
     with tempfile.TemporaryDirectory() as folder:
         # Through a SavedModel: the converter does not freeze Keras 3's variables in a function of its own.
         archive = keras.export.ExportArchive()
-        archive.update_metrics(network)
+        archive.track(network)
         archive.add_endpoint("serve", probabilities, input_signature=[images])
         archive.write_out(folder, verbose=False)
         for kind in kinds:

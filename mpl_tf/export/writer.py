@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.utils import files
-from mpl_tf.utils.validation import check_range
 from mpl_tf.export import card, signatures, validation, verification, warmup
 from mpl_tf.export.example_requests import random_inputs, requests
+from mpl_tf.utils import files
+from mpl_tf.utils.validation import check_range
 
 # Largest difference between the network's outputs and the written model's, relative to the largest of them.
 TOLERANCE = 1e-4
@@ -134,7 +134,9 @@ def write_saved_model(
     inputs = random_inputs(network.input_shape[1:], num_checks)
     asked = requests(inputs, offered)
     _compare(
-        network, inputs, (verification.read_in_new_process if in_new_process else verification.read)(folder, asked)
+        network,
+        inputs,
+        (verification.read_in_new_process if in_new_process else verification.read)(folder, asked),
     )
     if warm_up or (warm_up is None and warmup.available()):
         warmup.write(folder, asked, offered, name=name)
@@ -142,7 +144,7 @@ def write_saved_model(
 
 def _write(network, class_names, offered, folder):
     archive = keras.export.ExportArchive()
-    archive.update_metrics(network)
+    archive.track(network)
     for name, signature in offered.items():
         archive.add_endpoint(name, signature.function, input_signature=[signature.spec])
     archive.write_out(str(folder), verbose=False)

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.distribute import replicas
-from mpl_tf.utils.validation import check_range
 from mpl_tf.data import pipeline
 from mpl_tf.data.soft_labels.store import LabelStore
+from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_range
 
 
 def label(

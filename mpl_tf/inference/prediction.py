@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.utils.validation import check_range
 from mpl_tf.data.images import decoding
-from mpl_tf.data.image_files import image_files
+from mpl_tf.data.images.image_files import image_files
 from mpl_tf.export.exported_classifier import ExportedClassifier
 from mpl_tf.inference.prediction_table import PredictionTable
 from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_range
 
 
 def predict_folder(

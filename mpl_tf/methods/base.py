@@ -15,13 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import schedules
-from mpl_tf.distribute import replicas
-from mpl_tf.utils.validation import check_choice, check_integer
 from mpl_tf.data.batches import check_evaluation_batch, evaluation_weights
+from mpl_tf.distribute import replicas
 from mpl_tf.methods import constraints, validation
-from mpl_tf.methods.engine import loss_scaling
 from mpl_tf.methods.constraints import Constraint, Number
+from mpl_tf.methods.engine import loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
+from mpl_tf.utils.validation import check_choice, check_integer
 
 
 class Method(keras.Model):
@@ -89,7 +89,9 @@ class Method(keras.Model):
         skipped = [f"{role}_skipped_steps" for role in networks if self.scales_losses]
         self.skip_trackers = [keras.metrics.Sum(name=metric) for metric in skipped]
         self.test_trackers = [keras.metrics.Mean(name="loss")]
-        self.test_trackers += [keras.metrics.SparseCategoricalAccuracy(name=key) for key in self.evaluation_models()]
+        self.test_trackers += [
+            keras.metrics.SparseCategoricalAccuracy(name=key) for key in self.evaluation_models()
+        ]
         self.built = True
 
     def check_parameters(self) -> None:
@@ -186,9 +188,14 @@ class Method(keras.Model):
             optimizer.build(variables)
             setattr(self, f"{role}_optimizer", optimizer)
         learners = [role for role in optimizers if role in self.classifiers]
-        self.micro_batches, self.rematerialize = validation.check_micro_batches(micro_batches, learners), rematerialize
+        self.micro_batches, self.rematerialize = (
+            validation.check_micro_batches(micro_batches, learners),
+            rematerialize,
+        )
         for role, count in self.micro_batches.items():
-            training_pass = TrainingPass(getattr(self, role), micro_batches=count, rematerialize=rematerialize)
+            training_pass = TrainingPass(
+                getattr(self, role), micro_batches=count, rematerialize=rematerialize
+            )
             setattr(self, f"{role}_pass", training_pass)
         # What Keras compiles is the step on all replicas together, which is more than XLA can.
         self.compiles_replicas = jit_compile and replicas.replica_count() > 1

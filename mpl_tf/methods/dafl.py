@@ -25,13 +25,13 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.distribute import replicas
-from mpl_tf.utils.validation import check_choice
 from mpl_tf.data.batches import check_index_batch
+from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
-from mpl_tf.methods.engine import sampling
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
+from mpl_tf.methods.engine import sampling
+from mpl_tf.utils.validation import check_choice
 
 
 @keras.saving.register_keras_serializable("mpl_tf")

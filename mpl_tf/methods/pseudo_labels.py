@@ -22,12 +22,12 @@ import tensorflow as tf
 
 from mpl_tf import losses, schedules
 from mpl_tf.data.augmentation import mixup
-from mpl_tf.distribute import replicas, workers
-from mpl_tf.utils.validation import check_integer
 from mpl_tf.data.batches import check_training_batch
+from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method, probabilities
 from mpl_tf.methods.constraints import Boolean, Choice, Integer, Number
+from mpl_tf.utils.validation import check_integer
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -41,7 +41,7 @@ class PseudoLabels(Method):
     Args:
         student: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`.
         labels: `"online"`, `"fixed"` (call `relabel` with a teacher before training) or `"stored"` (refreshed by
-            `end_epoch`; with plain `fit`, pass the callback `mpl_tf.training.callbacks.monitors.EndEpoch`).
+            `end_epoch`; with plain `fit`, pass the callback `mpl_tf.training.callbacks.EndEpoch`).
         num_images: how many training images the source has, labeled or not, where labels are kept: they are
             looked up by `data["unlabeled"]["index"]`.
         hard: whether the label is the most likely class or the whole distribution.
@@ -254,7 +254,11 @@ class PseudoLabels(Method):
 
     def pseudo_label(self, images, index):
         """The labels that are kept, or else what the student predicts."""
-        return tf.gather(self.stored_labels.value, index) if self.stores_labels else super().pseudo_label(images, index)
+        return (
+            tf.gather(self.stored_labels.value, index)
+            if self.stores_labels
+            else super().pseudo_label(images, index)
+        )
 
     def fit(self, *arguments, **options):
         """As `keras.Model.fit`; refuses to train on fixed labels that nobody has given yet."""

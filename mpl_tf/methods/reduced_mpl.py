@@ -22,11 +22,11 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.feedback.student import student_step
 
 # Stored probabilities may be exactly 0, and a logarithm may not.

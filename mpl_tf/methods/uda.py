@@ -18,11 +18,11 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses, schedules
-from mpl_tf.distribute import replicas
-from mpl_tf.utils.validation import check_integer
 from mpl_tf.data.batches import check_training_batch
+from mpl_tf.distribute import replicas
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
+from mpl_tf.utils.validation import check_integer
 
 
 @keras.saving.register_keras_serializable("mpl_tf")

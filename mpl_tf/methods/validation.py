@@ -302,7 +302,7 @@ def check_layers(network: keras.Model, *, reached: bool) -> None:
     if not reached:
         raise ValueError(
             f"rematerialize=True needs a network whose layers are used once, and {network.name!r} has some that "
-        f"are used "
+            f"are used "
             "more often or were taken from another network: build it anew, or pass rematerialize=False."
         )
 

@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
-from mpl_tf.utils.validation import check_range
 from mpl_tf.models.surgery import clone_with_edits, seed_from
+from mpl_tf.utils.validation import check_range
 
 
 def calibrator(num_classes: int, *, width: int = 64, depth: int = 1, seed: int | None = None) -> keras.Model:

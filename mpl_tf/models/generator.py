@@ -21,8 +21,8 @@ from numbers import Integral
 import keras
 from keras import layers
 
-from mpl_tf.utils.validation import check_range
 from mpl_tf.models.surgery import Edit, clone_with_edits, seed_from, synchronize_batch_norm
+from mpl_tf.utils.validation import check_range
 
 
 def generator(

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import evaluation, export, report
-from mpl_tf.distribute import replicas
 from mpl_tf.data.run_data import RunData
+from mpl_tf.distribute import replicas
 from mpl_tf.models.fingerprints import weights_fingerprint
-from mpl_tf.utils.progress import Progress
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils.progress import Progress
 from mpl_tf.version import __version__
 
 

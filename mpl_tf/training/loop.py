@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from mpl_tf.distribute import workers
-from mpl_tf.training.callbacks import generator_monitors, monitors, preemption, tensorboard
 from mpl_tf.data import pipeline
 from mpl_tf.data.run_data import RunData
+from mpl_tf.distribute import workers
 from mpl_tf.methods.base import Method
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training.callbacks import generator_monitors, monitors, preemption, tensorboard
 
 
 def fit(

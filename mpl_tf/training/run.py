@@ -10,13 +10,13 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import models
-from mpl_tf.distribute import replicas, workers
-from mpl_tf.training import finalize
 from mpl_tf.data.run_data import RunData
+from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training import finalize
 from mpl_tf.training.loop import fit
 
 # The stage whose student the run is about; its files lie in the run folder itself.

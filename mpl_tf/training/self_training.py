@@ -19,20 +19,19 @@ import keras
 import numpy as np
 
 from mpl_tf import report
-from mpl_tf.distribute import replicas, workers
-from mpl_tf.inference import labeling
-from mpl_tf.utils import files
-from mpl_tf.utils.validation import check_range
+from mpl_tf.data.run_data import RunData
 from mpl_tf.data.soft_labels import selection
 from mpl_tf.data.soft_labels.store import LabelStore
-from mpl_tf.data.soft_labels.store import LabelStore
-from mpl_tf.data.run_data import RunData
+from mpl_tf.distribute import replicas, workers
+from mpl_tf.inference import labeling
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.models.fingerprints import weights_fingerprint
-from mpl_tf.training.run import Run
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import StageSettings
+from mpl_tf.training.run import Run
+from mpl_tf.utils import files
+from mpl_tf.utils.validation import check_range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import keras
 from absl import flags
 
-from mpl_tf.utils.validation import check_choice
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils.validation import check_choice
 from recipes.common import shared_flags
 
 FLAGS = flags.FLAGS

@@ -14,12 +14,12 @@ from absl import flags
 
 from mpl_tf import data as data_module
 from mpl_tf import report
-from mpl_tf.distribute import replicas, workers
-from mpl_tf.utils import files
 from mpl_tf.data.run_data import RunData
-from mpl_tf.training.run import Run, check_batch_size
+from mpl_tf.distribute import replicas, workers
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training.run import Run, check_batch_size
+from mpl_tf.utils import files
 from recipes.common import builders, shared_flags
 
 FLAGS = flags.FLAGS
@@ -138,7 +138,9 @@ def open_run() -> Iterator[Run]:
         data_module.load_or_draw_split(folder.path / "split.json", data.source, **split_options())
         if folder.writes and data.source.reading is not None:
             with files.replacing(folder.path / "reading.json") as temporary:
-                temporary.write_text(json.dumps(data.source.reading.as_dict(), indent=1) + "\n", encoding="utf-8")
+                temporary.write_text(
+                    json.dumps(data.source.reading.as_dict(), indent=1) + "\n", encoding="utf-8"
+                )
         yield run
 
 

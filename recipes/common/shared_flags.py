@@ -136,7 +136,9 @@ def define_training_flags():
         "Parts in which the student passes a batch, with the activations of one in memory at a time.",
         lower_bound=1,
     )  # fmt: skip
-    flags.DEFINE_bool("rematerialize", False, "Compute activations again in the backward pass, not keep them.")
+    flags.DEFINE_bool(
+        "rematerialize", False, "Compute activations again in the backward pass, not keep them."
+    )
     flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
     flags.DEFINE_enum(
         "strategy", "default", list(replicas.STRATEGIES),

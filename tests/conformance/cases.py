@@ -6,10 +6,10 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.distillation import Distillation
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels

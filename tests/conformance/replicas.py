@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from mpl_tf.distribute import replicas
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from tests.support import tiny
 from tests.conformance.cases import CASES
+from tests.support import tiny
 
 # Two roles, of which one learns from a derivative along the other's gradient.
 IN_FLOAT16 = ("mpl per_example",)
@@ -47,7 +47,10 @@ def compare(case, strategy) -> dict:
         two_synchronized.fit(case.data(batches=1), verbose=0)
     # An odd number: the replicas do not get equally many.
     images, _ = tiny.examples(7)
-    shown = replicas.predict(two.inference_model, images), np.asarray(two.inference_model(images, training=False))
+    shown = (
+        replicas.predict(two.inference_model, images),
+        np.asarray(two.inference_model(images, training=False)),
+    )
     copies = [tiny.values(strategy.experimental_local_results(v.value)) for v in normalized.weights]
     return {
         "replicas": strategy.num_replicas_in_sync,

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support import tiny
 from tests.conformance import replicas
 from tests.conformance.cases import CASES
+from tests.support import tiny
 
 ON_SEVERAL_REPLICAS = [
     pytest.param(name, marks=[pytest.mark.slow] * (case.on_several_replicas == "slow"))

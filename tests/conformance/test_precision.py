@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from tests.support import tiny
 from tests.conformance.cases import CASES
+from tests.support import tiny
 
 # Largest difference of a weight after ten steps, as a fraction of the longest way that any weight has gone. The two
 # formats round to 8 and to 11 binary digits; the sampled labels and the masks may differ in single images.

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.distribute import replicas, workers
 from mpl_tf.data import pipeline
 from mpl_tf.data.soft_labels.store import LabelStore
+from mpl_tf.distribute import replicas, workers
 from mpl_tf.runs.folder import RunFolder
+from tests.programs import forked
 from tests.support import tiny
 from tests.training import test_loop
 from tests.training.callbacks import test_tensorboard
-from tests.programs import forked
 
 
 def free_addresses(count):

@@ -60,7 +60,10 @@ def test_balanced_accuracy_and_macro_f1_are_scikit_learns(seed):
     # Unequal classes: the last two have no image, and the fourth is never predicted.
     labels = generator.choice(4, size=30, p=[0.6, 0.2, 0.1, 0.1])
     logits[:, 3] = -9.0
-    result, predicted = evaluation.evaluate(table_network(logits), labeled_batches(labels)), logits.argmax(axis=1)
+    result, predicted = (
+        evaluation.evaluate(table_network(logits), labeled_batches(labels)),
+        logits.argmax(axis=1),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of classes that are predicted without having images
         balanced = sklearn.metrics.balanced_accuracy_score(labels, predicted)
@@ -120,7 +123,9 @@ def log_chance(hits, count, share):
 def test_the_result_survives_json_and_does_not_depend_on_the_batches():
     logits = np.random.default_rng(1).normal(size=(12, 3)).astype("float32")
     labels = [0, 1, 2] * 4
-    results = [evaluation.evaluate(table_network(logits), labeled_batches(labels, size)) for size in (1, 5, 12)]
+    results = [
+        evaluation.evaluate(table_network(logits), labeled_batches(labels, size)) for size in (1, 5, 12)
+    ]
     for result in results:
         assert json.loads(json.dumps(result, allow_nan=False)) == result
         assert result["nll"] == pytest.approx(results[0]["nll"], rel=1e-6)

@@ -10,10 +10,10 @@ import tensorflow as tf
 from PIL import Image
 
 from mpl_tf import export
-from mpl_tf.inference import prediction
 from mpl_tf.data.images import decoding
 from mpl_tf.export import signatures
-from tests.data.images.test_exif import note, with_note
+from mpl_tf.inference import prediction
+from tests.data.images.test_upright import note, with_note
 from tests.export.networks import NAMES, network
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"

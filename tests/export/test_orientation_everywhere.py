@@ -13,12 +13,12 @@ import tensorflow as tf
 from PIL import Image
 
 from mpl_tf import export
-from mpl_tf.inference import prediction
-from mpl_tf.data.images import exif
+from mpl_tf.data.images import upright
 from mpl_tf.data.images.folders import from_folders
 from mpl_tf.export import litert
 from mpl_tf.export.interpreter import interpreter_class
-from tests.data.images.test_exif import TYPES, note, turned, with_note
+from mpl_tf.inference import prediction
+from tests.data.images.test_upright import TYPES, note, turned, with_note
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
 SIZE = 16
@@ -28,7 +28,7 @@ NAMES = [f"as {tag}" for tag in range(1, 9)]
 FORMS = {"jpg": ("JPEG", {"quality": 95}), "png": ("PNG", {}), "webp": ("WEBP", {"lossless": True})}
 
 
-def upright():
+def image():
     """Four corners of different brightness, so that all eight ways to turn it differ."""
     corners = np.array([[240, 160], [80, 10]], np.uint8)
     return np.repeat(np.kron(corners, np.ones((24, 24), np.uint8))[..., None], 3, axis=-1)
@@ -40,7 +40,7 @@ def network():
     images = keras.Input((SIZE, SIZE, 3), name="image")
     dense = keras.layers.Dense(8, use_bias=False)
     model = keras.Model(images, dense(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255, -0.5)(images))))
-    ways = np.stack([turned(upright()[::3, ::3], tag) for tag in range(1, 9)]).reshape(8, -1) / 255.0
+    ways = np.stack([turned(image()[::3, ::3], tag) for tag in range(1, 9)]).reshape(8, -1) / 255.0
     dense.set_weights([(ways - ways.mean()).T / 100])
     return model
 
@@ -51,7 +51,7 @@ def files():
     generator, made = np.random.default_rng(11), {}
     for extension, (form, options) in FORMS.items():
         for tag in (*range(1, 9), 0, 9, 200):
-            stored, plain = turned(upright(), INVERSE.get(tag, 1)), io.BytesIO()
+            stored, plain = turned(image(), INVERSE.get(tag, 1)), io.BytesIO()
             Image.fromarray(np.ascontiguousarray(stored)).save(plain, form, **options)
             kind = generator.choice([kind for kind in TYPES if tag < 10 or kind in ("SHORT", "LONG", "BYTE")])
             written = note(
@@ -85,7 +85,7 @@ def exported(network, tmp_path_factory):
 
 
 def test_the_network_tells_the_ways_apart(network):
-    images = np.stack([turned(upright()[::3, ::3], tag) for tag in range(1, 9)])
+    images = np.stack([turned(image()[::3, ::3], tag) for tag in range(1, 9)])
     assert network(images.astype("float32")).numpy().argmax(axis=1).tolist() == list(range(8))
 
 
@@ -126,7 +126,7 @@ def test_the_program_for_a_device_sees_every_photograph_upright(
     module.Interpreter = lambda path: real(model_path=path)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
-    monkeypatch.syspath_prepend(pathlib.Path(exif.__file__).parent)
+    monkeypatch.syspath_prepend(pathlib.Path(upright.__file__).parent)
     code = compile(program, str(PAGE), "exec")
     for path in sorted(folder.glob("*/*")):
         monkeypatch.setattr(

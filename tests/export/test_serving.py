@@ -238,7 +238,9 @@ def test_rest_classify(server, raw_images, expected):
 
 
 @pytest.mark.parametrize("client", ["import grpc", "urllib.request"])
-def test_the_clients_in_the_documentation(server, raw_images, expected, client, tmp_path, monkeypatch, capsys):
+def test_the_clients_in_the_documentation(
+    server, raw_images, expected, client, tmp_path, monkeypatch, capsys
+):
     page = (pathlib.Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     (program,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if client in code)
     program = program.replace("localhost:8500", server[0]).replace("http://localhost:8501", server[1])

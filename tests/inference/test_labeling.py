@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.inference import labeling
-from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.data.images.images import ArrayImages
+from mpl_tf.data.soft_labels.store import LabelStore
+from mpl_tf.inference import labeling
 from mpl_tf.methods.supervised import Supervised
-from tests.support import tiny
 from tests.programs import forked
+from tests.support import tiny
 
 COUNT = 60
 # 47 of the 60 images, in an order of their own: four shards of 10 and one of 7.

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from mpl_tf import export
+from mpl_tf.data.images import decoding
 from mpl_tf.inference import prediction
 from mpl_tf.utils import files
-from mpl_tf.data.images import decoding
 from tests.export.networks import NAMES, network, softmax
 from tests.programs import forked
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.engine import sampling
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from tests.support import oracles, tiny
 

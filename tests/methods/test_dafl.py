@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import models
-from mpl_tf.methods.engine import sampling
 from mpl_tf.methods.dafl import DataFreeLearning
+from mpl_tf.methods.engine import sampling
 from tests.support import oracles, tiny
 
 RATE = 0.5

@@ -88,7 +88,10 @@ def test_a_network_that_nothing_trains_needs_no_optimizer():
         ({"metrics": ["accuracy"]}, "compile the network that it trains with them afterwards, method"),
         ({"weighted_metrics": ["accuracy"]}, "so compile takes no weighted_metrics="),
         ({"auto_scale_loss": True}, "The option of compile='auto_scale_loss' is unknown"),
-        ({"recompute_": True}, "The option of compile='recompute_' is unknown: did you mean 'rematerialize'?"),
+        (
+            {"recompute_": True},
+            "The option of compile='recompute_' is unknown: did you mean 'rematerialize'?",
+        ),
     ],
 )
 def test_options_without_an_effect(options, message):
@@ -241,9 +244,7 @@ def test_labels_in_every_whole_type_and_as_a_column(dtype, shape):
 def test_labels_that_are_no_class_numbers(labels):
     method = supervised()
     method.compile("sgd", run_eagerly=True)
-    with pytest.raises(
-        ValueError, match="pass one whole number per image, its class; the argmax of one-hot"
-    ):
+    with pytest.raises(ValueError, match="pass one whole number per image, its class; the argmax of one-hot"):
         method.evaluate(tiny.examples(2)[0], labels, verbose=0)
 
 

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.engine import sampling
-from tests.support import oracles, tiny
 from tests.methods.replays import (
     STUDENT_RATE,
     TEACHER_RATE,
@@ -17,6 +16,7 @@ from tests.methods.replays import (
     relative_error,
     teacher_changes,
 )
+from tests.support import oracles, tiny
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.feedback.settings import FeedbackSettings
-from tests.support import oracles, tiny
 from tests.methods.replays import (
     LABELS,
     STUDENT_RATE,
@@ -21,6 +20,7 @@ from tests.methods.replays import (
     relative_error,
     teacher_changes,
 )
+from tests.support import oracles, tiny
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "BatchNorm and dropout"])

@@ -6,8 +6,8 @@ import tensorflow as tf
 from mpl_tf import models
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
-from tests.support import oracles, tiny
 from tests.methods.replays import mean_cross_entropy, relative_error
+from tests.support import oracles, tiny
 
 CALIBRATOR_RATE, STUDENT_RATE = 0.7, 0.9
 LITERAL = FeedbackSettings("per_example", weight=1.0, normalization="raw", clip=None)

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.distribute import replicas
 from mpl_tf.data.batches import check_evaluation_batch, check_training_batch
+from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
@@ -47,7 +47,8 @@ def test_a_network_without_shapes():
     student = Subclassed()
     student(np.zeros((1, *tiny.IMAGE_SHAPE), np.float32))
     with pytest.raises(
-        ValueError, match=r"The student 'subclassed' is a subclassed model, .*clone_with_edits it as keras\.Model"
+        ValueError,
+        match=r"The student 'subclassed' is a subclassed model, .*clone_with_edits it as keras\.Model",
     ):
         Supervised(student=student)
 
@@ -264,9 +265,7 @@ def test_a_good_batch_passes(batch):
     "data", [np.zeros((2, 4, 4, 1)), (np.zeros((2, 4, 4, 1)),), (np.zeros((2, 4, 4, 1)), None), {"image": 1}]
 )
 def test_evaluation_without_labels(data):
-    with pytest.raises(
-        ValueError, match=r"Evaluation needs labeled images: pass a dataset of .* or x and y"
-    ):
+    with pytest.raises(ValueError, match=r"Evaluation needs labeled images: pass a dataset of .* or x and y"):
         check_evaluation_batch(data)
 
 

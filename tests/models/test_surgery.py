@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from mpl_tf import models
-from mpl_tf.models.surgery import in_precision, clone_with_edits, seed_from, synchronize_batch_norm
+from mpl_tf.models.surgery import clone_with_edits, in_precision, seed_from, synchronize_batch_norm
 
 
 def seeds_of(model):

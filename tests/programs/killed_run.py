@@ -12,13 +12,13 @@ import sys
 import keras
 
 from mpl_tf import evaluation, report
-from mpl_tf.training import self_training
-from mpl_tf.utils import files
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.training import self_training
 from mpl_tf.training.callbacks.preemption import PreemptedError
 from mpl_tf.training.run import Run
+from mpl_tf.utils import files
 from tests.training import test_loop
 
 # What a run does, and the function that does it.

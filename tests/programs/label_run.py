@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.inference import labeling
-from tests.support import tiny
 from tests.inference.test_labeling import created, images
+from tests.support import tiny
 
 
 def label_on_both(folder) -> dict:

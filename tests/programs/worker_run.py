@@ -22,16 +22,16 @@ if __name__ == "__main__":
 import keras
 import numpy as np
 
-from mpl_tf.training import loop, self_training
-from mpl_tf.training.callbacks import monitors
 from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.training.run import Run
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring
+from mpl_tf.training import loop, self_training
+from mpl_tf.training.callbacks import monitors
+from mpl_tf.training.run import Run
 from tests.support import tiny
 from tests.training import test_loop
 

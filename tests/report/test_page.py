@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from mpl_tf import data, report
-from mpl_tf.training import finalize
 from mpl_tf.report.html import samples
 from mpl_tf.report.html.images import inline_image
 from mpl_tf.report.html.svg import inline_svg
 from mpl_tf.report.plots import style
 from mpl_tf.runs.folder import RunFolder
-from tests.support import tiny
+from mpl_tf.training import finalize
 from tests.report import browser
+from tests.support import tiny
 
 NASTY = ("cat & <b>dog</b>", 'the "quoted"', "<script>alert(1)</script>")
 
@@ -69,9 +69,7 @@ def leave_files(folder, run):
     ]
     written.write_history(rows)
     written.stage("supervised").write_history(rows)
-    classes = [
-        {"epoch": e, "step": 4 * e + 4, "images": 30, "0": 0.5, "1": 0.25, "2": 0.25} for e in (0, 1)
-    ]
+    classes = [{"epoch": e, "step": 4 * e + 4, "images": 30, "0": 0.5, "1": 0.25, "2": 0.25} for e in (0, 1)]
     written.write_rows("pseudo_label_classes.csv", classes)
 
 

@@ -10,9 +10,8 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.runs.folder import RunFolder
-from tests.programs import killed_run
+from tests.programs import forked, killed_run
 from tests.training import test_loop
-from tests.programs import forked
 
 KILLS = 20
 

@@ -8,15 +8,15 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import data
-from mpl_tf.training import loop
-from mpl_tf.training.callbacks import monitors
-from mpl_tf.utils import files
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.training.run import Run, finetuning
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training import loop
+from mpl_tf.training.callbacks import monitors
+from mpl_tf.training.run import Run, finetuning
+from mpl_tf.utils import files
 from tests.support import oracles
 
 

@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.inference import labeling
-from mpl_tf.training import self_training
-from mpl_tf.training.callbacks import monitors
 from mpl_tf.data.soft_labels.store import LabelStore
+from mpl_tf.inference import labeling
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.training.run import Run
 from mpl_tf.runs.folder import RunFolder
-from tests.training.test_loop import KilledError, QUIET, network, run_data, stage, weights
+from mpl_tf.training import self_training
+from mpl_tf.training.callbacks import monitors
+from mpl_tf.training.run import Run
+from tests.training.test_loop import QUIET, KilledError, network, run_data, stage, weights
 
 # Some labels are below it and some are not.
 THRESHOLD = 0.6

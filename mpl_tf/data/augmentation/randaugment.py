@@ -123,7 +123,9 @@ class RandAugment:
             return tf.where(uniforms[:, 0] < 0.5, -1.0, 1.0)
 
         def center():
-            return stateless_random.integers(uniforms[:, 1], height), stateless_random.integers(uniforms[:, 2], width)
+            return stateless_random.integers(uniforms[:, 1], height), stateless_random.integers(
+                uniforms[:, 2], width
+            )
 
         operations: dict[str, Callable[[], tf.Tensor]] = {
             "AutoContrast": lambda: color.autocontrast(images),

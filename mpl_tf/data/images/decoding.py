@@ -7,13 +7,12 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.data import content
-from mpl_tf.data.images import exif, formats
-from mpl_tf.data.images.exif import Decoded
+from mpl_tf.data.images import content, formats, upright
+from mpl_tf.data.images.upright import Decoded
 
 
 def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
-    """Decodes an image, turns it upright, fits its shorter side and keeps the middle, as `exif.decode` does.
+    """Decodes an image, turns it upright, fits its shorter side and keeps the middle, as `upright.decode` does.
 
     Args:
         encoded: a whole file; HEIC too, where the package that reads it is installed.
@@ -27,7 +26,7 @@ def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
     """
     if content.format_of(encoded[: content.HEAD_BYTES]) == content.HEIF and not content.can_read_heif():
         raise ValueError(f"it is {content.HEIF_REASON}")
-    return exif.decode(encoded, image_shape)
+    return upright.decode(encoded, image_shape)
 
 
 def decode_file(

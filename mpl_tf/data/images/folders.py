@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mpl_tf.data import copies, value_range
-from mpl_tf.data.images import decoding, exif
-from mpl_tf.data.image_files import (
+from mpl_tf.data.images import copies, decoding, upright, value_range
+from mpl_tf.data.images.image_files import (
     ImageFile,
     existing_folder,
     image_files,
@@ -20,14 +19,14 @@ from mpl_tf.data.image_files import (
     shown,
     walk,
 )
-from mpl_tf.data.images.images import ArrayImages, FileImages, MEMORY_LIMIT, Images
-from mpl_tf.data.reading import ReadingReport
+from mpl_tf.data.images.images import MEMORY_LIMIT, ArrayImages, FileImages, Images
+from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
 
-_TRAINING_NAMES = {"train", "training", "train_set", "trainset", "labeled", "labeled"}
+_TRAINING_NAMES = {"train", "training", "train_set", "trainset", "labeled", "labelled"}
 _OTHER_NAMES = {
     "val", "valid", "validation", "validate", "dev", "eval", "evaluation", "test", "testing", "tests", "test_set",
-    "testset", "holdout", "held_out", "unlabeled", "unlabeled", "extra",
+    "testset", "holdout", "held_out", "unlabeled", "unlabelled", "extra",
 }  # fmt: skip
 
 
@@ -293,7 +292,7 @@ def _image_size(image_size, files: list[_File], unreadable: dict) -> tuple[int, 
 
     def measure(file):
         try:
-            return exif.upright_size(pathlib.Path(file.path).read_bytes())
+            return upright.upright_size(pathlib.Path(file.path).read_bytes())
         # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for broken files.
         except Exception as error:
             unreadable[file.path] = error
@@ -396,8 +395,8 @@ class _Images:
             file.path for file, fact in zip(self.files, self.facts, strict=True) if fact.transparent
         ]:
             note = (
-                f"{len(transparent):,} images are transparent in positions, such as {shown(transparent[0])}: they are "
-                "read as if they were opaque, by the colors that lie hidden there. Where that is not what people "
+                f"{len(transparent):,} images are transparent in parts, such as {shown(transparent[0])}: they "
+                "are read as if they were opaque, by the colors that lie hidden there. Where that is not what people "
                 "see, save them on a background"
             )
             report.notes.append(note)

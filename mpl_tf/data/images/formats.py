@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mpl_tf.data.images import exif
+from mpl_tf.data.images import upright
 
 # Of a BMP file: where its second header begins, with its own size in four bytes; the palette comes behind it.
 _BMP_HEADER = 14
@@ -63,7 +63,7 @@ def _orientation(encoded):
         )
         return tf.cast(number[0], tf.int64) % 2**32
 
-    return exif.find_orientation(read, size)
+    return upright.find_orientation(read, size)
 
 
 def turn_upright(image: tf.Tensor, tag: tf.Tensor) -> tf.Tensor:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpl_tf.data import copies, value_range
+from mpl_tf.data.images import copies, value_range
 from mpl_tf.data.images.folders import check_duplicates, from_folders
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images, TfdsImages
-from mpl_tf.data.reading import ReadingReport
+from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.images.tfds import from_tfds
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from mpl_tf.data.images.images import Images
-from mpl_tf.data.reading import ReadingReport
+from mpl_tf.data.images.reading import ReadingReport
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

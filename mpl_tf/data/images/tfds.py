@@ -12,7 +12,7 @@ from mpl_tf.data.images.images import MEMORY_LIMIT, Images, TfdsImages, into_mem
 from mpl_tf.data.images.source import Source
 
 # Splits that are put together to train on: SVHN's easier images and STL-10's unlabeled ones come after the first.
-TRAINING_SPLITS = ("train", "extra", "unlabeled", "unlabeled")
+TRAINING_SPLITS = ("train", "extra", "unlabelled", "unlabeled")
 TEST_SPLITS = ("test", "validation")
 # Characters, digits and signs: a mirrored one is another one, or none.
 MIRRORED_LABELS_CHANGE = frozenset(
@@ -58,7 +58,7 @@ def from_tfds(
         also_known: further names to suggest for a name that is not TFDS's.
 
     Returns:
-        A `Source`. Training images are those of the splits train, extra (SVHN) and unlabeled (STL-10); test
+        A `Source`. Training images are those of the splits train, extra (SVHN) and unlabelled (STL-10); test
         images those of test, or else of validation, whichever has labels.
 
     Raises:

@@ -13,11 +13,11 @@ import pathlib
 
 import numpy as np
 
-from mpl_tf.utils.validation import check_choice, check_range
-from mpl_tf.data.soft_labels.targets import LabelTargets
 from mpl_tf.data.images.images import content_fingerprint
 from mpl_tf.data.soft_labels.shards import ShardedTable
+from mpl_tf.data.soft_labels.targets import LabelTargets
 from mpl_tf.utils.files import replacing
+from mpl_tf.utils.validation import check_choice, check_range
 
 FORMAT = 1
 

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.distribute import replicas
-from mpl_tf.utils.validation import check_range
 from mpl_tf.data.batches import check_evaluation_batch
+from mpl_tf.distribute import replicas
 from mpl_tf.utils.progress import no_progress
+from mpl_tf.utils.validation import check_range
 
 
 def fgsm(

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from mpl_tf.utils.validation import check_choice
 from mpl_tf.evaluation.robustness.effects import blur, digital, noise, weather
+from mpl_tf.utils.validation import check_choice
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mpl_tf.utils.validation import check_choice
 from mpl_tf.evaluation.robustness import corruptions
 from mpl_tf.evaluation.robustness.effects import blur, noise, warp, weather
+from mpl_tf.utils.validation import check_choice
 
 # Published side of an image → perturbation → parameters. Lengths are in pixels of that side.
 PARAMETERS = {

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.data.batches import check_evaluation_batch
 from mpl_tf.distribute import replicas
 from mpl_tf.evaluation.robustness import corruptions, perturbations
-from mpl_tf.data.batches import check_evaluation_batch
 from mpl_tf.utils.progress import no_progress
 
 # Images whose sequences go through the networks together.

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.distribute import replicas
 from mpl_tf.data.batches import static_batch_size
+from mpl_tf.distribute import replicas
 from mpl_tf.methods.engine.rematerialization import Segments, not_before
 
 

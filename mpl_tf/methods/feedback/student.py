@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from mpl_tf import losses, schedules
 from mpl_tf.distribute import replicas
-from mpl_tf.methods.feedback import estimators
-from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods import validation
 from mpl_tf.methods.engine import loss_scaling, sampling
 from mpl_tf.methods.engine.microbatching import TrainingPass, tensors
+from mpl_tf.methods.feedback import estimators
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 
 
 class Snapshot:
@@ -107,7 +107,9 @@ def per_example(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tens
     size = tf.sqrt(replicas.replica_mean(tf.reduce_mean(tf.square(centered))))
     values, learning_rate = tangents, evidence.before.learning_rate
     if settings.normalization == "rms":
-        values = estimators.normalize(centered, root_mean_square=size, floor=settings.floor, clip=settings.clip)
+        values = estimators.normalize(
+            centered, root_mean_square=size, floor=settings.floor, clip=settings.clip
+        )
         learning_rate = 1.0
     return estimators.per_example(evidence.teacher_logits, values, learning_rate=learning_rate), size
 

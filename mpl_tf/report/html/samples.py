@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from sklearn import decomposition, manifold
 
 from mpl_tf import evaluation
-from mpl_tf.distribute import replicas
 from mpl_tf.data import pipeline
+from mpl_tf.distribute import replicas
 from mpl_tf.report import plots
 from mpl_tf.report.html.blocks import Block, Paragraph, Tile, Tiles
 

@@ -34,7 +34,14 @@ _TITLES = {
     "seconds": "Seconds per epoch",
 }
 _ORDER = ("loss", "mask", "feedback", "agreement", "norm")
-_FRACTIONS = ("accuracy", "mask_rate", "agreement", "class_balance", "confident_fraction", "confirmation_bias")
+_FRACTIONS = (
+    "accuracy",
+    "mask_rate",
+    "agreement",
+    "class_balance",
+    "confident_fraction",
+    "confirmation_bias",
+)
 _ROLES = ("student", "teacher", "generator")
 _PANELS_PER_ROW, _TITLE_WIDTH = 3, 38
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from mpl_tf import report
 from mpl_tf.distribute import replicas
-from mpl_tf.utils import files
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils import files
 
 
 class WarnOnCollapse(keras.callbacks.Callback):
@@ -91,7 +91,9 @@ class DrawGenerated(keras.callbacks.Callback):
         classes, rows = predictions.argmax(axis=-1), {}
         for label in np.unique(classes)[: self.rows]:
             of_class = np.flatnonzero(classes == label)
-            most_confident = of_class[np.argsort(-predictions[of_class, label], kind="stable")][: self.columns]
+            most_confident = of_class[np.argsort(-predictions[of_class, label], kind="stable")][
+                : self.columns
+            ]
             caption = f"{self.class_names[label]}: {len(of_class)} of {self.count}"
             rows[caption] = images[most_confident]
         return rows

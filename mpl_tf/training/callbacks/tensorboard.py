@@ -10,14 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.utils import files
-from mpl_tf.training.callbacks.monitors import ConfirmationBias
 from mpl_tf.data import pipeline
 from mpl_tf.methods.base import probabilities
 from mpl_tf.report import plots
 from mpl_tf.report.html.samples import sample
 from mpl_tf.report.plots.style import shortened
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training.callbacks.monitors import ConfirmationBias
+from mpl_tf.utils import files
 
 _VIEWED, _MOST_CONFIDENT, _MOST_PREDICTED = 10, 12, 5000
 
@@ -58,7 +58,9 @@ class WriteSummaries(keras.callbacks.Callback):
             _forget(self.path / name, after_step=step)
             self.writers[name] = tf.summary.create_file_writer(str(self.path / name))
         inference_model = self.model.inference_model
-        self.classify = tf.function(lambda images: probabilities(inference_model, images), reduce_retracing=True)
+        self.classify = tf.function(
+            lambda images: probabilities(inference_model, images), reduce_retracing=True
+        )
 
     def on_train_end(self, logs=None):
         """Closes the files."""

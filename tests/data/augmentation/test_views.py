@@ -5,7 +5,14 @@ import tensorflow as tf
 from PIL import Image
 
 from mpl_tf.data.augmentation import randaugment, stateless_random, views
-from mpl_tf.data.augmentation.views import GaussianNoise, Identity, RandomResizedCrop, StrongView, WeakView, make_views
+from mpl_tf.data.augmentation.views import (
+    GaussianNoise,
+    Identity,
+    RandomResizedCrop,
+    StrongView,
+    WeakView,
+    make_views,
+)
 from mpl_tf.data.images.images import ArrayImages
 
 SHAPES = [(8, 8, 1), (32, 32, 3), (20, 33, 3)]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mpl_tf.data.images import decoding, exif
+from mpl_tf.data.images import decoding, upright
 
 
 def triangle_resize(pixels, size):
@@ -112,7 +112,7 @@ def test_photographs_are_turned_upright(pixels, tmp_path):
     path = tmp_path / "turned.png"
     Image.fromarray(pixels).save(path, exif=exif)
     np.testing.assert_array_equal(decoding.decode_file(path, (36, 24, 3)), np.rot90(pixels, -1))
-    assert exif.upright_size(path.read_bytes()) == (36, 24)
+    assert upright.upright_size(path.read_bytes()) == (36, 24)
 
 
 def test_large_jpegs_are_read_at_a_fraction_and_look_the_same():

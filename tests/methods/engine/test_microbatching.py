@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import models
-from mpl_tf.methods.feedback import estimators
-from mpl_tf.methods.engine.rematerialization import Segments
-from mpl_tf.methods.supervised import Supervised
 from mpl_tf.methods.engine.microbatching import TrainingPass
-from tests.support import tiny
+from mpl_tf.methods.engine.rematerialization import Segments
+from mpl_tf.methods.feedback import estimators
+from mpl_tf.methods.supervised import Supervised
 from tests.conformance.cases import CASES
+from tests.support import tiny
 
 DIFFERENT = {name: CASES[name] for name in ("supervised", "uda", "mpl per_example", "mpl dot_product")}
 EVERY_KIND = pytest.mark.parametrize("case", DIFFERENT.values(), ids=DIFFERENT)
@@ -178,7 +178,9 @@ def test_a_network_whose_layers_are_used_elsewhere_is_refused():
     x = inputs
     for layer in network.layers[1:]:
         x = layer(x)
-    with pytest.raises(ValueError, match=r"rematerialize=True needs .*'again' has some that are used more often"):
+    with pytest.raises(
+        ValueError, match=r"rematerialize=True needs .*'again' has some that are used more often"
+    ):
         Segments(keras.Model(inputs, x, name="again"))
 
 
@@ -201,9 +203,7 @@ def test_the_unrolled_feedback_lets_its_teacher_save():
 def test_a_batch_of_unknown_size():
     method = CASES["supervised"].compiled(micro_batches=2)
     batches = tf.data.Dataset.from_tensor_slices(tiny.batch()["labeled"]).batch(2)
-    with pytest.raises(
-        ValueError, match=r"unknown number of images .*: batch the dataset with drop_remaind"
-    ):
+    with pytest.raises(ValueError, match=r"unknown number of images .*: batch the dataset with drop_remaind"):
         method.fit(batches.map(lambda labeled: {"labeled": labeled}), verbose=0)
 
 

@@ -116,7 +116,9 @@ def test_unrolled_is_the_exact_meta_gradient(student, learning_rate):
 @pytest.mark.parametrize(("gradient_at", "tangents_at"), [("old", "old"), ("new", "new"), ("old", "new")])
 def test_only_v_at_the_new_and_tangents_at_the_old_weights_are_exact(student, gradient_at, tangents_at):
     targets = oracles.softmax(student.teacher_logits)
-    tangents = tangents_along_new_gradient(student, targets, 1.0, gradient_at=gradient_at, tangents_at=tangents_at)
+    tangents = tangents_along_new_gradient(
+        student, targets, 1.0, gradient_at=gradient_at, tangents_at=tangents_at
+    )
     value = estimators.per_example(student.teacher_logits, tangents, learning_rate=1.0)
     assert oracles.relative_error(value, student.meta_gradient(1.0)) > 0.01
 

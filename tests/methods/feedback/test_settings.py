@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from mpl_tf.methods.feedback.settings import FeedbackSettings, NORMALIZATIONS
+from mpl_tf.methods.feedback.settings import NORMALIZATIONS, FeedbackSettings
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mpl_tf.training.callbacks.generator_monitors import DrawGenerated, WarnOnCollapse
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training.callbacks.generator_monitors import DrawGenerated, WarnOnCollapse
 from tests.support import oracles, tiny
 
 HEALTHY = {"class_balance": 0.9, "pairwise_distance": 60.0, "generator_gradient_norm": 1.0}

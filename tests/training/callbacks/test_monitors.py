@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.training.callbacks import monitors
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training.callbacks import monitors
 
 
 def test_a_mask_that_stays_silent_warns_once_with_the_remedy():

@@ -10,14 +10,14 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mpl_tf import data
-from mpl_tf.training import loop
-from mpl_tf.training.callbacks import monitors, tensorboard
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.report import plots
 from mpl_tf.report.plots import style
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring
-from tests.training.test_loop import KilledError, QUIET, build_pseudo_labels, network, run_data, stage
+from mpl_tf.training import loop
+from mpl_tf.training.callbacks import monitors, tensorboard
+from tests.training.test_loop import QUIET, KilledError, build_pseudo_labels, network, run_data, stage
 
 STEPS = [4, 8, 10]
 IMAGES = {"views", "pseudo_labels/most_confident"}
@@ -114,7 +114,9 @@ def test_the_confusion_is_that_of_the_served_student_on_the_validation_split(who
     expected = np.zeros((3, 3), int)
     for index in run.split.validation:
         image = run.source.train.examples[index : index + 1].astype(np.float32)
-        expected[run.source.train.labels[index], np.argmax(method.inference_model(image, training=False))] += 1
+        expected[
+            run.source.train.labels[index], np.argmax(method.inference_model(image, training=False))
+        ] += 1
     assert written(folder / "own", "validation")["confusion"]
     np.testing.assert_array_equal(counts, expected)
     assert names == run.source.class_names

@@ -106,7 +106,7 @@ def test_transparency_that_is_dropped_is_warned_of(tmp_path, rng, way):
         logo = logo.convert(way)
         logo.putalpha(128)
     logo.save(tmp_path / "ant/logo.png", **options)
-    with pytest.warns(UserWarning, match=r"1 images are transparent in positions, such as .*logo\.png"):
+    with pytest.warns(UserWarning, match=r"1 images are transparent in parts, such as .*logo\.png"):
         source = from_folders(tmp_path)
     assert len(source.reading.notes) == 1
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mpl_tf.data import copies
+from mpl_tf.data.images import copies
 from mpl_tf.data.images.folders import from_folders
 from mpl_tf.data.images.load import from_arrays
 from mpl_tf.data.splits import draw_split

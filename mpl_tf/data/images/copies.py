@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpl_tf.data.reading import ReadingReport
+from mpl_tf.data.images.reading import ReadingReport
 
 LABELED, UNLABELED, TEST = 0, 1, 2
 # Of each image that is left out: where it is, and where the one is that it has the pixels of.

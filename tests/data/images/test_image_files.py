@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpl_tf.data import content, image_files
+from mpl_tf.data.images import content, image_files
 from mpl_tf.data.images.folders import from_folders
-from mpl_tf.data.reading import ReadingReport
+from mpl_tf.data.images.reading import ReadingReport
 
 
 def encoded(form, **options):

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mpl_tf.data.images import decoding, exif, formats
+from mpl_tf.data.images import decoding, formats, upright
 
 # TIFF's types (TIFF 6.0, section 2, and its Technical Note 1): number → the format of its values.
 TYPES = {
@@ -102,7 +102,7 @@ FORMS = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {}, "WEBP": {"lossles
 
 def everywhere(file):
     """What Python reads from a file, and the graph."""
-    return exif.orientation(file), int(formats.read_orientation(tf.constant(file)))
+    return upright.orientation(file), int(formats.read_orientation(tf.constant(file)))
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -111,7 +111,7 @@ def test_the_value_may_have_every_type(pixels, kind):
     for order, value, count in itertools.product("<>", range(10), (1, 2, 5)):
         expected = value if 1 <= value <= 8 else 1
         file = with_note(plain, note(value, kind=kind, order=order, count=count))
-        assert exif.orientation(file) == expected
+        assert upright.orientation(file) == expected
         if value in (6, 9) and count != 2:
             assert formats.read_orientation(tf.constant(file)) == expected
 
@@ -135,7 +135,7 @@ def test_both_decoders_show_what_is_meant(pixels, form, tag):
     tolerance = 0 if form != "JPEG" else 6
     for found in (in_python, in_graph):
         assert abs(found.astype(int) - expected).mean() <= tolerance
-    assert exif.upright_size(file) == expected.shape[:2]
+    assert upright.upright_size(file) == expected.shape[:2]
 
 
 @pytest.mark.parametrize("kind", ["SHORT", "BYTE", "LONG"])
@@ -199,7 +199,7 @@ def test_what_other_programs_do_not_read_is_not_obeyed(pixels):
     ):
         assert everywhere(file) == (1, 1)
         assert decoding.decode_file(file, (12, 16, 3)).shape == (12, 16, 3)
-        assert exif.upright_size(file) == (12, 16)
+        assert upright.upright_size(file) == (12, 16)
 
 
 def _text(key, value):
@@ -214,7 +214,7 @@ def _text(key, value):
 def test_however_a_file_is_cut_off_there_is_an_answer(pixels, form):
     whole = with_note(encoded(pixels, form, **FORMS[form]), note(6, kind="LONG", count=2))
     for size in range(len(whole)):
-        assert exif.orientation(whole[:size]) in (1, 6)
+        assert upright.orientation(whole[:size]) in (1, 6)
     for size in [*range(0, 60, 13), *range(60, len(whole), 97), len(whole) - 3]:
         in_python, in_graph = everywhere(whole[:size])
         assert in_python == in_graph
@@ -227,6 +227,6 @@ def test_broken_notes_end(pixels):
     for broken in (circle, many, b"II*\0\xff\xff\xff\xff", b"XX*\0", b""):
         assert everywhere(with_note(plain, broken)) == (1, 1)
     # As many headers, fill bytes and chunks as anybody likes to send.
-    assert exif.orientation(b"Exif\0\0" * 20_000 + note(6)) == 1
-    assert exif.orientation(b"\xff\xd8" + b"\xff" * 20_000 + with_note(plain, note(6))[2:]) == 1
+    assert upright.orientation(b"Exif\0\0" * 20_000 + note(6)) == 1
+    assert upright.orientation(b"\xff\xd8" + b"\xff" * 20_000 + with_note(plain, note(6))[2:]) == 1
     assert everywhere(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0IDATcrc." * 20_000) == (1, 1)

@@ -6,8 +6,8 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mpl_tf.data import content
-from mpl_tf.data.reading import ReadingReport
+from mpl_tf.data.images import content
+from mpl_tf.data.images.reading import ReadingReport
 
 # What is read whatever it holds, so that a broken file is found; the rest is read where its first bytes are
 # an image's.
