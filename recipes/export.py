@@ -15,6 +15,7 @@ from absl import flags
 from mpl_tf import data, export, report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.roles import final_role
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_choice
 from recipes.common import completed_run, program, shared_flags, start
@@ -44,7 +45,7 @@ def main(_):
     folder = RunFolder(FLAGS.run_dir)
     completed_run.adopt_flags(folder)
     run = program.load_data(FLAGS.run_dir)
-    role = FLAGS.role or export.default_role(completed_run.classifiers(folder))
+    role = FLAGS.role or final_role(completed_run.classifiers(folder)) or "student"
     network = completed_run.networks(folder, [role])[role]
     metrics = folder.read_metrics()
     described = {

@@ -117,10 +117,13 @@ class Method(keras.Model):
         """Logits `[B, K]` of the served student on images `[B, H, W, C]` in 0…255."""
         return self.inference_model(inputs, training=training)
 
-    def add_state(self, name: str, dtype: str = "float32", shape: tuple[int, ...] = ()) -> keras.Variable:
-        """Numbers that start at 0, are the same on every replica, and are saved with the model."""
+    def add_state(
+        self, name: str, dtype: str = "float32", shape: tuple[int, ...] = (), initial: float = 0.0
+    ) -> keras.Variable:
+        """Numbers that start at `initial`, are the same on every replica, and are saved with the model."""
         shared = {"trainable": False, "aggregation": "only_first_replica"}
-        state = self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", **shared)
+        initializer = keras.initializers.Constant(initial)
+        state = self.add_weight(name=name, shape=shape, dtype=dtype, initializer=initializer, **shared)
         self.built = True
         return state
 

@@ -118,8 +118,9 @@ def define_training_flags():
     flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
     flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
     flags.DEFINE_enum(
-        "schedule", "cosine", ["cosine", "constant", "drops"],
-        "Warm-up and cosine; or none; or a tenth from 40 % and a hundredth from 80 % of the steps on.",
+        "schedule", "cosine", ["cosine", "partial_cosine", "constant", "drops"],
+        "Warm-up and cosine to zero; to a fifth, as cos(7π/16 t); none; or a tenth from 40 % and a hundredth from "
+        "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
@@ -164,6 +165,23 @@ def define_consistency_flags():
     flags.DEFINE_float("uda_weight", 8.0, "Factor on the consistency loss.", 0.0)
     flags.DEFINE_float("uda_temperature", 0.7, "Sharpening of the consistency target.", 1e-3)
     flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which an image is masked.", 0.0, 1.0)
+
+
+def define_pseudo_labeling_flags():
+    """What a pseudo label of the weak view is, and how much it weighs."""
+    flags.DEFINE_float("consistency_weight", 1.0, "Factor on the loss of the unlabeled images.", 0.0)
+    flags.DEFINE_float(
+        "temperature", 0.0, "Of the pseudo label; 0 takes the most likely class, more the distribution.", 0.0
+    )
+    define_alignment_flag()
+
+
+def define_alignment_flag():
+    """How frequent the classes are among pseudo labels."""
+    flags.DEFINE_enum(
+        "distribution_alignment", "none", ["none", "labels", "uniform"],
+        "Make pseudo labels as frequent as the classes are among the labeled images, or all alike.",
+    )  # fmt: skip
 
 
 def define_feedback_flags():

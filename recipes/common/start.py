@@ -11,6 +11,7 @@ from absl import app, flags
 from mpl_tf.distribute import workers
 from mpl_tf.training.callbacks import preemption
 from mpl_tf.utils.files import DiskFullError
+from recipes.common import terminal
 
 PRESETS = pathlib.Path(__file__).parents[1] / "presets"
 
@@ -77,6 +78,7 @@ def run(main: Callable) -> None:
                 raise
             sys.exit(f"\n{type(error).__name__}: {error}\n(--verbosity=1 shows where.)")
 
+    terminal.spell_out_what_cannot_be_printed()
     try:
         # absl would turn TensorFlow's own notes on; a --verbosity of the user's comes later and wins.
         program, *arguments = with_presets(sys.argv)

@@ -10,6 +10,8 @@ from mpl_tf.methods.base import Method
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.fixmatch import FixMatch
+from mpl_tf.methods.freematch import FreeMatch
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
@@ -60,6 +62,29 @@ def uda(network):
         tsa_steps=20,
         ema_decay=0.9,
     )
+
+
+def fixmatch(**settings):
+    def make(network):
+        return FixMatch(
+            student=network("student"), consistency_weight=0.8, threshold=0.4, ema_decay=0.9, **settings
+        )
+
+    return make
+
+
+def freematch(**settings):
+    def make(network):
+        return FreeMatch(
+            student=network("student"),
+            consistency_weight=0.8,
+            fairness_weight=0.3,
+            threshold_decay=0.8,
+            ema_decay=0.9,
+            **settings,
+        )
+
+    return make
 
 
 def distillation(network):
@@ -160,6 +185,13 @@ GENERATED = ("generator", "student")
 CASES = {
     "supervised": Case(supervised, learns=("student",)),
     "uda": Case(uda, learns=("student",)),
+    "fixmatch": Case(fixmatch(), learns=("student",), on_several_replicas="slow"),
+    "fixmatch soft, aligned": Case(
+        fixmatch(temperature=0.5, class_prior=(0.5, 0.3, 0.2)),
+        learns=("student",),
+        on_several_replicas="slow",
+    ),
+    "freematch": Case(freematch(class_prior=(0.5, 0.3, 0.2)), learns=("student",)),
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(

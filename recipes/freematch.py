@@ -1,0 +1,52 @@
+"""FreeMatch: FixMatch with self-adaptive thresholds and class fairness.
+
+python -m recipes.freematch --preset=freematch_digits
+python -m recipes.freematch --preset=freematch_cifar10_40
+"""
+
+from absl import flags
+
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.freematch import FreeMatch
+from recipes.common import builders, program, shared_flags, start
+
+FLAGS = flags.FLAGS
+
+shared_flags.define_data_flags()
+shared_flags.define_training_flags()
+shared_flags.define_unlabeled_flags()
+shared_flags.define_pseudo_labeling_flags()
+shared_flags.define_finetune_flags()
+shared_flags.define_run_flags()
+
+flags.DEFINE_float(
+    "threshold_decay", 0.999, "Of the moving averages that the thresholds are made of.", 0.0, 1.0
+)
+flags.DEFINE_float("fairness_weight", 0.01, "Factor on the class fairness.", 0.0)
+
+
+def build(data: RunData) -> FreeMatch:
+    """The compiled method."""
+    method = FreeMatch(
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
+        consistency_weight=FLAGS.consistency_weight,
+        threshold_decay=FLAGS.threshold_decay,
+        fairness_weight=FLAGS.fairness_weight,
+        temperature=FLAGS.temperature,
+        class_prior=builders.class_prior(data),
+        **builders.regularization(),
+    )
+    method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
+    return method
+
+
+def main(_):
+    """Trains, fine-tunes, evaluates, exports."""
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
+
+
+if __name__ == "__main__":
+    start.run(main)
