@@ -15,7 +15,7 @@ import io
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 _MODES = {1: "L", 3: "RGB"}
 # The tag and, of a JPEG's segment, a PNG's and a WebP's chunk, the name, all as numbers.
@@ -124,11 +124,19 @@ def upright_size(encoded: bytes) -> tuple[int, int]:
 def _opened(encoded: bytes):
     if encoded[:4] in (b"II*\0", b"MM\0*"):
         # Pillow would turn TIFF files itself, by rules of its own.
-        return Image.open(io.BytesIO(_without_tag(encoded))), orientation(encoded)
-    image = Image.open(io.BytesIO(encoded))
+        return _open(_without_tag(encoded)), orientation(encoded)
+    image = _open(encoded)
     # Pillow hands on the rotation that AVIF's and HEIF's containers note as if it were EXIF.
     container = image.format in ("AVIF", "HEIF")
     return image, orientation((image.info.get("exif") or b"") if container else encoded)
+
+
+def _open(encoded: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:
+        # Pillow's message has the address of the bytes, which differs from run to run.
+        raise UnidentifiedImageError("cannot identify image file") from None
 
 
 def find_orientation(read, size):
