@@ -194,7 +194,14 @@ def define_feedback_flags():
     flags.DEFINE_enum(
         "feedback_normalization", None, ["rms", "cosine", "raw"], "The estimator's own if not given."
     )
-    flags.DEFINE_float("feedback_floor", 1e-2, "Smallest divisor of the rms normalization.", 0.0)
+    flags.DEFINE_float(
+        "feedback_floor",
+        0.1,
+        "Smallest divisor of the rms normalization, as a fraction of its mean.",
+        0.0,
+        1.0,
+    )
+    flags.DEFINE_bool("feedback_placebo", False, "Give every image its neighbor's feedback, an ablation.")
     flags.DEFINE_float("feedback_clip", 1.0, "Bound on the feedback's values; 0 is none.", 0.0)
     flags.DEFINE_float(
         "feedback_baseline_decay", 0.0, "Moving average subtracted from a scalar feedback.", 0.0, 1.0

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from mpl_tf.data.augmentation import color
 from mpl_tf.data.images import upright
 
 # Of a BMP file: where its second header begins, with its own size in four bytes; the palette comes behind it.
@@ -96,8 +97,8 @@ def to_gray(image: tf.Tensor) -> tf.Tensor:
     Returns:
         uint8 `[h, w, 1]`.
     """
-    weighted = tf.cast(image, tf.int32) * [19595, 38470, 7471]
-    luma = tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=-1, keepdims=True) + 2**15, 16)
+    weighted = tf.cast(image, tf.int32) * color.LUMA_WEIGHTS
+    luma = tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=-1, keepdims=True) + color.LUMA_ONE // 2, 16)
     return tf.cast(luma, tf.uint8)
 
 
