@@ -76,6 +76,7 @@ def feedback_settings() -> FeedbackSettings:
         weight=FLAGS.feedback_weight,
         normalization=FLAGS.feedback_normalization,
         floor=FLAGS.feedback_floor,
+        placebo=FLAGS.feedback_placebo,
         clip=FLAGS.feedback_clip or None,
         baseline_decay=FLAGS.feedback_baseline_decay,
         cross_entropy=FLAGS.feedback_cross_entropy,

@@ -117,11 +117,24 @@ class DistributionAlignment:
         """
         if self.class_prior is None:
             return logits
+        return tf.stop_gradient(logits + self.shift(logits, step=step))
+
+    def shift(self, logits: tf.Tensor, *, step: tf.Tensor) -> tf.Tensor:
+        """Moves the running mean and returns what aligning adds to logits, which is the same for every image.
+
+        Args:
+            logits: as in a call.
+            step: as in a call.
+
+        Returns:
+            float32 `[K]`, log p(y) - log p̃(y), without a gradient; 0 where nothing is aligned.
+        """
+        if self.class_prior is None:
+            return tf.constant(0.0)
         mean = tf.reduce_mean(tf.nn.softmax(logits), axis=0)
         _move(self.mean_prediction, mean, schedules.average_decay(step, self.decay))
         prior = tf.constant(self.class_prior, tf.float32)
-        ratio = (prior + self.epsilon) / (self.mean_prediction.value + self.epsilon)
-        return tf.stop_gradient(logits + tf.math.log(ratio))
+        return tf.math.log((prior + self.epsilon) / (self.mean_prediction.value + self.epsilon))
 
 
 def _move(state: keras.Variable, value: tf.Tensor, decay: float | tf.Tensor) -> None:

@@ -61,7 +61,7 @@ class EndEpoch(keras.callbacks.Callback):
 
     Args:
         unlabeled: each unlabeled image once and not augmented, `mpl_tf.data.image_batches`. Where several
-            processes train together, this one's shard of them is enough.
+            processes train together, this one's part of them is enough.
     """
 
     def __init__(self, unlabeled: tf.data.Dataset):
@@ -123,7 +123,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     def set_model(self, model):
         """Compiles the method's labeling, for the epochs of one `fit`."""
         super().set_model(model)
-        self._pseudo_label = tf.function(model.pseudo_label, reduce_retracing=True)
+        self.label = tf.function(model.pseudo_label, reduce_retracing=True)
 
     def on_epoch_end(self, epoch, logs=None):
         """Labels the images as the method would, and counts."""
@@ -144,7 +144,7 @@ class ConfirmationBias(keras.callbacks.Callback):
         """What the method says of each image, and the number of classes."""
         parts = []
         for batch in self.batches:
-            found = np.asarray(self._pseudo_label(batch["image"], batch["index"]))
+            found = np.asarray(self.label(batch["image"], batch["index"]))
             known = (np.asarray(batch[key]) for key in ("index", "label"))
             parts.append((*known, found.argmax(axis=-1), found.max(axis=-1)))
         return PseudoLabeled(*map(np.concatenate, zip(*parts, strict=True))), found.shape[-1]
@@ -187,23 +187,63 @@ class Record(keras.callbacks.Callback):
 class WarnOnEmptyMask(keras.callbacks.Callback):
     """Warns, once, when hardly any unlabeled image has counted for some epochs on end.
 
+    A method whose loss on unlabeled images has the weight 0 is not warned of.
+
     Args:
-        shard: mask rate below which the consistency loss counts as silent.
+        fraction: mask rate below which the consistency loss counts as absent.
         patience: epochs on end.
     """
 
-    def __init__(self, shard: float = 0.01, patience: int = 3):
+    # The names that methods have for the factor on the loss of unlabeled images; None of them has a second one.
+    WEIGHTS = ("uda_weight", "consistency_weight", "unlabeled_weight")
+
+    def __init__(self, fraction: float = 0.01, patience: int = 3):
         super().__init__()
-        self.shard, self.patience, self.silent = shard, patience, 0
+        self.fraction, self.patience, self.empty_epochs = fraction, patience, 0
 
     def on_epoch_end(self, epoch, logs=None):
         """Counts the epochs."""
-        rate = float((logs or {}).get("mask_rate", 1.0))
-        self.silent = self.silent + 1 if rate < self.shard else 0
-        if self.silent == self.patience:
+        weights = [getattr(self.model, name, 1.0) for name in self.WEIGHTS]
+        rate = float((logs or {}).get("mask_rate", 1.0)) if all(weights) else 1.0
+        self.empty_epochs = self.empty_epochs + 1 if rate < self.fraction else 0
+        if self.empty_epochs == self.patience:
             warnings.warn(
                 f"For {self.patience} epochs only {rate:.1%} of the unlabeled images were predicted confidently "
                 "enough to count, so the consistency loss does nothing: lower the threshold, or train longer on "
                 "the labels first.",
                 stacklevel=2,
             )
+
+
+class WarnOnDisagreement(keras.callbacks.Callback):
+    """Warns, once, when student and teacher have drifted apart: the collapse that a too strong feedback causes.
+
+    A teacher that is rewarded for moving its student, more than for being right, ends with labels that the student
+    cannot follow, and the student falls far behind its own teacher.
+
+    Args:
+        fraction: of the best agreement so far, below which an epoch counts.
+        patience: epochs on end.
+        stop: whether to end the training then.
+    """
+
+    def __init__(self, fraction: float = 0.7, patience: int = 2, *, stop: bool = False):
+        super().__init__()
+        self.fraction, self.patience, self.stop = fraction, patience, stop
+        self.best, self.apart = 0.0, 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Compares the epoch's agreement with the best one."""
+        agreement = (logs or {}).get("agreement")
+        if agreement is None:
+            return
+        self.best = max(self.best, float(agreement))
+        self.apart = self.apart + 1 if agreement < self.fraction * self.best else 0
+        if self.apart == self.patience:
+            warnings.warn(
+                f"For {self.patience} epochs the student agreed with its teacher on only {agreement:.0%} of the "
+                f"unlabeled images, after {self.best:.0%} before: the feedback pushes the teacher to labels that do "
+                "not help. Lower feedback_weight, raise feedback_warmup_steps, or compare with feedback='none'.",
+                stacklevel=2,
+            )
+            self.model.stop_training |= self.stop
