@@ -27,7 +27,7 @@ def listed_names(class_names: Sequence[str] | Mapping[str, int]) -> list[str]:
             f"The class names have the indices {sorted(class_names.values())}, and logits are numbered from 0 to "
             f"{len(class_names) - 1}: pass the names in the order of the logits."
         )
-    return sorted(class_names, key=class_names.get)
+    return sorted(class_names, key=lambda name: class_names[name])
 
 
 def check_network(network: keras.Model) -> None:
@@ -37,12 +37,12 @@ def check_network(network: keras.Model) -> None:
             "An export inside strategy.scope() would be read back onto every replica: call it after the scope."
         )
     validation.check_networks({"network": network})
-    ends = [getattr(network, end, None) for end in ("input_shape", "output_shape")]
+    ends = [getattr(network, end, ()) for end in ("input_shape", "output_shape")]
     single = all(isinstance(shape, tuple) and len(shape) > 1 for shape in ends)
     if not single or len(ends[1]) != 2 or ends[1][-1] is None:
         raise ValueError(
             f"{network.name!r} maps {ends[0]} to {ends[1]}, but an export needs one input and logits of shape "
-            "(None, number of classes): pass one network, for a training method its `served` one."
+            "(None, number of classes): pass one network, for a training method its `inference_model`."
         )
 
 
