@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mpl_tf.data import pipeline
 from mpl_tf.data.images.source import Source
-from mpl_tf.data.soft_labels.targets import LabelTargets
+from mpl_tf.data.soft_labels.store import LabelTargets
 from mpl_tf.data.splits import Split
 
 
