@@ -312,6 +312,19 @@ def check_one_replica(feedback: str, replicas: int) -> None:
         )
 
 
+def check_one_learning_rate(feedback: str, backbone_factor: float) -> None:
+    """Checks that a feedback that makes the student's step again makes the one that was made.
+
+    Raises:
+        ValueError: for a smaller learning rate of the backbone.
+    """
+    if backbone_factor != 1.0:
+        raise ValueError(
+            f"The feedback {feedback!r} knows one learning rate for all weights, got backbone_learning_rate_factor="
+            f"{backbone_factor}: use 'per_example', which is as exact, or a factor of 1."
+        )
+
+
 def check_plain_pass(feedback: str, training_pass) -> None:
     """Raises for a feedback that needs the second derivative of the student's pass."""
     if not training_pass.is_plain:
