@@ -51,6 +51,8 @@ class Method(keras.Model):
         "global_clipnorm": Number(optional=True),
         "ema_decay": Number(high=1.0, optional=True),
     }
+    # Keras' own, which it makes when it is needed.
+    train_function: Any
     # The roles that learn, for each of which `compile` takes an optimizer.
     learners: ClassVar[tuple[str, ...]] = ("student",)
     # Whether `train_step` reads images; where it does not, `data.index_batches` is enough.
@@ -353,7 +355,7 @@ class Method(keras.Model):
         """
         for role in self.roles:
             replicas.average_moving_statistics(getattr(self, role).non_trainable_weights)
-        if self.student_average is not None:
+        if self.ema_decay is not None:
             self.update_average("student", self.ema_decay)
         with tf.control_dependencies([after]):
             self.step.assign_add(1)
