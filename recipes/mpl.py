@@ -5,6 +5,7 @@ python -m recipes.mpl --preset=digits
 
 from absl import flags
 
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from recipes.common import builders, program, shared_flags, start
@@ -31,7 +32,9 @@ def build(data: RunData) -> MetaPseudoLabels:
     """The compiled method."""
     method = MetaPseudoLabels(
         # The supervised baseline starts from the student's weights too, the teacher from its own.
-        teacher=builders.network(FLAGS.teacher_model or FLAGS.model, data, seed=FLAGS.seed + 2**29),
+        teacher=builders.network(
+            FLAGS.teacher_model or FLAGS.model, data, seed=fold_in(FLAGS.seed, "teacher")
+        ),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         feedback=builders.feedback_settings(),
         student_labels=FLAGS.student_labels,

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import models
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods.base import Method
@@ -62,6 +63,8 @@ class Run:
         self.seconds: dict[str, float] = {}
         # More entries for metrics.json.
         self.facts: dict[str, object] = {}
+        # Split → role → numbers, where all networks have been evaluated on the way.
+        self.evaluated: dict[str, dict[str, dict]] = {}
         self.completed = False
 
     def __enter__(self) -> Self:
@@ -156,7 +159,7 @@ class Run:
             epoch_steps=math.ceil(steps / 2),
             batch_size=batch_size,
             # Another seed: the fine-tuning's stream of augmented images is not the method's over again.
-            seed=seed + 1_000_003,
+            seed=fold_in(seed, "finetune"),
         )
 
         def build() -> Supervised:
@@ -194,6 +197,7 @@ class Run:
                 draw_report=report,
                 command=command,
                 verbose=self.monitoring.verbose,
+                evaluated=self.evaluated,
                 **self.facts,
                 seconds=self.seconds,
             )

@@ -4,7 +4,41 @@ from absl import flags
 
 from mpl_tf import data, models
 from mpl_tf.distribute import replicas
+from mpl_tf.methods.engine.optimizers import optimizer_names
 from mpl_tf.methods.feedback.settings import NORMALIZATIONS
+
+
+class ImageSizeParser(flags.ArgumentParser):
+    """Takes 96, and 72x96 for height x width; the value is the text."""
+
+    syntactic_help = "a number of pixels, or height x width"
+
+    def parse(self, argument):
+        """The size in its shortest form.
+
+        Raises:
+            ValueError: for anything else, and for fewer than four pixels.
+        """
+        sides = [side.strip() for side in str(argument).lower().replace("×", "x").split("x")]
+        if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+            raise ValueError(
+                f"{argument!r} is no size: give a number of pixels, or height x width as in 72x96."
+            )
+        if min(map(int, sides)) < 4:
+            raise ValueError(f"{argument!r} is too small: give at least 4 pixels for each side.")
+        return "x".join(dict.fromkeys(sides) if len(set(sides)) == 1 else sides)
+
+    def flag_type(self):
+        """For the flag's help."""
+        return "size"
+
+
+def image_size(text: str | None) -> int | tuple[int, int] | None:
+    """What `--image_size` says, as `data.load` takes it."""
+    if text is None:
+        return None
+    sides = tuple(map(int, text.split("x")))
+    return sides[0] if len(sides) == 1 else sides
 
 
 def define_data_flags():
@@ -16,7 +50,27 @@ def define_data_flags():
     flags.DEFINE_string("labeled_dir", None, "For --dataset=folders: a folder of images per class.")
     flags.DEFINE_string("unlabeled_dir", None, "For --dataset=folders: images, flat or nested.")
     flags.DEFINE_string("test_dir", None, "For --dataset=folders: test images, a folder per class.")
-    flags.DEFINE_integer("image_size", None, "Height and width that images are resized to.", lower_bound=4)
+    flags.DEFINE(
+        ImageSizeParser(), "image_size", None, "Height and width that images are resized to: 96, or 72x96.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "flip", "auto", ["auto", "true", "false"],
+        "Whether a mirrored image keeps its label, so that views mirror half of them. Say false for texts, signs, "
+        "arrows, and whatever has a left and a right; auto is true, but for digits, characters and signs of TFDS.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "channels", None, ["1", "3"], "For --dataset=folders: 1 is gray, 3 is RGB, the default."
+    )
+    flags.DEFINE_enum(
+        "duplicates", None, ["drop", "keep"],
+        "For --dataset=folders: copies of images are left out, the default, or counted and used.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "near_duplicates", None,
+        "For --dataset=folders: also names images that look alike, whose perceptual hashes differ in so many of 64 "
+        "bits; 4 finds the same photograph compressed anew.",
+        lower_bound=0, upper_bound=16,
+    )  # fmt: skip
     flags.DEFINE_bool("skip_unreadable", False, "Skip and count images that cannot be read, not stop.")
     flags.DEFINE_integer("labels", None, "Labeled images; all when not given.", lower_bound=1)
     flags.DEFINE_float("validation", 0.1, "Fraction of the training images held out.", 0.0, 0.9)
@@ -55,7 +109,8 @@ def define_data_flags():
 
 def define_training_flags():
     """The student, its optimizer, and how long it trains."""
-    flags.DEFINE_string("model", "wrn-28-2", "The student: " + ", ".join(models.names()) + ".")
+    define_network_flags()
+    define_finetuning_flags()
     flags.DEFINE_float("dropout", 0.0, "Dropout before the last layer of every network.", 0.0, 0.95)
     flags.DEFINE_float(
         "stochastic_depth", 0.0, "Of the last residual branch, in residual networks.", 0.0, 0.95
@@ -70,6 +125,11 @@ def define_training_flags():
         "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
+    flags.DEFINE_string("optimizer", "sgd", "Of Keras, by name: " + ", ".join(optimizer_names()) + ".")
+    flags.DEFINE_list("optimizer_options", [], "Its further arguments, as in beta_2=0.99,epsilon=1e-6.")
+    flags.DEFINE_float(
+        "decoupled_weight_decay", None, "Of the optimizer, on kernels; its own default when not given.", 0.0
+    )
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
     flags.DEFINE_float("weight_decay", 0.0, "L2 penalty on kernels.", 0.0)
     flags.DEFINE_float("global_clipnorm", None, "Largest global norm of a gradient.", 0.0)
@@ -94,6 +154,41 @@ def define_training_flags():
     )  # fmt: skip
     flags.DEFINE_integer(
         "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
+    )
+
+
+def define_network_flags():
+    """The student's network, and weights that it learned elsewhere."""
+    names = ", ".join(models.names())
+    flags.DEFINE_string(
+        "model", "wrn-28-2", f"The student: {names}; FILE.keras, which gets a new head; or hub:PRESET."
+    )
+    flags.DEFINE_string(
+        "weights", "none", "Of networks of keras.applications: imagenet, none, or a file of their weights."
+    )
+    flags.DEFINE_string("features", None, "For --model=FILE.keras: the layer that the new head classifies.")
+    flags.DEFINE_string(
+        "feature_cache", None, "Folder for features, so that other runs need not compute them again."
+    )
+
+
+def define_finetuning_flags():
+    """What fine-tuning leaves of weights that were learned elsewhere, and where it starts."""
+    flags.DEFINE_string(
+        "trainable", "all", "Which layers learn: all, head, or the name of the first that does."
+    )
+    flags.DEFINE_bool(
+        "freeze_batch_norm",
+        None,
+        "Keep BatchNorm as it is; so it is under weights from elsewhere if not given.",
+    )
+    flags.DEFINE_enum(
+        "head", "auto", ["auto", "probe", "random"],
+        "How a new head starts: as a linear probe of the labeled images' features, which is auto under weights "
+        "from elsewhere, or at random.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "backbone_learning_rate_factor", 1.0, "Of the learning rate of all layers but the head.", 0.0, 1.0
     )
 
 

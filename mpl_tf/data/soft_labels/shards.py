@@ -35,7 +35,7 @@ class ShardedTable:
         self.num_classes = num_classes
         self.shard_size = shard_size
         self.dtype = dtype
-        self._checked = {}
+        self._checked: dict[int, tuple] = {}
         self._kept_open = functools.lru_cache(maxsize=_OPEN_SHARDS)(self._open)
 
     def __len__(self) -> int:
@@ -45,11 +45,6 @@ class ShardedTable:
     def num_shards(self) -> int:
         """How many shards the finished table has."""
         return math.ceil(self.count / self.shard_size)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all shards are there."""
-        return not self.missing()
 
     def missing(self, shards: Iterable[int] | None = None) -> list[int]:
         """The shards that are still to be made: those that are not there, and files that are none.
