@@ -23,11 +23,13 @@ import tensorflow as tf
 from mpl_tf import losses, schedules
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods import validation
-from mpl_tf.methods.base import Method, clone, probabilities
+from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number, Settings
 from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.feedback.student import FeedbackState, student_step
+from mpl_tf.models.heads import probabilities
+from mpl_tf.models.surgery import clone
 
 
 @keras.saving.register_keras_serializable("mpl_tf")

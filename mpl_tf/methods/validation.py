@@ -141,7 +141,14 @@ def check_compile_options(method: str, arguments: dict[str, str], options: dict[
                 f"that it trains with them afterwards, method.inference_model.compile({name}=…), and evaluate that."
             )
         if name not in ("loss", "loss_weights", "metrics", "weighted_metrics"):
-            known = ("jit_compile", "micro_batches", "rematerialize", "run_eagerly", "steps_per_execution")
+            known = (
+                "jit_compile",
+                "micro_batches",
+                "rematerialize",
+                "backbone_learning_rate_factor",
+                "run_eagerly",
+                "steps_per_execution",
+            )
             check_choice("The option of compile", name, (*arguments.values(), *known))
 
 
