@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from mpl_tf import models
 from mpl_tf.methods import validation
 
 
@@ -48,6 +49,10 @@ def check_network(network: keras.Model) -> None:
 def check_class_names(class_names: list, network: keras.Model) -> None:
     """Raises for names that are not one line of text for each of the network's outputs."""
     num_classes = network.output_shape[-1]
+    known = models.get_class_names(network)
+    if known is not None and sorted(known) == sorted(class_names):
+        # The right names in another order would label everything wrongly, and nobody would see it.
+        models.check_class_names(network, class_names, whose="the export")
     if len(class_names) != num_classes:
         raise ValueError(
             f"There are {len(class_names)} class names, but {network.name!r} has {num_classes} outputs: pass "
