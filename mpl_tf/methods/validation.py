@@ -286,7 +286,7 @@ def check_calibrator(calibrator: keras.Model, student: keras.Model) -> None:
     if shapes != ((classes,), (classes,)):
         raise ValueError(
             f"The calibrator maps {shapes[0]} to {shapes[1]}, but the student has {classes} classes: build it with "
-            f"mpl_tf.models.calibrator({classes})."
+            f"mpl_tf.models.build_calibrator({classes})."
         )
 
 
@@ -296,7 +296,7 @@ def check_generator(generator: keras.Model, student: keras.Model) -> None:
     if len(shapes[0]) != 1 or shapes[1] != tuple(student.input_shape[1:]):
         raise ValueError(
             f"The generator maps {shapes[0]} to {shapes[1]}, but the student takes images of shape "
-            f"{tuple(student.input_shape[1:])}: build it with mpl_tf.models.generator for these."
+            f"{tuple(student.input_shape[1:])}: build it with mpl_tf.models.build_generator for these."
         )
 
 
