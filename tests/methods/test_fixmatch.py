@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.fixmatch import FixMatch
-from tests.support import oracles, tiny
 from tests.methods.pseudo_labeling_oracles import aligned, pseudo_labels
+from tests.support import oracles, tiny
 
 
 def compiled(**settings):

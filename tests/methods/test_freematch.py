@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.methods.freematch import FreeMatch
-from tests.support import oracles, tiny
 from tests.methods.pseudo_labeling_oracles import SelfAdaptive, aligned, pseudo_labels
+from tests.support import oracles, tiny
 
 
 def compiled(rate=0.5, **settings):
