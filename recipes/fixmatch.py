@@ -29,7 +29,8 @@ def build(data: RunData) -> FixMatch:
         consistency_weight=FLAGS.consistency_weight,
         threshold=FLAGS.threshold,
         temperature=FLAGS.temperature,
-        class_prior=builders.class_prior(data),
+        targets=FLAGS.targets,
+        distribution_alignment=FLAGS.distribution_alignment,
         **builders.regularization(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())

@@ -33,7 +33,8 @@ def build(data: RunData) -> FreeMatch:
         threshold_decay=FLAGS.threshold_decay,
         fairness_weight=FLAGS.fairness_weight,
         temperature=FLAGS.temperature,
-        class_prior=builders.class_prior(data),
+        targets=FLAGS.targets,
+        distribution_alignment=FLAGS.distribution_alignment,
         **builders.regularization(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())

@@ -59,16 +59,6 @@ def regularization() -> dict:
     }
 
 
-def class_prior(data: RunData) -> tuple[float, ...] | None:
-    """The class frequencies that --distribution_alignment aligns pseudo labels to."""
-    if FLAGS.distribution_alignment == "none":
-        return None
-    if FLAGS.distribution_alignment == "uniform":
-        return (1.0 / data.source.num_classes,) * data.source.num_classes
-    counts = data.split.labels_per_class
-    return tuple(counts[name] / sum(counts.values()) for name in data.source.class_names)
-
-
 def feedback_settings() -> FeedbackSettings:
     """The feedback that the flags describe."""
     return FeedbackSettings(
@@ -76,6 +66,7 @@ def feedback_settings() -> FeedbackSettings:
         weight=FLAGS.feedback_weight,
         normalization=FLAGS.feedback_normalization,
         floor=FLAGS.feedback_floor,
+        placebo=FLAGS.feedback_placebo,
         clip=FLAGS.feedback_clip or None,
         baseline_decay=FLAGS.feedback_baseline_decay,
         cross_entropy=FLAGS.feedback_cross_entropy,

@@ -120,14 +120,17 @@ def define_pseudo_labeling_flags():
     flags.DEFINE_float(
         "temperature", 0.0, "Of the pseudo label; 0 takes the most likely class, more the distribution.", 0.0
     )
+    flags.DEFINE_enum(
+        "targets", "online", ["online", "average"], "Whose pseudo labels: the network's or its average's."
+    )
     define_alignment_flag()
 
 
 def define_alignment_flag():
     """How frequent the classes are among pseudo labels."""
     flags.DEFINE_enum(
-        "distribution_alignment", "none", ["none", "labels", "uniform"],
-        "Make pseudo labels as frequent as the classes are among the labeled images, or all alike.",
+        "distribution_alignment", "none", ["none", "uniform", "labeled"],
+        "What predictions on weak views are aligned with: no, uniform classes, or those of the labeled images.",
     )  # fmt: skip
 
 
@@ -141,7 +144,14 @@ def define_feedback_flags():
     flags.DEFINE_enum(
         "feedback_normalization", None, ["rms", "cosine", "raw"], "The estimator's own if not given."
     )
-    flags.DEFINE_float("feedback_floor", 1e-2, "Smallest divisor of the rms normalization.", 0.0)
+    flags.DEFINE_float(
+        "feedback_floor",
+        0.1,
+        "Smallest divisor of the rms normalization, as a fraction of its mean.",
+        0.0,
+        1.0,
+    )
+    flags.DEFINE_bool("feedback_placebo", False, "Give every image its neighbor's feedback, an ablation.")
     flags.DEFINE_float("feedback_clip", 1.0, "Bound on the feedback's values; 0 is none.", 0.0)
     flags.DEFINE_float(
         "feedback_baseline_decay", 0.0, "Moving average subtracted from a scalar feedback.", 0.0, 1.0

@@ -87,6 +87,16 @@ def freematch(**settings):
     return make
 
 
+def uda_with_other_targets(network):
+    return UDA(
+        student=network("student"),
+        threshold=0.4,
+        weak_view="separate",
+        distribution_alignment="labeled",
+        ema_decay=None,
+    )
+
+
 def distillation(network):
     return Distillation(teacher=network("teacher"), student=network("student", seed=1), ema_decay=0.9)
 
@@ -140,7 +150,7 @@ def pseudo_labels(labels, **settings):
     return make
 
 
-def meta_pseudo_labels(feedback):
+def meta_pseudo_labels(feedback, **settings):
     def make(network):
         return MetaPseudoLabels(
             teacher=network("teacher"),
@@ -156,6 +166,7 @@ def meta_pseudo_labels(feedback):
             global_clipnorm=5.0,
             ema_decay=0.9,
             seed=3,
+            **settings,
         )
 
     return make
@@ -187,11 +198,12 @@ CASES = {
     "uda": Case(uda, learns=("student",)),
     "fixmatch": Case(fixmatch(), learns=("student",), on_several_replicas="slow"),
     "fixmatch soft, aligned": Case(
-        fixmatch(temperature=0.5, class_prior=(0.5, 0.3, 0.2)),
+        fixmatch(temperature=0.5, distribution_alignment="labeled"),
         learns=("student",),
         on_several_replicas="slow",
     ),
-    "freematch": Case(freematch(class_prior=(0.5, 0.3, 0.2)), learns=("student",)),
+    "freematch": Case(freematch(distribution_alignment="labeled"), learns=("student",)),
+    "uda with other targets": Case(uda_with_other_targets, learns=("student",), on_several_replicas="slow"),
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(
@@ -236,6 +248,18 @@ CASES = {
         meta_pseudo_labels("loss_difference"), learns=BOTH, on_several_replicas="slow"
     ),
     "mpl dot_product": Case(meta_pseudo_labels(LITERAL), learns=BOTH),
+    "mpl with other targets": Case(
+        meta_pseudo_labels(
+            "per_example",
+            student_targets="weak",
+            student_labeled_weight=0.5,
+            uda_targets="average",
+            teacher_ema_decay=0.8,
+            distribution_alignment="uniform",
+        ),
+        learns=BOTH,
+        on_several_replicas="slow",
+    ),
     "mpl saving memory": Case(
         meta_pseudo_labels("per_example"),
         learns=BOTH,

@@ -1,16 +1,13 @@
-"""Running statistics of the predictions on unlabeled images: FreeMatch's thresholds and distribution alignment.
+"""FreeMatch's thresholds, which follow the predictions on unlabeled images, and the consistency losses by name.
 
-Both are state of the method that owns them: saved with it, and the same on every replica.
+The thresholds are state of the method that owns them: saved with it, and the same on every replica.
 """
-
-from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from mpl_tf import losses, schedules
+from mpl_tf import losses
 from mpl_tf.distribute import replicas
-from mpl_tf.utils.validation import check_distribution
 
 
 class SelfAdaptiveThreshold:
@@ -64,64 +61,6 @@ class SelfAdaptiveThreshold:
         return losses.self_adaptive_fairness(
             self.mean_prediction.value, self.label_histogram.value, strong_prediction, strong_histogram
         )
-
-
-class DistributionAlignment:
-    """Makes pseudo labels as frequent as the classes are known to be (ReMixMatch, arXiv 1911.09785, section 3.1).
-
-    A prediction q becomes Normalize(q · p(y) / p̃(y)), where p(y) are the classes' frequencies and p̃(y) the running
-    mean of the predictions on unlabeled images. The paper takes the mean over the last 128 batches; here it is an
-    exponential moving average, whose decay is warmed up as `schedules.average_decay`.
-
-    Args:
-        method: the `Method` whose state the running mean is.
-        class_prior: p(y), as many fractions as there are classes; None aligns nothing.
-        num_classes: K.
-        decay: of the moving average, in 0…1.
-
-    Raises:
-        ValueError: for a prior that is no distribution over the classes.
-    """
-
-    # ReMixMatch's, in both terms of the ratio: a class that is never predicted keeps a finite factor.
-    epsilon = 1e-6
-
-    def __init__(
-        self,
-        method: keras.Model,
-        class_prior: Sequence[float] | None,
-        *,
-        num_classes: int,
-        decay: float = 0.999,
-    ):
-        self.class_prior = None
-        self.decay = decay
-        if class_prior is not None:
-            check_distribution("class_prior", class_prior, size=num_classes)
-            # What a saved method comes back with, whatever sequence was handed in.
-            self.class_prior = [float(fraction) for fraction in class_prior]
-            self.mean_prediction = method.add_state(
-                "prediction_mean", shape=(num_classes,), initial=1.0 / num_classes
-            )
-
-    def __call__(self, logits: tf.Tensor, *, step: tf.Tensor) -> tf.Tensor:
-        """Moves the running mean towards a batch's predictions and aligns them.
-
-        Args:
-            logits: float32 `[N, K]`, on this replica's weak views.
-            step: int64 scalar, counted from 0.
-
-        Returns:
-            float32 `[N, K]`, the logits of the aligned predictions; `logits` itself where nothing is aligned. No
-            gradient flows back.
-        """
-        if self.class_prior is None:
-            return logits
-        mean = tf.reduce_mean(tf.nn.softmax(logits), axis=0)
-        _move(self.mean_prediction, mean, schedules.average_decay(step, self.decay))
-        prior = tf.constant(self.class_prior, tf.float32)
-        ratio = (prior + self.epsilon) / (self.mean_prediction.value + self.epsilon)
-        return tf.stop_gradient(logits + tf.math.log(ratio))
 
 
 def _move(state: keras.Variable, value: tf.Tensor, decay: float | tf.Tensor) -> None:
