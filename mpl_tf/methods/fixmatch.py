@@ -33,8 +33,8 @@ class FixMatch(Method):
         consistency_weight: λ_u, the factor on the loss of the unlabeled images.
         threshold: τ, the confidence below which an unlabeled image is masked, in 0…1. The mean still runs over all.
         temperature: of the pseudo label; 0 takes the most likely class, above 0 the sharpened distribution.
-        targets: whose predictions on weak views are pseudo labels: `"online"`, the network's, or `"average"`, its moving
-            average's, in inference mode.
+        targets: whose predictions on weak views are pseudo labels: `"online"`, the network's, or `"average"`, its
+            moving average's, in inference mode.
         distribution_alignment: `"none"`, or what these predictions are aligned with, `"uniform"` classes or those of
             the `"labeled"` images (ReMixMatch, arXiv 1911.09785).
         label_smoothing: of the loss on labeled images, in 0…1.

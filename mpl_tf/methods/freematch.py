@@ -38,8 +38,8 @@ class FreeMatch(Method):
         fairness_weight: w_f, the factor on the class fairness; the paper's is 0.01 or, with more labels, 0.05.
         threshold_decay: λ of the moving averages that the thresholds are made of, in 0…1.
         temperature: of the pseudo label; 0 takes the most likely class, above 0 the sharpened distribution.
-        targets: whose predictions on weak views are pseudo labels: `"online"`, the network's, or `"average"`, its moving
-            average's, in inference mode.
+        targets: whose predictions on weak views are pseudo labels: `"online"`, the network's, or `"average"`, its
+            moving average's, in inference mode.
         distribution_alignment: `"none"`, or what these predictions are aligned with, `"uniform"` classes or those of
             the `"labeled"` images (ReMixMatch, arXiv 1911.09785).
         label_smoothing: of the loss on labeled images, in 0…1.

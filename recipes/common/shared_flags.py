@@ -134,6 +134,14 @@ def define_alignment_flag():
     )  # fmt: skip
 
 
+def define_self_adaptive_flags():
+    """FreeMatch's thresholds and class fairness."""
+    flags.DEFINE_float(
+        "threshold_decay", 0.999, "Of the averages that FreeMatch's thresholds follow.", 0.0, 1.0
+    )
+    flags.DEFINE_float("fairness_weight", 0.01, "Factor on FreeMatch's class fairness.", 0.0)
+
+
 def define_feedback_flags():
     """The student's feedback to its teacher, and what the student learns from."""
     flags.DEFINE_enum(
