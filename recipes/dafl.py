@@ -9,6 +9,7 @@ import keras
 from absl import flags
 
 from mpl_tf import models
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
 from recipes.common import builders, program, shared_flags, start
@@ -77,7 +78,7 @@ def generator(image_shape: tuple) -> keras.Model:
         latent_dim=FLAGS.latent_dim,
         width=FLAGS.generator_width,
         synchronized=FLAGS.strategy != "default",
-        seed=FLAGS.seed + 2**29,
+        seed=fold_in(FLAGS.seed, "generator"),
         **moments,
     )
 

@@ -29,8 +29,7 @@ def build(data: RunData) -> FixMatch:
         consistency_weight=FLAGS.consistency_weight,
         threshold=FLAGS.threshold,
         temperature=FLAGS.temperature,
-        targets=FLAGS.targets,
-        distribution_alignment=FLAGS.distribution_alignment,
+        class_prior=builders.class_prior(data),
         **builders.regularization(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())

@@ -16,9 +16,13 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_unlabeled_flags()
 shared_flags.define_pseudo_labeling_flags()
-shared_flags.define_self_adaptive_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
+
+flags.DEFINE_float(
+    "threshold_decay", 0.999, "Of the moving averages that the thresholds are made of.", 0.0, 1.0
+)
+flags.DEFINE_float("fairness_weight", 0.01, "Factor on the class fairness.", 0.0)
 
 
 def build(data: RunData) -> FreeMatch:
@@ -29,8 +33,7 @@ def build(data: RunData) -> FreeMatch:
         threshold_decay=FLAGS.threshold_decay,
         fairness_weight=FLAGS.fairness_weight,
         temperature=FLAGS.temperature,
-        targets=FLAGS.targets,
-        distribution_alignment=FLAGS.distribution_alignment,
+        class_prior=builders.class_prior(data),
         **builders.regularization(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())

@@ -13,15 +13,16 @@ augmented view. It is UDA with a pseudo label in place of a sharpened distributi
 | τ, λ_u | `threshold`, `consistency_weight` |
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.data.batches import check_training_batch
-from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Choice, Number
-from mpl_tf.methods.engine import alignment
+from mpl_tf.methods.constraints import Distribution, Number
+from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -33,10 +34,8 @@ class FixMatch(Method):
         consistency_weight: λ_u, the factor on the loss of the unlabeled images.
         threshold: τ, the confidence below which an unlabeled image is masked, in 0…1. The mean still runs over all.
         temperature: of the pseudo label; 0 takes the most likely class, above 0 the sharpened distribution.
-        targets: whose predictions on weak views are pseudo labels: `"online"`, the network's, or `"average"`, its
-            moving average's, in inference mode.
-        distribution_alignment: `"none"`, or what these predictions are aligned with, `"uniform"` classes or those of
-            the `"labeled"` images (ReMixMatch, arXiv 1911.09785).
+        class_prior: fraction of each class, `[K]`, that the pseudo labels are aligned to (ReMixMatch's distribution
+            alignment); None aligns nothing.
         label_smoothing: of the loss on labeled images, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
         global_clipnorm: largest global norm of the gradient; None for no bound.
@@ -51,8 +50,7 @@ class FixMatch(Method):
         "consistency_weight": Number(),
         "threshold": Number(high=1.0),
         "temperature": Number(),
-        "targets": Choice("online", "average"),
-        "distribution_alignment": Choice(*alignment.KINDS),
+        "class_prior": Distribution(optional=True),
         "label_smoothing": Number(high=1.0),
     }
 
@@ -63,8 +61,7 @@ class FixMatch(Method):
         consistency_weight: float = 1.0,
         threshold: float = 0.95,
         temperature: float = 0.0,
-        targets: str = "online",
-        distribution_alignment: str = "none",
+        class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
         global_clipnorm: float | None = None,
@@ -82,12 +79,11 @@ class FixMatch(Method):
         self.consistency_weight = consistency_weight
         self.threshold = threshold
         self.temperature = temperature
-        self.targets = targets
-        self.distribution_alignment = distribution_alignment
+        self.class_prior = class_prior
         self.label_smoothing = label_smoothing
         self.check_parameters()
-        validation.check_targets(targets, ema_decay=ema_decay)
-        self.alignment = alignment.make(student, distribution_alignment)
+        self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
+        self.class_prior = self.align.class_prior
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
@@ -95,25 +91,20 @@ class FixMatch(Method):
         check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
+        sizes = [images.shape[0] or tf.shape(images)[0] for images in (labeled, weak, strong)]
 
         with tf.GradientTape() as tape:
-            # One pass over all views, in one BatchNorm population; but for weak views that the average predicts.
-            if self.targets == "online":
-                logits = self.joint_logits("student", labeled, weak, strong)
-                logits_on_labeled, logits_on_weak, logits_on_strong = logits
-            else:
-                with tape.stop_recording():
-                    logits_on_weak = self.averaged_logits("student", weak)
-                logits_on_labeled, logits_on_strong = self.joint_logits("student", labeled, strong)
+            # p_m(y | ·) of labeled, weak and strong views: one pass, in one BatchNorm population.
+            logits = self.training_logits("student", tf.concat([labeled, weak, strong], axis=0))
+            logits_on_labeled, logits_on_weak, logits_on_strong = tf.split(logits, sizes)
 
             # ℓ_s = 1/B Σ H(p_b, p_m(y | α(x_b)))                                                (equation 3)
             labeled_loss = tf.reduce_mean(
                 losses.cross_entropy(labels, logits_on_labeled, label_smoothing=self.label_smoothing)
             )
 
-            # q_b = p_m(y | α(u_b)), aligned with the distribution of the classes where that is asked for.
-            if self.alignment is not None:
-                logits_on_weak += self.alignment(logits_on_weak, labels)
+            # q_b = p_m(y | α(u_b)), aligned with the class prior where there is one.
+            logits_on_weak = self.align(logits_on_weak, step=self.step.value)
 
             # ℓ_u = 1/μB Σ 1(max(q_b) ≥ τ) H(q̂_b, p_m(y | 𝒜(u_b)))                              (equation 4)
             mask = losses.confidence_mask(logits_on_weak, self.threshold)

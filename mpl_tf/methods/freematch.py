@@ -16,16 +16,16 @@ FixMatch whose threshold follows the model's own confidence, of all classes toge
 | λ, w_u, w_f | `threshold_decay`, `consistency_weight`, `fairness_weight` (on its sign: docs/methods/freematch.md) |
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.data.batches import check_training_batch
-from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Choice, Number
-from mpl_tf.methods.engine import alignment
-from mpl_tf.methods.engine.pseudo_labeling import SelfAdaptiveThreshold
+from mpl_tf.methods.constraints import Distribution, Number
+from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment, SelfAdaptiveThreshold
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -38,10 +38,8 @@ class FreeMatch(Method):
         fairness_weight: w_f, the factor on the class fairness; the paper's is 0.01 or, with more labels, 0.05.
         threshold_decay: λ of the moving averages that the thresholds are made of, in 0…1.
         temperature: of the pseudo label; 0 takes the most likely class, above 0 the sharpened distribution.
-        targets: whose predictions on weak views are pseudo labels: `"online"`, the network's, or `"average"`, its
-            moving average's, in inference mode.
-        distribution_alignment: `"none"`, or what these predictions are aligned with, `"uniform"` classes or those of
-            the `"labeled"` images (ReMixMatch, arXiv 1911.09785).
+        class_prior: fraction of each class, `[K]`, that the pseudo labels are aligned to (ReMixMatch's distribution
+            alignment); None aligns nothing.
         label_smoothing: of the loss on labeled images, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
         global_clipnorm: largest global norm of the gradient; None for no bound.
@@ -57,8 +55,7 @@ class FreeMatch(Method):
         "fairness_weight": Number(),
         "threshold_decay": Number(high=1.0),
         "temperature": Number(),
-        "targets": Choice("online", "average"),
-        "distribution_alignment": Choice(*alignment.KINDS),
+        "class_prior": Distribution(optional=True),
         "label_smoothing": Number(high=1.0),
     }
 
@@ -70,8 +67,7 @@ class FreeMatch(Method):
         fairness_weight: float = 0.01,
         threshold_decay: float = 0.999,
         temperature: float = 0.0,
-        targets: str = "online",
-        distribution_alignment: str = "none",
+        class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
         global_clipnorm: float | None = None,
@@ -91,15 +87,13 @@ class FreeMatch(Method):
         self.fairness_weight = fairness_weight
         self.threshold_decay = threshold_decay
         self.temperature = temperature
-        self.targets = targets
-        self.distribution_alignment = distribution_alignment
+        self.class_prior = class_prior
         self.label_smoothing = label_smoothing
         self.check_parameters()
-        validation.check_targets(targets, ema_decay=ema_decay)
-        self.alignment = alignment.make(student, distribution_alignment)
-        self.thresholds = SelfAdaptiveThreshold(
-            self, num_classes=student.output_shape[-1], decay=threshold_decay
-        )
+        num_classes = student.output_shape[-1]
+        self.align = DistributionAlignment(self, class_prior, num_classes=num_classes)
+        self.class_prior = self.align.class_prior
+        self.thresholds = SelfAdaptiveThreshold(self, num_classes=num_classes, decay=threshold_decay)
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
@@ -107,16 +101,12 @@ class FreeMatch(Method):
         check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
+        sizes = [images.shape[0] or tf.shape(images)[0] for images in (labeled, weak, strong)]
 
         with tf.GradientTape() as tape:
-            # One pass over all views, in one BatchNorm population; but for weak views that the average predicts.
-            if self.targets == "online":
-                logits = self.joint_logits("student", labeled, weak, strong)
-                logits_on_labeled, logits_on_weak, logits_on_strong = logits
-            else:
-                with tape.stop_recording():
-                    logits_on_weak = self.averaged_logits("student", weak)
-                logits_on_labeled, logits_on_strong = self.joint_logits("student", labeled, strong)
+            # Predictions on labeled, weak and strong views: one pass, in one BatchNorm population.
+            logits = self.training_logits("student", tf.concat([labeled, weak, strong], axis=0))
+            logits_on_labeled, logits_on_weak, logits_on_strong = tf.split(logits, sizes)
 
             # Line 2: L_s                                                                        (equation 3)
             labeled_loss = tf.reduce_mean(
@@ -124,8 +114,7 @@ class FreeMatch(Method):
             )
 
             # Lines 3 to 5: this batch's q_b first move τ_t, p̃_t and h̃_t.                (equations 5, 6, 10)
-            if self.alignment is not None:
-                logits_on_weak += self.alignment(logits_on_weak, labels)
+            logits_on_weak = self.align(logits_on_weak, step=self.step.value)
             self.thresholds.update(tf.nn.softmax(logits_on_weak))
 
             # Lines 6 to 8: τ_t(c)                                                               (equation 7)

@@ -14,6 +14,8 @@ sharpened with a temperature, unlabeled images on which the unsharpened one is n
 | β, τ | `threshold`, `temperature` |
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -22,8 +24,8 @@ from mpl_tf.data.batches import check_training_batch
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Choice, Integer, Number
-from mpl_tf.methods.engine import alignment
+from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number
+from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 from mpl_tf.utils.validation import check_integer
 
 
@@ -44,9 +46,8 @@ class UDA(Method):
             moving average in inference mode, as Mean Teacher does (Tarvainen and Valpola 2017, arXiv 1703.01780).
         weak_view: `"joint"` passes the weak view together with the others, as the paper does; `"separate"` in a pass
             of its own, with BatchNorm statistics of its own and without keeping activations.
-        distribution_alignment: `"none"`, or what the predictions on the weak view are aligned with: the `"uniform"`
-            distribution of the classes or that of the `"labeled"` images (ReMixMatch, Berthelot et al. 2020, arXiv
-            1911.09785).
+        class_prior: K fractions, how frequent the classes are; the targets are then made as frequent
+            (`DistributionAlignment`, ReMixMatch). None leaves them as they are.
         label_smoothing: of the loss on labeled images, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
         global_clipnorm: largest global norm of the gradient; None for no bound.
@@ -66,7 +67,7 @@ class UDA(Method):
         "tsa_steps": Integer(),
         "targets": Choice("online", "average"),
         "weak_view": Choice("joint", "separate"),
-        "distribution_alignment": Choice(*alignment.KINDS),
+        "class_prior": Distribution(optional=True),
         "label_smoothing": Number(high=1.0),
     }
 
@@ -82,7 +83,7 @@ class UDA(Method):
         tsa_steps: int = 0,
         targets: str = "online",
         weak_view: str = "joint",
-        distribution_alignment: str = "none",
+        class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
         global_clipnorm: float | None = None,
@@ -109,7 +110,7 @@ class UDA(Method):
         self.tsa_steps = tsa_steps
         self.targets = targets
         self.weak_view = weak_view
-        self.distribution_alignment = distribution_alignment
+        self.class_prior = class_prior
         self.label_smoothing = label_smoothing
         self.check_parameters()
         check_integer("tsa_steps", tsa_steps, low=0 if tsa_schedule == "none" else 1)
@@ -117,7 +118,8 @@ class UDA(Method):
         validation.check_weak_view(
             entropy_weight, "entropy_weight", learns=weak_view == "joint" and targets == "online"
         )
-        self.alignment = alignment.make(student, distribution_alignment)
+        self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
+        self.class_prior = self.align.class_prior
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
@@ -146,9 +148,7 @@ class UDA(Method):
             labeled_loss = tf.math.divide_no_nan(tf.reduce_mean(selected * labeled_losses), selected_fraction)
 
             # KL(S(x_u; θ̃) ‖ S(x̂_u)), masked where S(x_u) is not confident; the mean divides by all images.
-            target_logits = logits_on_weak
-            if self.alignment is not None:
-                target_logits += self.alignment(logits_on_weak, labels)
+            target_logits = self.align(logits_on_weak, step=self.step.value)
             mask = losses.confidence_mask(target_logits, self.threshold)
             consistency = losses.consistency(
                 target_logits, logits_on_strong, temperature=self.temperature, mask=mask

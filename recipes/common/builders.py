@@ -59,6 +59,16 @@ def regularization() -> dict:
     }
 
 
+def class_prior(data: RunData) -> tuple[float, ...] | None:
+    """The class frequencies that --distribution_alignment aligns pseudo labels to."""
+    if FLAGS.distribution_alignment == "none":
+        return None
+    if FLAGS.distribution_alignment == "uniform":
+        return (1.0 / data.source.num_classes,) * data.source.num_classes
+    counts = data.split.labels_per_class
+    return tuple(counts[name] / sum(counts.values()) for name in data.source.class_names)
+
+
 def feedback_settings() -> FeedbackSettings:
     """The feedback that the flags describe."""
     return FeedbackSettings(

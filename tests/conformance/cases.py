@@ -64,6 +64,16 @@ def uda(network):
     )
 
 
+def uda_with_other_targets(network):
+    return UDA(
+        student=network("student"),
+        threshold=0.4,
+        weak_view="separate",
+        class_prior=(0.5, 0.3, 0.2),
+        ema_decay=None,
+    )
+
+
 def fixmatch(**settings):
     def make(network):
         return FixMatch(
@@ -85,16 +95,6 @@ def freematch(**settings):
         )
 
     return make
-
-
-def uda_with_other_targets(network):
-    return UDA(
-        student=network("student"),
-        threshold=0.4,
-        weak_view="separate",
-        distribution_alignment="labeled",
-        ema_decay=None,
-    )
 
 
 def distillation(network):
@@ -196,14 +196,14 @@ GENERATED = ("generator", "student")
 CASES = {
     "supervised": Case(supervised, learns=("student",)),
     "uda": Case(uda, learns=("student",)),
+    "uda with other targets": Case(uda_with_other_targets, learns=("student",), on_several_replicas="slow"),
     "fixmatch": Case(fixmatch(), learns=("student",), on_several_replicas="slow"),
     "fixmatch soft, aligned": Case(
-        fixmatch(temperature=0.5, distribution_alignment="labeled"),
+        fixmatch(temperature=0.5, class_prior=(0.5, 0.3, 0.2)),
         learns=("student",),
         on_several_replicas="slow",
     ),
-    "freematch": Case(freematch(distribution_alignment="labeled"), learns=("student",)),
-    "uda with other targets": Case(uda_with_other_targets, learns=("student",), on_several_replicas="slow"),
+    "freematch": Case(freematch(class_prior=(0.5, 0.3, 0.2)), learns=("student",)),
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(
@@ -255,13 +255,8 @@ CASES = {
             student_labeled_weight=0.5,
             uda_targets="average",
             teacher_ema_decay=0.8,
-            distribution_alignment="uniform",
+            class_prior=(0.5, 0.3, 0.2),
         ),
-        learns=BOTH,
-        on_several_replicas="slow",
-    ),
-    "mpl freematch": Case(
-        meta_pseudo_labels("none", consistency="freematch", threshold_decay=0.8, fairness_weight=0.3),
         learns=BOTH,
         on_several_replicas="slow",
     ),

@@ -14,26 +14,13 @@ def pseudo_labels(weak_logits, temperature):
     return oracles.softmax(weak_logits / temperature)
 
 
-@dataclasses.dataclass
-class Alignment:
-    """Normalize(q · p(y) / p̃(y)) with the moving average p̃(y) of predictions, and p(y) uniform or that of labels."""
-
-    kind: str
-    decay: float = 0.99
-
-    def __post_init__(self):
-        self.predicted = self.labeled = np.full(3, 1 / 3)
-
-    def __call__(self, weak_logits, labels):
-        predictions = oracles.softmax(weak_logits)
-        if self.kind == "none":
-            return predictions
-        self.predicted = self.decay * self.predicted + (1 - self.decay) * predictions.mean(axis=0)
-        if self.kind == "labeled":
-            frequencies = oracles.one_hot(labels, 3).mean(axis=0)
-            self.labeled = self.decay * self.labeled + (1 - self.decay) * frequencies
-        weighted = predictions * self.labeled / self.predicted
-        return weighted / weighted.sum(axis=-1, keepdims=True)
+def aligned(weak_logits, prior, mean, *, step, decay):
+    """Normalize(q · p(y) / p̃(y)), after p̃(y) has moved towards this batch; and p̃(y)."""
+    current = min(decay, (1 + step) / (10 + step))
+    predictions = oracles.softmax(weak_logits)
+    mean = current * mean + (1 - current) * predictions.mean(axis=0)
+    weighted = predictions * (np.array(prior) + 1e-6) / (mean + 1e-6)
+    return weighted / weighted.sum(axis=-1, keepdims=True), mean
 
 
 @dataclasses.dataclass

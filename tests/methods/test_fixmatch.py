@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.fixmatch import FixMatch
-from tests.methods.pseudo_labeling_oracles import Alignment, pseudo_labels
+from tests.methods.pseudo_labeling_oracles import aligned, pseudo_labels
 from tests.support import oracles, tiny
 
 
@@ -74,33 +74,22 @@ def test_the_metrics_are_those_of_the_step(batch, threshold, temperature):
     assert {name: float(logs[name]) for name in expected} == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "labeled"])
-def test_pseudo_labels_are_aligned_before_they_are_masked(batch, kind):
-    method = compiled(threshold=0.4, distribution_alignment=kind)
-    # Far from where they begin, so that the alignment changes what is confident and what it is labeled as.
-    method.alignment.predicted.assign([0.5, -0.2, -0.3])
-    method.alignment.labeled.assign([-0.3, 0.4, -0.1])
-    align = Alignment(kind)
-    align.predicted = 1 / 3 + np.array([0.5, -0.2, -0.3])
-    align.labeled = 1 / 3 + (np.array([-0.3, 0.4, -0.1]) if kind == "labeled" else 0.0)
-    _, weak, strong = logits_of(method, batch)
-    predictions = align(weak, batch["labeled"]["label"])
-    confident = predictions.max(axis=-1) >= 0.4
-    assert np.any(predictions.argmax(axis=-1) != weak.argmax(axis=-1))
-    labels = oracles.one_hot(predictions.argmax(axis=-1), 3)
-    logs = method.train_step(batch)
-    expected = (confident * oracles.cross_entropies(labels, strong)).mean()
-    assert float(logs["consistency_loss"]) == pytest.approx(expected, rel=1e-3)
-    assert float(logs["mask_rate"]) == pytest.approx(confident.mean())
-
-
-def test_the_average_gives_the_pseudo_labels(batch):
-    method = compiled(threshold=0.0, targets="average")
-    method.student_average.set_weights([-weight for weight in method.student.get_weights()])
-    weak = np.array(method.student_average(batch["unlabeled"]["weak"]), np.float64)
-    strong = logits_of(method, batch)[2]
-    expected = oracles.cross_entropies(pseudo_labels(weak, 0), strong).mean()
-    assert float(method.train_step(batch)["consistency_loss"]) == pytest.approx(expected, rel=1e-4)
+def test_aligned_pseudo_labels_have_the_frequencies_of_the_classes(batch):
+    prior = (0.7, 0.2, 0.1)
+    method = compiled(threshold=0.4, class_prior=prior)
+    mean = np.full(3, 1 / 3)
+    for step in range(4):
+        _, weak, strong = logits_of(method, batch)
+        predictions, mean = aligned(weak, prior, mean, step=step, decay=0.999)
+        confident = predictions.max(axis=-1) >= 0.4
+        labels = oracles.one_hot(predictions.argmax(axis=-1), 3)
+        expected = (confident * oracles.cross_entropies(labels, strong)).mean()
+        for tracker in method.train_trackers:
+            tracker.reset_state()
+        logs = method.train_step(batch)
+        assert float(logs["consistency_loss"]) == pytest.approx(expected, rel=1e-3)
+        assert float(logs["mask_rate"]) == pytest.approx(confident.mean())
+        assert np.allclose(method.align.mean_prediction, mean, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +99,9 @@ def test_the_average_gives_the_pseudo_labels(batch):
         ({"temperature": -0.1}, "temperature=-0.1 is out of range"),
         ({"threshold": 1.5}, "threshold=1.5 is out of range"),
         ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
-        ({"distribution_alignment": "uniformly"}, "did you mean 'uniform'"),
-        ({"targets": "average", "ema_decay": None}, "targets='average' needs the averaged network"),
+        ({"class_prior": (0.5, 0.5)}, "class_prior has 2 values: pass one for each of the 3 classes"),
+        ({"class_prior": (0.5, 0.5, 0.5)}, r"no distribution over the classes: .*whose sum, 1\.5 here, is 1"),
+        ({"class_prior": (1.2, -0.1, -0.1)}, "no distribution over the classes"),
     ],
 )
 def test_settings_are_checked(setting, message):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.methods.freematch import FreeMatch
-from tests.methods.pseudo_labeling_oracles import Alignment, SelfAdaptive, pseudo_labels
+from tests.methods.pseudo_labeling_oracles import SelfAdaptive, aligned, pseudo_labels
 from tests.support import oracles, tiny
 
 
@@ -28,22 +28,24 @@ def one_step(method, batch):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
-@pytest.mark.parametrize("kind", ["none", "labeled"])
-def test_several_steps_follow_algorithm_1(temperature, kind):
+@pytest.mark.parametrize("prior", [None, (0.5, 0.3, 0.2)])
+def test_several_steps_follow_algorithm_1(temperature, prior):
     """Thresholds, histogram, mask and all three losses, replayed in float64 from the weights of every step."""
     method = compiled(
         threshold_decay=0.6,
         fairness_weight=0.3,
         consistency_weight=2.0,
         temperature=temperature,
-        distribution_alignment=kind,
+        class_prior=prior,
     )
-    statistics, align = SelfAdaptive(3, 0.6), Alignment(kind)
+    statistics, mean = SelfAdaptive(3, 0.6), np.full(3, 1 / 3)
     mask_rates, lowest = set(), []
     for step in range(6):
         batch = tiny.tensors(tiny.batch(seed=step))
         on_labeled, weak, strong = logits_of(method, batch)
-        q = align(weak, batch["labeled"]["label"])
+        q = oracles.softmax(weak)
+        if prior:
+            q, mean = aligned(weak, prior, mean, step=step, decay=0.999)
         statistics.update(q)
         confident = statistics.confident(q)
         targets = pseudo_labels(np.log(q), temperature)
@@ -165,7 +167,7 @@ def test_classes_that_no_confident_strong_view_has_are_left_out(present):
         ({"threshold_decay": 1.5}, "threshold_decay=1.5 is out of range"),
         ({"temperature": -0.1}, "temperature=-0.1 is out of range"),
         ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
-        ({"targets": "average", "ema_decay": None}, "targets='average' needs the averaged network"),
+        ({"class_prior": (0.9, 0.2, 0.2)}, "no distribution over the classes"),
     ],
 )
 def test_settings_are_checked(setting, message):

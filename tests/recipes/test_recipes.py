@@ -94,7 +94,7 @@ def test_fixmatch_and_freematch(tmp_path, recipe):
     options = [
         f"--preset={recipe}_digits",
         *small,
-        "--distribution_alignment=labeled",
+        "--distribution_alignment=labels",
         f"--run_dir={tmp_path}",
     ]
     run(recipe, *options)

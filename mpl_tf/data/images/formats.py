@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from mpl_tf.data.augmentation import color
+
 # Of a BMP file: where its second header begins, with its own size in four bytes; the palette comes behind it.
 _BMP_HEADER = 14
 # Of a WebP file (RFC 9649): bits of the first byte of an extended header, and of the fifth of a lossless image.
@@ -42,8 +44,8 @@ def to_gray(image: tf.Tensor) -> tf.Tensor:
     Returns:
         uint8 `[h, w, 1]`.
     """
-    weighted = tf.cast(image, tf.int32) * [19595, 38470, 7471]
-    luma = tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=-1, keepdims=True) + 2**15, 16)
+    weighted = tf.cast(image, tf.int32) * color.LUMA_WEIGHTS
+    luma = tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=-1, keepdims=True) + color.LUMA_ONE // 2, 16)
     return tf.cast(luma, tf.uint8)
 
 

@@ -36,45 +36,6 @@ class SelectionReport:
         return self.kept + self.duplicated
 
 
-def select(
-    probabilities: np.ndarray,
-    *,
-    threshold: float = 0.3,
-    per_class: int | None = None,
-    balance: bool = True,
-) -> np.ndarray:
-    """Filters and balances soft labels.
-
-    Args:
-        probabilities: float `[n, K]`, as `LabelStore.probabilities` returns them.
-        threshold: smallest confidence, the largest probability of a row, that is kept.
-        per_class: rows that each predicted class gets. Of more, the most confident are taken; of fewer, all are
-            repeated as often as they fit in whole, and the most confident once more. None takes the mean number of
-            kept rows over the classes that have any, rounded, which leaves the number of images about as it is.
-        balance: whether to make the classes equal; False takes every row above the threshold once.
-
-    Returns:
-        int64 row numbers in ascending order, some repeated. Of equally confident rows the first are taken.
-
-    Raises:
-        ValueError: for a value out of range, probabilities that are none, or a threshold that no row reaches.
-    """
-    probabilities = np.asarray(probabilities)
-    if probabilities.ndim != 2 or not probabilities.size or probabilities.dtype.kind != "f":
-        raise ValueError(
-            f"probabilities are {probabilities.dtype} of the shape {probabilities.shape}: pass floats, a row for "
-            "each image and a column for each class."
-        )
-    return select_indices(
-        probabilities.max(axis=1),
-        probabilities.argmax(axis=1),
-        probabilities.shape[1],
-        threshold=threshold,
-        per_class=per_class,
-        balance=balance,
-    )
-
-
 def select_indices(
     confidence: np.ndarray,
     classes: np.ndarray,
@@ -84,24 +45,34 @@ def select_indices(
     per_class: int | None = None,
     balance: bool = True,
 ) -> np.ndarray:
-    """`select` for those who have no room for all probabilities.
+    """Filters and balances soft labels.
 
     Args:
         confidence: float `[n]`, `LabelStore.confidence()`.
         classes: int `[n]`, `LabelStore.classes()`.
         num_classes: K.
-        threshold: as for `select`.
-        per_class: as for `select`.
-        balance: as for `select`.
+        threshold: smallest confidence, the largest probability of a row, that is selected, in `[0, 1]`.
+        per_class: rows that each predicted class gets. Of more, the most confident are taken; of fewer, all are
+            repeated as often as they fit in whole, and the most confident once more. None takes the mean number of
+            selected rows over the classes that have any, rounded, which leaves the number of images about as it is.
+        balance: whether to make the classes equal; False takes every row above the threshold once.
 
     Returns:
-        int64 row numbers in ascending order, some repeated.
+        int64 row numbers in ascending order, some repeated. Of equally confident rows the first are taken.
 
     Raises:
-        ValueError: as `select` does.
+        ValueError: for a value out of range, vectors that are none or not of one length, a confidence that is not
+            finite, or a threshold that no row reaches.
     """
     check_range("threshold", threshold, low=0.0, high=1.0)
     check_range("per_class", per_class, low=1, optional=True)
+    confidence, classes = np.asarray(confidence), np.asarray(classes)
+    vectors = confidence.ndim == 1 and confidence.shape == classes.shape and len(confidence)
+    if not vectors or confidence.dtype.kind != "f" or classes.dtype.kind not in "iu":
+        raise ValueError(
+            f"confidence and classes are {confidence.dtype} {confidence.shape} and {classes.dtype} {classes.shape}: "
+            "pass a float and an integer for each row, of at least one."
+        )
     if not np.isfinite(confidence).all():
         raise ValueError(
             f"Row {np.argmin(np.isfinite(confidence))} has a confidence that is not finite: label with a network "
@@ -136,7 +107,7 @@ def selection_report(classes: np.ndarray, rows: np.ndarray, num_classes: int) ->
 
     Args:
         classes: int `[n]`, the most likely class of every row that there was to select from.
-        rows: int `[m]`, what `select` returned.
+        rows: int `[m]`, what `select_indices` returned.
         num_classes: K.
 
     Returns:
@@ -154,5 +125,5 @@ def _warn_of_empty(empty: np.ndarray, threshold: float) -> None:
         warnings.warn(
             f"No image is predicted as class {some} with a confidence of at least {threshold:g}, so the student "
             "sees no soft label of it: lower the threshold, or train the teacher longer.",
-            stacklevel=4,
+            stacklevel=3,
         )

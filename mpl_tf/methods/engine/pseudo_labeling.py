@@ -1,13 +1,16 @@
-"""FreeMatch's thresholds, which follow the predictions on unlabeled images, and the consistency losses by name.
+"""Running statistics of the predictions on unlabeled images: FreeMatch's thresholds and distribution alignment.
 
-The thresholds are state of the method that owns them: saved with it, and the same on every replica.
+Both are state of the method that owns them: saved with it, and the same on every replica.
 """
+
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from mpl_tf import losses
+from mpl_tf import losses, schedules
 from mpl_tf.distribute import replicas
+from mpl_tf.utils.validation import check_distribution
 
 
 class SelfAdaptiveThreshold:
@@ -63,66 +66,75 @@ class SelfAdaptiveThreshold:
         )
 
 
-CONSISTENCIES = ("uda", "fixmatch", "freematch")
+class DistributionAlignment:
+    """Makes pseudo labels as frequent as the classes are known to be (ReMixMatch, arXiv 1911.09785, section 3.1).
 
-
-class Consistency:
-    """What a network is asked about the two views of an unlabeled image, by the name of the method that asks it.
+    A prediction q becomes Normalize(q · p(y) / p̃(y)), where p(y) are the classes' frequencies and p̃(y) the running
+    mean of the predictions on unlabeled images. The paper takes the mean over the last 128 batches; here it is an
+    exponential moving average, whose decay is warmed up as `schedules.average_decay`.
 
     Args:
-        method: the `Method` whose state FreeMatch's thresholds are.
-        kind: `"uda"`, `"fixmatch"` or `"freematch"`.
+        method: the `Method` whose state the running mean is.
+        class_prior: p(y), as many fractions as there are classes; None aligns nothing.
         num_classes: K.
-        temperature: sharpening of UDA's target.
-        threshold: confidence of UDA and FixMatch.
-        threshold_decay: of FreeMatch's thresholds.
-        fairness_weight: of FreeMatch's class fairness.
+        decay: of the moving average, in 0…1.
+
+    Raises:
+        ValueError: for a prior that is no distribution over the classes.
     """
+
+    # ReMixMatch's, in both terms of the ratio: a class that is never predicted keeps a finite factor.
+    epsilon = 1e-6
 
     def __init__(
         self,
         method: keras.Model,
-        kind: str,
+        class_prior: Sequence[float] | None,
         *,
         num_classes: int,
-        temperature: float,
-        threshold: float,
-        threshold_decay: float,
-        fairness_weight: float,
+        decay: float = 0.999,
     ):
-        self.kind = kind
-        self.temperature, self.threshold, self.fairness_weight = temperature, threshold, fairness_weight
-        self.thresholds = None
-        if kind == "freematch":
-            self.thresholds = SelfAdaptiveThreshold(method, num_classes=num_classes, decay=threshold_decay)
+        self.class_prior = None
+        self.decay = decay
+        if class_prior is not None:
+            check_distribution("class_prior", class_prior, size=num_classes)
+            # What a saved method comes back with, whatever sequence was handed in.
+            self.class_prior = [float(fraction) for fraction in class_prior]
+            self.mean_prediction = method.add_state(
+                "prediction_mean", shape=(num_classes,), initial=1.0 / num_classes
+            )
 
-    def __call__(
-        self, logits_on_weak: tf.Tensor, logits_on_strong: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        """The loss of a step, whose mean runs over all images, confident or not.
+    def __call__(self, logits: tf.Tensor, *, step: tf.Tensor) -> tf.Tensor:
+        """Moves the running mean towards a batch's predictions and aligns them.
 
         Args:
-            logits_on_weak: float32 `[N, K]`, of which the targets are made, without a gradient.
-            logits_on_strong: float32 `[N, K]`.
+            logits: float32 `[N, K]`, on this replica's weak views.
+            step: int64 scalar, counted from 0.
 
         Returns:
-            The loss, float32 scalar; the mask, float32 `[N]`; and further metrics by name.
+            float32 `[N, K]`, the logits of the aligned predictions; `logits` itself where nothing is aligned. No
+            gradient flows back.
         """
-        threshold, metrics = self.threshold, {}
-        if self.kind == "freematch":
-            self.thresholds.update(tf.nn.softmax(logits_on_weak))
-            threshold = tf.gather(self.thresholds.of_classes(), tf.argmax(logits_on_weak, axis=-1))
-            metrics["global_threshold"] = self.thresholds.global_threshold.value
-        mask = losses.confidence_mask(logits_on_weak, threshold)
-        loss_of_views, temperature = losses.pseudo_label_consistency, 0.0
-        if self.kind == "uda":
-            loss_of_views, temperature = losses.consistency, self.temperature
-        loss = tf.reduce_mean(
-            loss_of_views(logits_on_weak, logits_on_strong, temperature=temperature, mask=mask)
-        )
-        if self.kind == "freematch":
-            loss += self.fairness_weight * self.thresholds.fairness(logits_on_strong, mask)
-        return loss, mask, metrics
+        if self.class_prior is None:
+            return logits
+        return tf.stop_gradient(logits + self.shift(logits, step=step))
+
+    def shift(self, logits: tf.Tensor, *, step: tf.Tensor) -> tf.Tensor:
+        """Moves the running mean and returns what aligning adds to logits, which is the same for every image.
+
+        Args:
+            logits: as in a call.
+            step: as in a call.
+
+        Returns:
+            float32 `[K]`, log p(y) - log p̃(y), without a gradient; 0 where nothing is aligned.
+        """
+        if self.class_prior is None:
+            return tf.constant(0.0)
+        mean = tf.reduce_mean(tf.nn.softmax(logits), axis=0)
+        _move(self.mean_prediction, mean, schedules.average_decay(step, self.decay))
+        prior = tf.constant(self.class_prior, tf.float32)
+        return tf.math.log((prior + self.epsilon) / (self.mean_prediction.value + self.epsilon))
 
 
 def _move(state: keras.Variable, value: tf.Tensor, decay: float | tf.Tensor) -> None:

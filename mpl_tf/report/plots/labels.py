@@ -38,9 +38,9 @@ def label_store(
         images: `mpl_tf.data.Images` that the store's index counts. Without them, or where they are points, the
             examples are left out.
         class_names: K names; numbers when not given.
-        threshold: as for `mpl_tf.data.select`. One that no image reaches is drawn too: then all are dropped.
-        per_class: as for `mpl_tf.data.select`.
-        balance: as for `mpl_tf.data.select`.
+        threshold: as for `mpl_tf.data.select_indices`. One that no image reaches is drawn too: then all are dropped.
+        per_class: as for `mpl_tf.data.select_indices`.
+        balance: as for `mpl_tf.data.select_indices`.
         title: line above the panels.
 
     Returns:

@@ -6,10 +6,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from mpl_tf.data.augmentation import color
 from mpl_tf.evaluation.robustness.effects import blur
 
-# ITU-R BT.601.
-_LUMA = np.array([0.299, 0.587, 0.114])
 # Ice on a window scatters blue light most.
 _ICE = np.array([0.80, 0.92, 1.0])
 
@@ -69,7 +68,7 @@ def snow(
         kept: the fraction of the image that is not whitened.
     """
     falling = blur.motion(flakes[:, :, np.newaxis], radius, sigma, degrees)
-    gray = (image @ _LUMA)[:, :, np.newaxis] if image.shape[-1] == 3 else image
+    gray = (image @ color.LUMA)[:, :, np.newaxis] if image.shape[-1] == 3 else image
     whitened = kept * image + (1.0 - kept) * np.maximum(image, 1.5 * gray + 0.5)
     return whitened + falling + np.rot90(falling, 2)
 
