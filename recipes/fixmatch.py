@@ -29,6 +29,7 @@ def build(data: RunData) -> FixMatch:
         consistency_weight=FLAGS.consistency_weight,
         threshold=FLAGS.threshold,
         temperature=FLAGS.temperature,
+        targets=FLAGS.targets,
         class_prior=builders.class_prior(data),
         **builders.regularization(),
     )

@@ -16,13 +16,9 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_unlabeled_flags()
 shared_flags.define_pseudo_labeling_flags()
+shared_flags.define_self_adaptive_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
-
-flags.DEFINE_float(
-    "threshold_decay", 0.999, "Of the moving averages that the thresholds are made of.", 0.0, 1.0
-)
-flags.DEFINE_float("fairness_weight", 0.01, "Factor on the class fairness.", 0.0)
 
 
 def build(data: RunData) -> FreeMatch:
@@ -33,6 +29,7 @@ def build(data: RunData) -> FreeMatch:
         threshold_decay=FLAGS.threshold_decay,
         fairness_weight=FLAGS.fairness_weight,
         temperature=FLAGS.temperature,
+        targets=FLAGS.targets,
         class_prior=builders.class_prior(data),
         **builders.regularization(),
     )

@@ -20,6 +20,13 @@ shared_flags.define_consistency_flags()
 shared_flags.define_feedback_flags()
 shared_flags.define_run_flags()
 
+shared_flags.define_alignment_flag()
+shared_flags.define_self_adaptive_flags()
+
+flags.DEFINE_enum(
+    "consistency", "uda", ["uda", "fixmatch", "freematch"],
+    "The teacher's consistency loss; fixmatch leaves --uda_temperature out, freematch --uda_threshold too.",
+)  # fmt: skip
 flags.DEFINE_string("teacher_model", None, "The teacher's network; the student's when not given.")
 flags.DEFINE_float("teacher_learning_rate", None, "Peak; the student's when not given.", 0.0)
 flags.DEFINE_integer("teacher_micro_batches", 1, "As --student_micro_batches.", lower_bound=1)
@@ -38,10 +45,14 @@ def build(data: RunData) -> MetaPseudoLabels:
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         feedback=builders.feedback_settings(),
         student_labels=FLAGS.student_labels,
+        consistency=FLAGS.consistency,
         uda_weight=FLAGS.uda_weight,
         uda_temperature=FLAGS.uda_temperature,
         uda_threshold=FLAGS.uda_threshold,
         uda_ramp_steps=FLAGS.uda_ramp_steps,
+        threshold_decay=FLAGS.threshold_decay,
+        fairness_weight=FLAGS.fairness_weight,
+        class_prior=builders.class_prior(data),
         **builders.regularization(),
         seed=FLAGS.seed,
     )

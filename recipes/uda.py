@@ -16,6 +16,7 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_unlabeled_flags()
 shared_flags.define_consistency_flags()
+shared_flags.define_alignment_flag()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 
@@ -36,6 +37,7 @@ def build(data: RunData) -> UDA:
         entropy_weight=FLAGS.entropy_weight,
         tsa_schedule=FLAGS.tsa_schedule,
         tsa_steps=FLAGS.tsa_steps or FLAGS.steps,
+        class_prior=builders.class_prior(data),
         **builders.regularization(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())

@@ -120,6 +120,9 @@ def define_pseudo_labeling_flags():
     flags.DEFINE_float(
         "temperature", 0.0, "Of the pseudo label; 0 takes the most likely class, more the distribution.", 0.0
     )
+    flags.DEFINE_enum(
+        "targets", "online", ["online", "average"], "Whose pseudo labels: the network's or its average's."
+    )
     define_alignment_flag()
 
 
@@ -129,6 +132,14 @@ def define_alignment_flag():
         "distribution_alignment", "none", ["none", "labels", "uniform"],
         "Make pseudo labels as frequent as the classes are among the labeled images, or all alike.",
     )  # fmt: skip
+
+
+def define_self_adaptive_flags():
+    """FreeMatch's thresholds and class fairness."""
+    flags.DEFINE_float(
+        "threshold_decay", 0.999, "Of the averages that FreeMatch's thresholds follow.", 0.0, 1.0
+    )
+    flags.DEFINE_float("fairness_weight", 0.01, "Factor on FreeMatch's class fairness.", 0.0)
 
 
 def define_feedback_flags():
