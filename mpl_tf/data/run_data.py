@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import pipeline
+from mpl_tf.data.images.source import Source
+from mpl_tf.data.splits import Split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,8 @@ class RunData:
             pipeline; the strong one then needs `static_shapes`.
     """
 
-    source: object
-    split: object
+    source: Source
+    split: Split
     weak: Callable
     strong: Callable
     labeled_view: Callable | None = None
