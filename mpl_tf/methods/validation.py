@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.models.class_names import check_class_names, get_class_names
 from mpl_tf.utils.validation import check_choice, check_integer
 
 
@@ -31,6 +32,9 @@ def check_networks(classifiers: dict, auxiliary: dict | None = None) -> None:
                 f"The {first_role} has {first.output_shape[-1]} classes and the {role} "
                 f"{network.output_shape[-1]}: both must be built for the same class names."
             )
+        names = get_class_names(network)
+        if names is not None and get_class_names(first) is not None:
+            check_class_names(first, names, whose=f"the {role}")
         if network.input_shape[1:] != first.input_shape[1:]:
             raise ValueError(
                 f"The {first_role} takes images of shape {first.input_shape[1:]} and the {role} of "
@@ -136,10 +140,16 @@ def check_compile_options(method: str, arguments: dict[str, str], options: dict[
                 f"{method} measures its own loss and accuracies, so compile takes no {name}=: compile the network "
                 f"that it trains with them afterwards, method.inference_model.compile({name}=…), and evaluate that."
             )
-        known = ("loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution")
-        if name not in known:
-            options = ("jit_compile", "micro_batches", "rematerialize", "run_eagerly", "steps_per_execution")
-            check_choice("The option of compile", name, (*arguments.values(), *options))
+        if name not in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            known = (
+                "jit_compile",
+                "micro_batches",
+                "rematerialize",
+                "backbone_learning_rate_factor",
+                "run_eagerly",
+                "steps_per_execution",
+            )
+            check_choice("The option of compile", name, (*arguments.values(), *known))
 
 
 def _listed(roles):

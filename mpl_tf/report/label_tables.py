@@ -27,7 +27,7 @@ def confidence_rows(
     known, rows = labels >= 0, []
     for threshold in sorted(set(thresholds)):
         reach = confidence >= threshold
-        row = {
+        row: dict[str, str | None] = {
             "confidence from": f"{threshold:g}",
             "images": f"{reach.sum():,}",
             "fraction %": f"{100 * reach.mean():.1f}",
@@ -67,7 +67,7 @@ def class_rows(
             "mean confidence": f"{confidence[classes == label].mean():.3f}"
             if selected.predicted[label]
             else None,
-            "kept": f"{selected.kept[label]:,}",
+            "kept": f"{selected.distinct[label]:,}",
             "dropped": f"{selected.dropped[label]:,}",
             "copies": f"{selected.duplicated[label]:,}",
         }

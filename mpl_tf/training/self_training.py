@@ -204,6 +204,6 @@ def _select(store: LabelStore, data: RunData, rounds: Rounds, stage: RunFolder) 
 
 
 def _wrong_fraction(classes, truth):
-    """Of the chosen labels whose truth is known, the shard that is wrong: to look at, never to choose by."""
+    """Of the chosen labels whose truth is known, the fraction that is wrong: to look at, never to choose by."""
     known = truth >= 0
     return float((classes != truth)[known].mean()) if known.any() else None

@@ -20,20 +20,20 @@ class SelectionReport:
 
     Attributes:
         predicted: int64 `[K]`, rows whose most likely class this is.
-        kept: int64 `[K]`, how many of them are in the selection.
+        distinct: int64 `[K]`, how many of them are in the selection.
         dropped: int64 `[K]`, how many are not.
-        duplicated: int64 `[K]`, copies beyond the first of each kept row.
+        duplicated: int64 `[K]`, copies beyond the first of each selected row.
     """
 
     predicted: np.ndarray
-    kept: np.ndarray
+    distinct: np.ndarray
     dropped: np.ndarray
     duplicated: np.ndarray
 
     @property
     def selected(self) -> np.ndarray:
         """int64 `[K]`, rows of each class in the selection, copies included."""
-        return self.kept + self.duplicated
+        return self.distinct + self.duplicated
 
 
 def select_indices(
@@ -78,20 +78,20 @@ def select_indices(
             f"Row {np.argmin(np.isfinite(confidence))} has a confidence that is not finite: label with a network "
             "that has not diverged."
         )
-    kept = np.flatnonzero(confidence >= threshold)
-    if not len(kept):
+    confident = np.flatnonzero(confidence >= threshold)
+    if not len(confident):
         raise ValueError(
             f"threshold={threshold:g} keeps none of {len(confidence)} images, the most confident of which has "
             f"{confidence.max():.6g}: lower the threshold, or train the teacher longer."
         )
-    counts = np.bincount(classes[kept], minlength=num_classes)
+    counts = np.bincount(classes[confident], minlength=num_classes)
     _warn_of_empty(np.flatnonzero(counts == 0), threshold)
     if not balance:
-        return kept
+        return confident
     if per_class is None:
         per_class = round(counts[counts > 0].mean())
     # By class, in it by confidence, and of equal confidence by row.
-    order = kept[np.lexsort((kept, -confidence[kept], classes[kept]))]
+    order = confident[np.lexsort((confident, -confidence[confident], classes[confident]))]
     starts = np.cumsum(counts) - counts
     chosen = [
         # Row number i of a class comes i mod its count: cut off where there are more, around again where fewer.
@@ -103,7 +103,7 @@ def select_indices(
 
 
 def selection_report(classes: np.ndarray, rows: np.ndarray, num_classes: int) -> SelectionReport:
-    """Counts what a selection kept, dropped and repeated.
+    """Counts what a selection took, dropped and repeated.
 
     Args:
         classes: int `[n]`, the most likely class of every row that there was to select from.
@@ -114,9 +114,9 @@ def selection_report(classes: np.ndarray, rows: np.ndarray, num_classes: int) ->
         A `SelectionReport`.
     """
     predicted = np.bincount(classes, minlength=num_classes)
-    kept = np.bincount(classes[np.unique(rows)], minlength=num_classes)
+    distinct = np.bincount(classes[np.unique(rows)], minlength=num_classes)
     selected = np.bincount(classes[rows], minlength=num_classes)
-    return SelectionReport(predicted, kept, predicted - kept, selected - kept)
+    return SelectionReport(predicted, distinct, predicted - distinct, selected - distinct)
 
 
 def _warn_of_empty(empty: np.ndarray, threshold: float) -> None:

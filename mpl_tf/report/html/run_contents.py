@@ -88,7 +88,7 @@ class RunContents:
         found.sort(key=lambda path: (order.get(path.name, 2), len(path.name), path.name))
         return {"": self.folder} | {path.name: RunFolder(path) for path in found}
 
-    def evaluated(self, part: str) -> tuple[str, dict[str, Mapping]] | None:
+    def evaluation_of(self, part: str) -> tuple[str, dict[str, Mapping]] | None:
         """What `recipes.evaluate` has left of some part: the split, and role → sections; None for nothing."""
         for split in ("test", "validation"):
             roles = self.metrics.get("evaluation", {}).get(split, {})

@@ -126,18 +126,22 @@ def _draw_classes(axes, names, counts):
     axes.set_title("Images per predicted class")
     if len(names) > _BARS_UP_TO:
         order, positions = np.argsort(-counts.predicted, kind="stable"), np.arange(len(names))
-        predicted, kept, selected = counts.predicted[order], counts.kept[order], counts.selected[order]
+        predicted, distinct, selected = (
+            counts.predicted[order],
+            counts.distinct[order],
+            counts.selected[order],
+        )
         fill: dict[str, Any] = {"step": "mid", "linewidth": 0}
         axes.fill_between(positions, predicted, color=DROPPED, label="predicted", **fill)
         axes.fill_between(positions, selected, color=COPIES, label="copies", **fill)
-        axes.fill_between(positions, kept, color=SELECTED, label="selected", **fill)
+        axes.fill_between(positions, distinct, color=SELECTED, label="selected", **fill)
         axes.set_xlabel(f"{len(names)} classes, from the most to the least predicted")
         axes.margins(x=0)
     else:
         positions = np.arange(len(names))
         axes.bar(positions - 0.2, counts.predicted, 0.38, color=DROPPED, label="predicted")
-        axes.bar(positions + 0.2, counts.kept, 0.38, color=SELECTED, label="selected")
-        axes.bar(positions + 0.2, counts.duplicated, 0.38, counts.kept, color=COPIES, label="copies")
+        axes.bar(positions + 0.2, counts.distinct, 0.38, color=SELECTED, label="selected")
+        axes.bar(positions + 0.2, counts.duplicated, 0.38, counts.distinct, color=COPIES, label="copies")
         tilted = max(map(len, names)) * len(names) > 60
         texts = [shortened(name, 14) for name in names]
         axes.set_xticks(positions, texts, rotation=40 * tilted, ha="right" if tilted else "center")

@@ -1,9 +1,9 @@
 """What happens between steps and epochs of a run: checks, records, checkpoints."""
 
+import dataclasses
 import math
 import time
 import warnings
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -61,7 +61,7 @@ class EndEpoch(keras.callbacks.Callback):
 
     Args:
         unlabeled: each unlabeled image once and not augmented, `mpl_tf.data.image_batches`. Where several
-            processes train together, this one's shard of them is enough.
+            processes train together, this one's part of them is enough.
     """
 
     def __init__(self, unlabeled: tf.data.Dataset):
@@ -73,11 +73,12 @@ class EndEpoch(keras.callbacks.Callback):
         self.model.end_epoch(self.unlabeled)
 
 
-class PseudoLabeled(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PseudoLabeled:
     """What a method labels some unlabeled images with.
 
     Attributes:
-        index: int64 `[n]`, their places among the training images.
+        index: int64 `[n]`, their indices among the training images.
         label: int `[n]`, their classes, -1 where unknown; for judging the labels only.
         prediction: int64 `[n]`, the most likely class.
         confidence: float32 `[n]`, its probability; 0 for an image that has no label yet.
@@ -97,12 +98,12 @@ class PseudoLabeled(NamedTuple):
 class ConfirmationBias(keras.callbacks.Callback):
     """Adds to each epoch's logs how many of the labels that a method is confident of are wrong.
 
-    `confident_fraction` is the shard of the images whose label has at least the threshold's confidence;
-    `confirmation_bias` the shard of wrong labels among these (Arazo et al. 2020, arXiv 1908.02983), left out of an
+    `confident_fraction` is the fraction of the images whose label has at least the threshold's confidence;
+    `confirmation_bias` the fraction of wrong labels among these (Arazo et al. 2020, arXiv 1908.02983), left out of an
     epoch in which no label is confident. The threshold is the same for every method, so that their curves compare.
     Stands before `Record` and after `EndEpoch`: it measures the labels that the next epoch learns from.
 
-    With a folder, the shares of the predicted classes go into `pseudo_label_classes.csv`: a row per epoch with the
+    With a folder, the fractions of the predicted classes go into `pseudo_label_classes.csv`: a row per epoch with the
     `step`, the number of `images` that have a label, and a column 0…K-1 per class.
 
     After each epoch, `measured` is the `PseudoLabeled` images of that epoch, for callbacks that stand after it.
@@ -117,7 +118,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     def __init__(self, batches: tf.data.Dataset, threshold: float = 0.95, folder: RunFolder | None = None):
         super().__init__()
         self.batches, self.threshold, self.folder = batches, threshold, folder
-        self.measured = None
+        self.measured: PseudoLabeled | None = None
 
     def set_model(self, model):
         """Compiles the method's labeling, for the epochs of one `fit`."""
@@ -136,7 +137,7 @@ class ConfirmationBias(keras.callbacks.Callback):
                 logs["confirmation_bias"] = float(found.wrong[labeled].mean())
         if self.folder is not None:
             labeled = found.prediction[found.confidence > 0.0]
-            self._record(epoch, np.bincount(labeled, minlength=num_classes))
+            self._record(self.folder, epoch, np.bincount(labeled, minlength=num_classes))
         self.measured = found
 
     def _label_all(self):
@@ -148,13 +149,13 @@ class ConfirmationBias(keras.callbacks.Callback):
             parts.append((*known, found.argmax(axis=-1), found.max(axis=-1)))
         return PseudoLabeled(*map(np.concatenate, zip(*parts, strict=True))), found.shape[-1]
 
-    def _record(self, epoch, predicted):
+    def _record(self, folder, epoch, predicted):
         """Appends to the rows before this step; a killed epoch's row, which is made again, is left out."""
         step, total = int(np.asarray(self.model.step)), int(predicted.sum())
         row = {"epoch": epoch, "step": step, "images": total}
         row |= {str(label): f"{part / max(1, total):.6g}" for label, part in enumerate(predicted)}
         name = "pseudo_label_classes.csv"
-        self.folder.write_rows(name, [*self.folder.read_rows(name, until_step=step - 1), row])
+        folder.write_rows(name, [*folder.read_rows(name, until_step=step - 1), row])
 
 
 class Record(keras.callbacks.Callback):
@@ -189,23 +190,23 @@ class WarnOnEmptyMask(keras.callbacks.Callback):
     A method whose loss on unlabeled images has the weight 0 is not warned of.
 
     Args:
-        shard: mask rate below which the consistency loss counts as silent.
+        fraction: mask rate below which the consistency loss counts as absent.
         patience: epochs on end.
     """
 
     # The names that methods have for the factor on the loss of unlabeled images; None of them has a second one.
     WEIGHTS = ("uda_weight", "consistency_weight", "unlabeled_weight")
 
-    def __init__(self, shard: float = 0.01, patience: int = 3):
+    def __init__(self, fraction: float = 0.01, patience: int = 3):
         super().__init__()
-        self.shard, self.patience, self.silent = shard, patience, 0
+        self.fraction, self.patience, self.empty_epochs = fraction, patience, 0
 
     def on_epoch_end(self, epoch, logs=None):
         """Counts the epochs."""
         weights = [getattr(self.model, name, 1.0) for name in self.WEIGHTS]
         rate = float((logs or {}).get("mask_rate", 1.0)) if all(weights) else 1.0
-        self.silent = self.silent + 1 if rate < self.shard else 0
-        if self.silent == self.patience:
+        self.empty_epochs = self.empty_epochs + 1 if rate < self.fraction else 0
+        if self.empty_epochs == self.patience:
             warnings.warn(
                 f"For {self.patience} epochs only {rate:.1%} of the unlabeled images were predicted confidently "
                 "enough to count, so the consistency loss does nothing: lower the threshold, or train longer on "

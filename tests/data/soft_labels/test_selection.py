@@ -113,7 +113,7 @@ def test_the_report_counts_every_row():
     classes = np.array([0, 0, 0, 1, 1, 3])
     report = selection.selection_report(classes, np.array([0, 2, 3, 3, 3]), 4)
     assert report.predicted.tolist() == [3, 2, 0, 1]
-    assert report.kept.tolist() == [2, 1, 0, 0]
+    assert report.distinct.tolist() == [2, 1, 0, 0]
     assert report.dropped.tolist() == [1, 1, 0, 1]
     assert report.duplicated.tolist() == [0, 2, 0, 0]
     assert report.selected.tolist() == [2, 3, 0, 0]

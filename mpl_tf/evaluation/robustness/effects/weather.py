@@ -55,7 +55,7 @@ def frost(image: np.ndarray, generator: np.random.Generator, visible: float, ice
 
 
 def snow(
-    image: np.ndarray, flakes: np.ndarray, radius: float, sigma: float, degrees: float, kept: float
+    image: np.ndarray, flakes: np.ndarray, radius: float, sigma: float, degrees: float, image_fraction: float
 ) -> np.ndarray:
     """Whitens an image and lets flakes fall over it, and as many turned by half a turn.
 
@@ -65,11 +65,11 @@ def snow(
         radius: of the motion blur of the flakes.
         sigma: of the same.
         degrees: where they fall to.
-        kept: the fraction of the image that is not whitened.
+        image_fraction: the fraction of the image that is not whitened.
     """
     falling = blur.motion(flakes[:, :, np.newaxis], radius, sigma, degrees)
     gray = (image @ color.LUMA)[:, :, np.newaxis] if image.shape[-1] == 3 else image
-    whitened = kept * image + (1.0 - kept) * np.maximum(image, 1.5 * gray + 0.5)
+    whitened = image_fraction * image + (1.0 - image_fraction) * np.maximum(image, 1.5 * gray + 0.5)
     return whitened + falling + np.rot90(falling, 2)
 
 
@@ -127,7 +127,7 @@ def _crystals(shape, generator):
     side = min(shape)
     # Grown on a larger window, so that needles from outside reach in.
     margin = side // 4 + 1
-    window = [length + 2 * margin for length in shape]
+    window = shape[0] + 2 * margin, shape[1] + 2 * margin
     needles = np.zeros(window)
     for direction in generator.uniform(0.0, 60.0) + np.arange(0.0, 360.0, 60.0):
         seeds = snowflakes(window, generator, 0.0, 1.0, side / 112, 1.4)[:, :, np.newaxis]
