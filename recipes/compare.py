@@ -1,8 +1,9 @@
 """Runs several recipes over several seeds and writes one table with paired differences.
 
-Each cell is a run of a recipe in a folder and a process of its own; finished cells are not run again, so the same
-command continues where it was stopped. The cells of one seed share the split, the initial weights, the order of
-the pictures and their augmentation, so their differences are paired.
+Each cell is a run of a recipe in a folder and a process of its own, with what it printed in log.txt. Finished cells
+are not run again, so the same command goes on where it was stopped; one whose flags or files have changed goes to
+its recipe, which does what is missing or refuses. The cells of one seed share the split, the initial weights, the
+order of the images and their augmentation, so their differences are paired.
 
     python -m recipes.compare --preset=digits --seeds=0-4 --run_dir=runs/compare \
         --cell='supervised: supervised' --cell='no feedback: mpl --feedback=none' \
@@ -12,19 +13,10 @@ the pictures and their augmentation, so their differences are paired.
 `{cell}` in a cell's flags is the run folder of another cell, which must come before it, with the same seed.
 """
 
-import concurrent.futures
-import os
-import pathlib
-import re
-import shlex
-import subprocess
-import sys
-
 from absl import app, flags
 
-from mpl_tf import files, report
-from mpl_tf.run_folder import RunFolder
 from recipes import start
+from recipes.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -36,8 +28,25 @@ flags.DEFINE_string("seeds", "0-4", "As 0-4, or 0,3,7.")
 flags.DEFINE_string("reference", None, "The cell that differences are taken to; the first when not given.")
 flags.DEFINE_enum("domain", "test", ["validation", "test"], "Whose accuracy the table shows.")
 flags.DEFINE_integer("jobs", 1, "Cells at a time; more suits networks too small to fill the cores.", 1)
-flags.DEFINE_string("run_dir", None, "Folder for the cells' run folders and the table.")
+define_path("run_dir", None, "Folder for the cells' run folders and the table.")
 flags.mark_flag_as_required("run_dir")
+
+if __name__ == "__main__":
+    # The preset is for the cells' recipes.
+    start.parse_flags(expand_presets=False)
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import unicodedata
+
+from mpl_tf import files, report
+from mpl_tf.run_folder import RunFolder
 
 
 def main(_):
@@ -51,6 +60,7 @@ def main(_):
         raise app.UsageError(f"--reference={reference!r} is not a cell: choose one of {', '.join(cells)}.")
     ablations = parse_ablations(FLAGS.ablation, cells)
     needed = {name: other_cells(name, cells) for name in cells}
+    check_cells(cells, seeds[0])
     results = {name: {} for name in cells}
     with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
         # In this order, so that a cell that another one reads has been started before it.
@@ -63,9 +73,9 @@ def main(_):
             for (name, seed), future in futures.items():
                 results[name][seed] = future.result()
                 write_report({cell: runs for cell, runs in results.items() if runs}, reference, ablations)
-        except RuntimeError:
+        except RuntimeError as error:
             pool.shutdown(cancel_futures=True)
-            raise
+            sys.exit(str(error))
     print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text())
 
 
@@ -84,7 +94,7 @@ def parse_cells(texts: list[str]) -> dict[str, list[str]]:
         )
     cells = {}
     for text in texts:
-        name, colon, command = text.partition(":")
+        name, colon, command = unicodedata.normalize("NFC", text).partition(":")
         # A cell's name may have spaces; between braces they do not part words.
         words = shlex.split(re.sub(r"\{[^{}]*\}", lambda other: shlex.quote(other[0]), command))
         if not colon or not words or not re.fullmatch(r"[a-z_]+", words[0]):
@@ -140,40 +150,110 @@ def other_cells(name: str, cells: dict[str, list[str]]) -> list[str]:
 
 def cell_folder(name: str, seed: int) -> pathlib.Path:
     """The run folder of a cell with a seed."""
-    return pathlib.Path(FLAGS.run_dir) / f"{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.{seed}"
+    return pathlib.Path(FLAGS.run_dir) / f"{files.folder_name(name)}.{seed}"
+
+
+def cell_arguments(command: list[str], seed: int) -> list[str]:
+    """The arguments of a cell's recipe, all but where it goes."""
+    options = [
+        re.sub(r"\{([^{}]*)\}", lambda other: str(cell_folder(other[1], seed)), option)
+        for option in command[1:]
+    ]
+    preset = [f"--preset={FLAGS.preset}"] if FLAGS.preset else []
+    return [*preset, *options, f"--seed={seed}"]
+
+
+def made_of(recipe: str, arguments: list[str]) -> dict:
+    """All that a cell's result depends on: its command, and the size and time of every file that this names."""
+    named = {}
+    for argument in arguments:
+        value = argument.partition("=")[2] or argument
+        if argument.startswith("--preset="):
+            value = str(start.preset_path(value))
+        if value and (path := files.user_path(value)).exists():
+            named[value] = file_stamp(path)
+    return {"command": [recipe, *arguments], "files": named}
+
+
+def file_stamp(path: pathlib.Path) -> list[int]:
+    """How many files there are, their bytes together, and the time of the newest, in nanoseconds."""
+    found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    stats = [file.stat() for file in found]
+    return [
+        len(found),
+        sum(stat.st_size for stat in stats),
+        max((stat.st_mtime_ns for stat in stats), default=0),
+    ]
+
+
+def check_cells(cells: dict[str, list[str]], seed: int) -> None:
+    """Has each cell's recipe look at its flags, before any of them trains.
+
+    Raises:
+        ValueError: for a recipe or a flag that there is not.
+    """
+    for name, command in cells.items():
+        program = [sys.executable, "-m", f"recipes.{command[0]}", *cell_arguments(command, seed)]
+        checked = subprocess.run([*program, "--only_check_args"], capture_output=True, text=True)
+        if checked.returncode:
+            said = checked.stderr.strip().splitlines() or ["it says nothing"]
+            raise ValueError(f"The cell {name!r} cannot be started: {said[0]}")
 
 
 def run_cell(name: str, command: list[str], seed: int, needed: list) -> dict:
-    """The metrics of a cell, from its folder or from a run made now.
+    """The metrics of a cell, from its folder where it was made of the same, or from a run made now.
+
+    What the run prints goes into `log.txt` of its folder.
 
     Args:
         name: of the cell.
         command: recipe and flags.
         seed: of the run.
         needed: futures of the cells that must have finished before.
+
+    Raises:
+        RuntimeError: when the run has stopped.
     """
-    folder = cell_folder(name, seed)
-    if (metrics := RunFolder(folder).read_metrics()) is not None:
-        return metrics
     for future in needed:
         future.result()
-    recipe, *options = command
-    options = [
-        re.sub(r"\{([^{}]*)\}", lambda other: str(cell_folder(other[1], seed)), option) for option in options
-    ]
-    preset = [f"--preset={FLAGS.preset}"] if FLAGS.preset else []
-    own = [f"--seed={seed}", f"--run_dir={folder}", "--progress=none", "--notensorboard"]
+    folder = cell_folder(name, seed)
+    arguments = cell_arguments(command, seed)
+    record, wanted = folder / "cell.json", {"cell": name, **made_of(command[0], arguments)}
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+    metrics = RunFolder(folder).read_metrics()
+    if metrics is not None and known == wanted:
+        return metrics
     print(f"{name}, seed {seed}", flush=True)
+    own = [f"--run_dir={folder}", "--progress=none", "--notensorboard"]
+    program = [sys.executable, "-m", f"recipes.{command[0]}", *arguments, *own]
     threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, os.cpu_count() // FLAGS.jobs))} if FLAGS.jobs > 1 else {}
-    finished = subprocess.run(
-        [sys.executable, "-m", f"recipes.{recipe}", *preset, *options, *own],
-        capture_output=True,
-        text=True,
-        env=os.environ | threads,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        print(f"$ {shlex.join(['python', *program[1:]])}", file=log, flush=True)
+        started = log.tell()
+        finished = subprocess.run(program, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads)
     if finished.returncode:
-        raise RuntimeError(f"The cell {name!r}, seed {seed}, stopped:\n{finished.stderr[-3000:]}")
+        said = log_since(folder, started)
+        raise RuntimeError(
+            f"The cell {name!r}, seed {seed}, stopped:\n{said[-3000:]}\n(all of it: {log.name})"
+        )
+    with files.replacing(record) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
     return RunFolder(folder).read_metrics()
+
+
+def log_since(folder: pathlib.Path, position: int) -> str:
+    """What a cell's last run has printed."""
+    with open(folder / "log.txt", encoding="utf-8", errors="replace") as log:
+        log.seek(position)
+        return log.read().strip()
+
+
+def cell_warnings(folder: pathlib.Path) -> list[str]:
+    """The different warnings in a cell's log, in the order in which they came."""
+    log = folder / "log.txt"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return list(dict.fromkeys(re.findall(r"^.*?:\d+: \w*Warning: (.+)$", text, re.MULTILINE)))
 
 
 def write_report(results: dict, reference: str, ablations: dict[str, str]) -> None:
@@ -194,4 +274,4 @@ def write_report(results: dict, reference: str, ablations: dict[str, str]) -> No
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start.run(main)

@@ -8,33 +8,40 @@ temperature is fitted on the validation split, everything else is measured on th
 the end, and at --domain=validation before. See docs/evaluation.md.
 """
 
-import json
-import pathlib
-
-import keras
-import numpy as np
 from absl import app, flags
 
-from mpl_tf import data, evaluation, files, models
-from mpl_tf.evaluation import corruptions, perturbations
-from mpl_tf.progress import Progress
-from mpl_tf.run_folder import RunFolder
-from recipes import common, evaluation_tables, finished, shared_flags, start
+from recipes import shared_flags, start
+from recipes.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_progress_flag("evaluating")
 
-flags.DEFINE_string("run_dir", None, "The folder of a finished run; its flags.txt says which pictures.")
-flags.DEFINE_string("network", None, "Or a .keras file; the data flags say which pictures.")
+define_path("run_dir", None, "The folder of a finished run; its flags.txt says which pictures.")
+define_path("network", None, "Or a .keras file; the data flags say which pictures.")
 flags.DEFINE_list("roles", None, "Which networks of the run; all when not given.")
 flags.DEFINE_string("baseline", None, "For mCE and mFR: a role of the run, or a .keras file.")
 flags.DEFINE_enum("domain", "test", ["test", "validation"], "The pictures that are measured on.")
 flags.DEFINE_bool("robustness", False, "Also under 15 corruptions × 5 severities and 10 perturbations.")
 flags.DEFINE_list("fgsm", [], "Also under attacks of these ε, in levels of 0…255, as 1,2,4,8.")
-flags.DEFINE_string("adversarial_dir", None, "Also on natural adversarial pictures, a folder per class.")
+define_path("adversarial_dir", None, "Also on natural adversarial pictures, a folder per class.")
 flags.DEFINE_integer("max_pictures", 1000, "Bound for --robustness and --fgsm; drawn at random.", 1)
+
+if __name__ == "__main__":
+    start.parse_flags(shared_flags)
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+from mpl_tf import data, evaluation, files, models
+from mpl_tf.evaluation import corruptions, perturbations
+from mpl_tf.progress import Progress
+from mpl_tf.run_folder import RunFolder
+from recipes import common, evaluation_tables, finished
 
 # Not the run's: runs with different seeds are to meet the same corruptions of the same pictures.
 ROBUSTNESS_SEED = 0

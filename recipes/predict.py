@@ -6,14 +6,9 @@ python -m recipes.predict --model=saved_models/digits/1 pictures/
 python -m recipes.predict --model=saved_models/digits --output=pictures.csv --top_k=3 pictures/
 """
 
-import collections
-
-import numpy as np
 from absl import app, flags
 
-from mpl_tf import prediction, report
-from mpl_tf.export.exported import ExportedClassifier
-from recipes import common, shared_flags, start
+from recipes import shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -27,6 +22,17 @@ flags.DEFINE_integer("top_k", 1, "Classes per picture, at most as many as the ex
 flags.DEFINE_integer("batch_size", 64, "Pictures per call of the model.", lower_bound=1)
 shared_flags.define_progress_flag("pictures are classified")
 flags.mark_flag_as_required("model")
+
+if __name__ == "__main__":
+    start.parse_flags(shared_flags)
+
+import collections
+
+import numpy as np
+
+from mpl_tf import prediction, report
+from mpl_tf.export.exported import ExportedClassifier
+from recipes import common
 
 SHOWN_UNREADABLE = 5
 

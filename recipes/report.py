@@ -9,16 +9,22 @@ hand (--nopictures), is drawn from the files in its folder alone.
 
 from absl import app, flags
 
-from mpl_tf import report
-from mpl_tf.run_folder import RunFolder
-from recipes import common, finished, shared_flags, start
+from recipes import shared_flags, start
+from recipes.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 
-flags.DEFINE_string("run_dir", None, "The folder of a run; its flags.txt says which pictures.")
+define_path("run_dir", None, "The folder of a run; its flags.txt says which pictures.")
 flags.DEFINE_bool("pictures", True, "Also load the run's pictures and networks, for what they show.")
+
+if __name__ == "__main__":
+    start.parse_flags(shared_flags)
+
+from mpl_tf import report
+from mpl_tf.run_folder import RunFolder
+from recipes import common, finished
 
 
 def main(_):

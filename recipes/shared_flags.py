@@ -1,9 +1,16 @@
-"""The flags that several recipes share, in groups."""
+"""The flags that several recipes share, in groups. A method's own come from its table, see `parameters`."""
 
 from absl import flags
 
-from mpl_tf import data, distribute, models
-from mpl_tf.feedback_settings import NORMALIZATIONS
+from recipes import parameters
+from recipes.start import define_path
+
+# What `mpl_tf.models.names` lists, and the families of names beside it.
+NETWORKS = (
+    "convnet, efficientnetv2-b0, efficientnetv2-b1, efficientnetv2-b2, efficientnetv2-b3, efficientnetv2-l, "
+    "efficientnetv2-m, efficientnetv2-s, hinton_mlp, lenet-5, lenet-5-half, mlp, moons_mlp, resnet-50, wrn-10-1, "
+    "wrn-28-2, any wrn-DEPTH-WIDTH or mlp-WIDTHxDEPTH"
+)
 
 
 def define_data_flags():
@@ -11,17 +18,17 @@ def define_data_flags():
     flags.DEFINE_string(
         "dataset", "digits", "digits, two_moons, folders, or the name of a TensorFlow Datasets image set."
     )
-    flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; its own default when not given.")
-    flags.DEFINE_string("labeled_dir", None, "For --dataset=folders: a folder of pictures per class.")
-    flags.DEFINE_string("unlabeled_dir", None, "For --dataset=folders: pictures, flat or nested.")
-    flags.DEFINE_string("test_dir", None, "For --dataset=folders: test pictures, a folder per class.")
+    define_path("data_dir", None, "Folder of TensorFlow Datasets; its own default when not given.")
+    define_path("labeled_dir", None, "For --dataset=folders: a folder of pictures per class.")
+    define_path("unlabeled_dir", None, "For --dataset=folders: pictures, flat or nested.")
+    define_path("test_dir", None, "For --dataset=folders: test pictures, a folder per class.")
     flags.DEFINE_integer("image_size", None, "Height and width that pictures are resized to.", lower_bound=4)
     flags.DEFINE_bool("skip_unreadable", False, "Skip and count pictures that cannot be read, not stop.")
     flags.DEFINE_integer("labels", None, "Labeled pictures; all when not given.", lower_bound=1)
     flags.DEFINE_float("validation", 0.1, "Share of the training pictures held out.", 0.0, 0.9)
     flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled pictures are unlabeled ones too.")
     flags.DEFINE_enum(
-        "balance", "none", list(data.BALANCES),
+        "balance", "none", parameters.constant("mpl_tf.data", "BALANCES"),
         "Whether labeled images are drawn all equally often, or so that every class is.",
     )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
@@ -36,11 +43,12 @@ def define_data_flags():
     )  # fmt: skip
     flags.DEFINE_bool("randaugment_labeled", False, "Show labeled images by their strong view too.")
     flags.DEFINE_enum(
-        "crop", "auto", list(data.CROPS),
+        "crop", "auto", parameters.constant("mpl_tf.data", "CROPS"),
         "A part of the image, resized; one of the padded image; or all of it. auto resizes from 64 pixels on.",
     )  # fmt: skip
     flags.DEFINE_float(
-        "crop_area", data.RandomResizedCrop.area, "Smallest part that a resized crop leaves, of the image.", 1e-3, 1.0
+        "crop_area", parameters.default("mpl_tf.data", "RandomResizedCrop", "area"),
+        "Smallest part that a resized crop leaves, of the image.", 1e-3, 1.0,
     )  # fmt: skip
     flags.DEFINE_string(
         "fill", "128",
@@ -54,7 +62,7 @@ def define_data_flags():
 
 def define_training_flags():
     """The student, its optimizer, and how long it trains."""
-    flags.DEFINE_string("model", "wrn-28-2", "The student: " + ", ".join(models.names()) + ".")
+    flags.DEFINE_string("model", "wrn-28-2", f"The student: {NETWORKS}.")
     flags.DEFINE_float("dropout", 0.0, "Dropout before the last layer of every network.", 0.0, 0.95)
     flags.DEFINE_float(
         "stochastic_depth", 0.0, "Of the last residual branch, in residual networks.", 0.0, 0.95
@@ -69,10 +77,6 @@ def define_training_flags():
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
-    flags.DEFINE_float("weight_decay", 0.0, "L2 penalty on kernels.", 0.0)
-    flags.DEFINE_float("gradient_clip_norm", None, "Largest global norm of a gradient.", 0.0)
-    flags.DEFINE_float("label_smoothing", 0.0, "Of the losses on labeled pictures.", 0.0, 1.0)
-    flags.DEFINE_float("ema_decay", 0.995, "Of the averaged student that is served; 0 keeps none.", 0.0, 1.0)
     flags.DEFINE_enum(
         "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
         "Of the networks' arithmetic; float16 comes with a loss scale for every optimizer.",
@@ -85,7 +89,7 @@ def define_training_flags():
     flags.DEFINE_bool("recompute", False, "Compute activations again in the backward pass, not keep them.")
     flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
     flags.DEFINE_enum(
-        "strategy", "default", list(distribute.STRATEGIES),
+        "strategy", "default", parameters.constant("mpl_tf.distribute", "STRATEGIES"),
         "One device; all of this machine; all of several machines, which TF_CONFIG names; or a TPU.",
     )  # fmt: skip
     flags.DEFINE_integer(
@@ -103,35 +107,9 @@ def define_unlabeled_flags():
     )  # fmt: skip
 
 
-def define_consistency_flags():
-    """What is asked of the two views of an unlabeled picture."""
-    flags.DEFINE_float("uda_weight", 8.0, "Factor on the consistency loss.", 0.0)
-    flags.DEFINE_float("uda_temperature", 0.7, "Sharpening of the consistency target.", 1e-3)
-    flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which a picture is masked.", 0.0, 1.0)
-
-
-def define_feedback_flags():
-    """The student's feedback to its teacher, and what the student learns from."""
-    flags.DEFINE_enum(
-        "student_labels", None, ["soft", "sampled"], "The teacher's distribution, or a draw from it."
-    )
-    flags.DEFINE_enum("feedback", "per_example", list(NORMALIZATIONS), "Estimator of the student's feedback.")
-    flags.DEFINE_float("feedback_weight", 0.1, "Factor on the feedback's gradient.", 0.0)
-    flags.DEFINE_enum(
-        "feedback_normalization", None, ["rms", "cosine", "raw"], "The estimator's own if not given."
-    )
-    flags.DEFINE_float("feedback_floor", 1e-2, "Smallest divisor of the rms normalization.", 0.0)
-    flags.DEFINE_float("feedback_clip", 1.0, "Bound on the feedback's values; 0 is none.", 0.0)
-    flags.DEFINE_float(
-        "feedback_baseline_decay", 0.0, "Moving average subtracted from a scalar feedback.", 0.0, 1.0
-    )
-    flags.DEFINE_enum("feedback_cross_entropy", "mean", ["mean", "sum"], "Under a scalar feedback.")
-    flags.DEFINE_bool(
-        "feedback_finite_difference", False, "Approximate the slopes with one plain forward pass."
-    )
-    flags.DEFINE_integer(
-        "feedback_warmup_steps", 0, "Linear warm-up of the feedback's weight.", lower_bound=0
-    )
+def define_supervised_flags():
+    """Of the supervised baseline or teacher, where a method trains one beside its own."""
+    parameters.MethodFlags("mpl_tf", "Supervised")
 
 
 def define_finetune_flags():
@@ -143,8 +121,8 @@ def define_finetune_flags():
 
 def define_run_flags():
     """Where the run goes."""
-    flags.DEFINE_string("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
-    flags.DEFINE_string("export_dir", None, "Exports the student as <export_dir>/<version>/.")
+    define_path("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
+    define_path("export_dir", None, "Exports the student as <export_dir>/<version>/.")
     flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
     define_progress_flag("training")
     flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")

@@ -5,14 +5,20 @@ python -m recipes.supervised --dataset=digits --labels=20 --model=convnet --step
 
 from absl import flags
 
-from recipes import builders, common, shared_flags, start
+from recipes import shared_flags, start
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
+shared_flags.define_supervised_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
+
+if __name__ == "__main__":
+    start.parse_flags(shared_flags)
+
+from recipes import builders, common
 
 
 def main(_):

@@ -1,6 +1,7 @@
 """Two steps of every recipe as a user starts it: a process of its own, with a command line."""
 
 import json
+import os
 import pathlib
 import re
 
@@ -10,8 +11,8 @@ import pytest
 import tensorflow as tf
 from absl import app, flags
 
-from mpl_tf import data, models
-from recipes import compare, start
+from mpl_tf import data, files, models
+from recipes import compare
 from tests.programs import forked
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -195,12 +196,15 @@ def test_compare_runs_the_missing_cells_and_writes_the_table(tmp_path):
         metrics = {"test": {"student": result}, "seconds": {"method": 1.0}, "pictures": 20, "steps": 2}
         (tmp_path / f"plain.{seed}").mkdir()
         (tmp_path / f"plain.{seed}" / "metrics.json").write_text(json.dumps(metrics))
+        made_of = {"command": ["supervised", f"--seed={seed}"], "files": {}}
+        (tmp_path / f"plain.{seed}" / "cell.json").write_text(json.dumps({"cell": "plain", **made_of}))
     small = f"{' '.join(SMALL)} --unlabeled_ratio=2"
     # The second cell reads the first one's teacher, of the same seed.
     distilled = f"distillation --teacher={{mpl, silent}}/networks/teacher.keras {small}"
     cells = ["plain: supervised", f"mpl, silent: mpl {small}", f"distilled: {distilled}"]
     options = [f"--cell={cell}" for cell in cells] + ["--ablation=distilled = mpl, silent"]
-    shown = run("compare", *options, "--seeds=0-1", "--jobs=2", f"--run_dir={tmp_path}").stdout
+    options += ["--seeds=0-1", "--jobs=2", f"--run_dir={tmp_path}"]
+    shown = run("compare", *options).stdout
     assert "plain, seed" not in shown
     assert "mpl, silent, seed 1" in shown
     table = (tmp_path / "table.md").read_text()
@@ -208,14 +212,64 @@ def test_compare_runs_the_missing_cells_and_writes_the_table(tmp_path):
     assert "final - plain" in table
     for seed in (0, 1):
         mpl, distilled = (
-            json.loads((tmp_path / f"{cell}.{seed}" / "metrics.json").read_text())
-            for cell in ("mpl-silent", "distilled")
+            json.loads((compare_folder(tmp_path, cell, seed) / "metrics.json").read_text())
+            for cell in ("mpl, silent", "distilled")
         )
         assert distilled["test"]["teacher"]["accuracy"] == mpl["test"]["teacher"]["accuracy"]
     assert (tmp_path / "table.png").stat().st_size > 0
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "<span>-m</span> <span>recipes.compare</span>" in page
     assert "60.00 ± 14.14" in page
+    log = (tmp_path / "distilled.1" / "log.txt").read_text()
+    assert log.startswith("$ python -m recipes.distillation --teacher=")
+    assert "training: method" in log
+
+    # Nothing is left to do, until a flag of a cell changes, which its run then refuses.
+    assert "seed" not in run("compare", *options).stdout.partition("\n\n")[0]
+    other = [
+        option.replace("distilled: distillation", "distilled: distillation --temperature=2")
+        for option in options
+    ]
+    refused = run("compare", *other, expect_success=False).stderr
+    assert "The cell 'distilled', seed 0, stopped:" in refused
+    assert "holds another configuration (--temperature=4.0 there, --temperature=2.0 here)" in refused
+
+
+def compare_folder(folder, cell, seed):
+    return folder / f"{files.folder_name(cell)}.{seed}"
+
+
+def test_compare_looks_at_the_flags_of_every_cell_before_any_of_them_trains(tmp_path):
+    cells = ["--cell=one: supervised --labels=20", "--cell=two: supervised --uda_weight=2"]
+    refused = run("compare", *cells, f"--run_dir={tmp_path}", expect_success=False).stderr
+    assert "The cell 'two' cannot be started" in refused
+    assert "Unknown command line flag 'uda_weight'" in refused
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_cell_is_made_of_has_the_files_that_its_flags_name(tmp_path):
+    network, labeled = tmp_path / "teacher.keras", tmp_path / "labeled"
+    labeled.mkdir()
+    network.write_bytes(b"one")
+    arguments = ["--preset=digits", f"--teacher={network}", f"--labeled_dir={labeled}/", "--labels=20"]
+
+    def made():
+        return compare.made_of("distillation", arguments)
+
+    first = made()
+    assert made() == first
+    assert len(first["files"]) == 3
+    changes = [
+        lambda: network.write_bytes(b"more"),
+        lambda: os.utime(network, (1, 1)),
+        lambda: (labeled / "new.png").write_bytes(b""),
+        lambda: (labeled / "new.png").write_bytes(b"longer"),
+        network.unlink,
+    ]
+    for change in changes:
+        before = made()
+        change()
+        assert made() != before
 
 
 @pytest.mark.parametrize(
@@ -236,7 +290,7 @@ def test_compare_refuses_what_it_cannot_read(option, message, capsys):
         compare.main([])
 
 
-def test_presets_name_only_flags_that_exist():
+def test_presets_name_only_flags_that_their_recipe_has():
     # One process for each recipe: two recipes cannot define the same flag in one.
     program = (
         "import importlib, sys; from absl import flags; importlib.import_module('recipes.' + sys.argv[1])\n"
@@ -253,25 +307,6 @@ def test_presets_name_only_flags_that_exist():
     for recipe, presets in of_recipe.items():
         finished = forked.run(program, recipe, *presets)
         assert finished.returncode == 0, (recipe, finished.stderr[-2000:])
-    # --undefok, there for the other recipes, would hide a misspelled flag: each name must be one that exists.
-    defined = "".join(path.read_text() for path in (ROOT / "recipes").glob("*.py"))
-    for preset in PRESETS:
-        given = re.findall(r"^--(\w+)", preset.read_text(), re.MULTILINE)
-        optional = re.findall(r"^--undefok=(.*)$", preset.read_text(), re.MULTILINE)
-        for name in {*given, *",".join(optional).split(",")} - {"undefok", ""}:
-            assert f'"{name}"' in defined, (preset.name, name)
-
-
-def test_an_unknown_preset_is_refused_with_the_nearest():
-    with pytest.raises(
-        app.UsageError, match=r"--preset='digit' is unknown: did you mean 'digits'\? Choose one of"
-    ):
-        start.preset_path("digit")
-
-
-def test_flags_after_a_preset_override_it():
-    arguments = start.with_presets(["mpl", "--preset=digits", "--steps=5"])
-    assert arguments == ["mpl", f"--flagfile={ROOT / 'recipes' / 'presets' / 'digits.flags'}", "--steps=5"]
 
 
 def test_an_unknown_dataset_is_refused_with_the_nearest(tmp_path):
