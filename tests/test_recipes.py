@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 
 import keras
 import numpy as np
@@ -224,15 +225,32 @@ def test_compare_runs_the_missing_cells_and_writes_the_table(tmp_path):
     assert log.startswith("$ python -m recipes.distillation --teacher=")
     assert "training: method" in log
 
-    # Nothing is left to do, until a flag of a cell changes, which its run then refuses.
-    assert "seed" not in run("compare", *options).stdout.partition("\n\n")[0]
-    other = [
-        option.replace("distilled: distillation", "distilled: distillation --temperature=2")
-        for option in options
-    ]
-    refused = run("compare", *other, expect_success=False).stderr
-    assert "The cell 'distilled', seed 0, stopped:" in refused
-    assert "holds another configuration (--temperature=4.0 there, --temperature=2.0 here)" in refused
+
+def test_a_cell_is_not_run_again_unless_its_flags_or_files_have_changed(tmp_path, monkeypatch):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["compare", f"--run_dir={tmp_path}"])
+    started = []
+
+    def recipe(program, *, stdout, **_):
+        started.append(program[2:])
+        print("recipes/x.py:1: UserWarning: a network is small", file=stdout, flush=True)
+        (tmp_path / "one.0" / "metrics.json").write_text(json.dumps({"steps": len(started)}))
+        return subprocess.CompletedProcess(program, int("--fails" in program))
+
+    monkeypatch.setattr(compare.subprocess, "run", recipe)
+    teacher = tmp_path / "teacher.keras"
+    teacher.touch()
+    command = ["distillation", f"--teacher={teacher}"]
+    assert compare.run_cell("one", command, 0, []) == {"steps": 1}
+    assert compare.run_cell("one", command, 0, []) == {"steps": 1}
+    assert compare.run_cell("one", [*command, "--steps=5"], 0, []) == {"steps": 2}
+    teacher.write_bytes(b"another network")
+    assert compare.run_cell("one", [*command, "--steps=5"], 0, []) == {"steps": 3}
+    assert started[0][:3] == ["recipes.distillation", f"--teacher={teacher}", "--seed=0"]
+    assert compare.cell_warnings(tmp_path / "one.0") == ["a network is small"]
+
+    with pytest.raises(RuntimeError, match=r"The cell 'one', seed 0, stopped:\n(.|\n)*log\.txt"):
+        compare.run_cell("one", [*command, "--fails"], 0, [])
 
 
 def compare_folder(folder, cell, seed):
