@@ -47,7 +47,8 @@ def finish(
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():
-        report.curves(folder.path / "history.csv", folder.path / "curves.png", title=data.split.name)
+        curves = report.plots.curves(folder.read_history(), title=data.split.name)
+        report.plots.save_png(curves, folder.path / "curves.png")
     if tuple(data.source.image_shape) == (2,):
         _draw_boundaries(folder, data, networks)
     metrics.update(
@@ -61,7 +62,7 @@ def finish(
     folder.write_metrics(metrics)
     if draw_report:
         draw_page(folder, data, networks)
-    return metrics
+    return folder.read_metrics()
 
 
 def _evaluate(data, networks, verbose):
@@ -71,7 +72,7 @@ def _evaluate(data, networks, verbose):
     with Progress(count * len(networks), "evaluation", verbose=verbose) as progress:
         return {
             domain: {
-                role: evaluation.evaluate(network, batches, advance=progress.add)
+                role: evaluation.evaluate(network, batches, advance=progress.update)
                 for role, network in networks.items()
             }
             for domain, batches in domains.items()
@@ -135,4 +136,5 @@ def _draw_boundaries(folder, data, networks):
     labels = np.full(len(points), -1)
     labels[data.split.labeled] = data.source.train.labels[data.split.labeled]
     panels = {role: functools.partial(distribute.predict, network) for role, network in networks.items()}
-    report.decision_boundaries(folder.path / "boundaries.png", points, labels, panels)
+    boundaries = report.plots.decision_boundaries(points, labels, panels)
+    report.plots.save_png(boundaries, folder.path / "boundaries.png")

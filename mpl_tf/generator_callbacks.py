@@ -74,7 +74,7 @@ class DrawGenerated(keras.callbacks.Callback):
         rows = self.classified()
         if not self.writes:
             return
-        picture = report.grid(self.folder / f"epoch_{epoch:03d}.png", rows)
+        picture = report.plots.save_png(report.plots.image_grid(rows), self.folder / f"epoch_{epoch:03d}.png")
         with files.replacing(self.folder / "last.png") as temporary:
             shutil.copyfile(picture, temporary)
 

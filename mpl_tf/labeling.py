@@ -48,8 +48,8 @@ def label(
         view: augments the pictures, `(pictures, seed=, position=) → float32 [B, …]`; None shows them as they are.
         seed: of the view and of dropout.
         jit_compile: True, False or `"auto"`: on for one accelerator.
-        verbose: 0 for silence, 1 for a progress bar, 2 for a line per shard and after some seconds in between,
-            `"auto"` for the bar in a terminal and lines elsewhere. Both tell how much time is left.
+        verbose: 0 for silence, 1 for a progress bar, 2 for a line every few seconds, `"auto"` for the bar in a
+            terminal and lines elsewhere. Both show how much time is left.
 
     Returns:
         How many pictures this call labeled.
@@ -70,23 +70,23 @@ def label(
     size = _batch_size(batch_size, store)
     rows = np.concatenate([_rows_in_batches(store.rows(shard), size) for shard in shards])
     batches = pipeline.picture_batches(pictures, store.index[rows.ravel()], size, view, seed)
-    progress = Progress(sum(_count(store.rows(shard)) for shard in shards), "labels", verbose=verbose)
-    with _noise_on(network) if training else contextlib.nullcontext(lambda place: None) as draw_from:
+    count = sum(_count(store.rows(shard)) for shard in shards)
+    noise = _noise_on(network) if training else contextlib.nullcontext(lambda place: None)
+    with noise as draw_from, Progress(count, "labels", verbose=verbose) as progress:
         predict = _compiled(network, training=training, jit_compile=jit_compile)
         results = _predictions(
             predict, batches, before_batch=lambda number: draw_from((seed, rows[number, 0]))
         )
         for number, shard in enumerate(shards, start=1):
-            count = _count(store.rows(shard))
-            probabilities = np.empty((count, store.num_classes), np.float32)
-            for start in range(0, count, size):
+            progress.set_postfix_str(f"shard {number} of {len(shards)}", refresh=False)
+            probabilities = np.empty((_count(store.rows(shard)), store.num_classes), np.float32)
+            for start in range(0, len(probabilities), size):
                 part = probabilities[start : start + size]
                 part[:] = next(results)[: len(part)]
-                progress.add(len(part))
+                progress.update(len(part))
             _refuse_divergence(network, store.index[store.rows(shard)], probabilities)
             store.write(shard, probabilities)
-            progress.tell(f"shard {shard} ({number} of {len(shards)} to make)")
-    return progress.done
+    return count
 
 
 def _compiled(network, *, training, jit_compile):

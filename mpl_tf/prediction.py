@@ -70,7 +70,7 @@ def predict_folder(
                 classes, scores = classifier(pictures)
                 batch_names = [names[index] for index in batch]
                 table.add(_rows(batch_names, classes[:, :top_k], scores[:, :top_k], errors))
-                progress.add(len(batch))
+                progress.update(len(batch))
         table.arrange(names)
     return table
 

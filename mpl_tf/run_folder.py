@@ -1,7 +1,7 @@
 """What a run leaves on disk, and how it finds its way back: flags, checkpoints, history, metrics.
 
     runs/<name>/flags.txt  split.json  history.csv  pseudo_label_classes.csv  checkpoints/  networks/  metrics.json
-                curves.png  report.html  identity.txt
+                confusion.npz  curves.png  report.html  identity.txt
 
 Every file is written beside its place and renamed, so a killed run leaves whole files only.
 """
@@ -11,11 +11,13 @@ import csv
 import json
 import math
 import pathlib
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mpl_tf import files, models
@@ -64,6 +66,17 @@ class RunFolder:
                 f"The run folder {str(self.path)!r} holds another configuration ({', '.join(difference)}): "
                 "choose another run_dir, or pass the flags in its flags.txt to continue it."
             )
+
+    def read_flags(self) -> dict[str, str]:
+        """What flags.txt says, name → text; empty where there is none."""
+        source = self.path / "flags.txt"
+        lines = source.read_text("utf-8").splitlines() if source.exists() else []
+        return dict(line.removeprefix("--").split("=", 1) for line in lines if "=" in line)
+
+    def read_split(self) -> dict:
+        """The contents of split.json; empty where there is none."""
+        source = self.path / "split.json"
+        return json.loads(source.read_text("utf-8")) if source.exists() else {}
 
     def claim(self, flags: dict, *, resume: bool = True) -> None:
         """Makes the folder this configuration's, as its `flags.txt`, a flagfile, says from then on.
@@ -194,12 +207,15 @@ class RunFolder:
     def read_metrics(self) -> dict | None:
         """The contents of metrics.json, which the end of a run writes; None before that."""
         source = self.path / "metrics.json"
-        return json.loads(source.read_text()) if source.exists() else None
+        return json.loads(source.read_text("utf-8")) if source.exists() else None
 
     def write_metrics(self, metrics: dict) -> None:
-        """Writes metrics.json."""
-        with files.replacing(self.path / "metrics.json") as temporary:
-            temporary.write_text(json.dumps(metrics, indent=1) + "\n")
+        """Writes metrics.json, and what it holds of confusion matrices into confusion.npz, to those already there."""
+        write_metrics(self.path / "metrics.json", metrics)
+
+    def read_confusions(self) -> dict[str, np.ndarray]:
+        """The confusion matrices of confusion.npz, int `[K, K]`, by names such as `"validation/student"`."""
+        return _read_matrices(self.path / "confusion.npz")
 
     def save_network(self, role: str, network: keras.Model) -> None:
         """Saves `networks/<role>.keras`."""
@@ -211,6 +227,52 @@ class RunFolder:
     def load_network(self, role: str) -> keras.Model:
         """Loads `networks/<role>.keras`, not compiled."""
         return models.load(self.path / "networks" / f"{role}.keras")
+
+
+def write_metrics(path: pathlib.Path, metrics: dict) -> None:
+    """Writes numbers as JSON, and the confusion matrices among them into `confusion.npz` beside it.
+
+    A matrix of 1,000 classes has a million numbers, which nobody reads in a JSON file.
+
+    Args:
+        path: of the file, `….json`. Matrices of another prefix than metrics.json's are `<prefix>.confusion.npz`.
+        metrics: dicts in dicts; a matrix is what the key `"confusion"` has.
+    """
+    small, matrices = _without_matrices(metrics)
+    if matrices:
+        destination = _matrices_path(path)
+        with files.replacing(destination) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **(_read_matrices(destination) | matrices))
+    text = json.dumps(small, indent=1)
+    # A list of numbers on one line.
+    text = re.sub(r"\[\n([^\[\]{}]*?)\n\s*\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    with files.replacing(path) as temporary:
+        temporary.write_text(f"{text}\n", "utf-8")
+
+
+def _matrices_path(path):
+    return path.with_name("confusion.npz") if path.stem == "metrics" else path.with_suffix(".confusion.npz")
+
+
+def _read_matrices(path):
+    if not path.exists():
+        return {}
+    with np.load(path) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _without_matrices(metrics, prefix=()):
+    """The numbers without the confusion matrices, and these by the names of the dicts that they were in."""
+    small, matrices = {}, {}
+    for key, value in metrics.items():
+        if key == "confusion":
+            matrices["/".join(prefix)] = np.asarray(value)
+        elif isinstance(value, dict):
+            small[key], inner = _without_matrices(value, (*prefix, key))
+            matrices |= inner
+        else:
+            small[key] = value
+    return small, matrices
 
 
 def _lines(flags: dict) -> list[str]:

@@ -128,7 +128,8 @@ def _save_stage(run: Run, name: str, role: str) -> None:
     """Leaves the curves and the network of a stage in its folder."""
     stage = run.folder.stage(name)
     if stage.writes:
-        report.curves(stage.path / "history.csv", stage.path / "curves.png", title=name)
+        curves = report.plots.curves(stage.read_history(), title=name)
+        report.plots.save_png(curves, stage.path / "curves.png")
     stage.save_network("student", run.networks[role])
 
 
@@ -176,14 +177,14 @@ def _select(store: LabelStore, data: RunData, rounds: Rounds, stage: RunFolder) 
     rows = selection.select_rows(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]
     if stage.writes:
-        report.label_store_picture(
+        figure = report.plots.label_store(
             store,
-            stage.path / "labels.png",
-            pictures=data.source.train,
+            images=data.source.train,
             class_names=data.source.class_names,
             title=f"{data.split.name}, round {store.teacher['round'] + 1}",
             **choice,
         )
+        report.plots.save_png(figure, stage.path / "labels.png")
     facts = {
         "labeled_by": store.teacher["network"],
         "pictures": len(store.index),

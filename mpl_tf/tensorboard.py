@@ -5,31 +5,32 @@ runs/<name>/tensorboard/validation/   accuracies, confusion
 """
 
 import contextlib
-import pathlib
-import tempfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import files, report
+from mpl_tf import files
 from mpl_tf.callbacks import ConfirmationBias
 from mpl_tf.data import pipeline
 from mpl_tf.methods.base import probabilities
-from mpl_tf.report import predictions, samples
+from mpl_tf.report import plots
+from mpl_tf.report.html.samples import sample
+from mpl_tf.report.plots.style import shortened
 from mpl_tf.run_folder import RunFolder
 
-_VIEWED, _SUREST, _MOST_JUDGED = 10, 12, 5000
+_VIEWED, _MOST_CONFIDENT, _MOST_PREDICTED = 10, 12, 5000
 
 
 class WriteSummaries(keras.callbacks.Callback):
     """Writes event files for TensorBoard at the end of each epoch; inside an epoch it does nothing.
 
-    Under `train`: each metric, the learning rates, the `views` of the same few labeled and unlabeled pictures, drawn
+    Under `train`: each metric, the learning rates, the `views` of the same few labeled and unlabeled images, drawn
     anew each time, and of the pseudo labels that `ConfirmationBias` has measured histograms
-    (`pseudo_labels/confidence`, `pseudo_labels/classes`), the surest as pictures (`pseudo_labels/surest`, red where
-    wrong) and the surest wrong ones (`pseudo_labels/surest_wrong`). Under `validation`: each metric and the served
-    student's `confusion`, on up to 5,000 pictures. Points come without pictures.
+    (`pseudo_labels/confidence`, `pseudo_labels/classes`), the most confident ones as images
+    (`pseudo_labels/most_confident`, red where wrong) and the most confident wrong ones
+    (`pseudo_labels/most_confident_wrong`). Under `validation`: each metric and the served student's `confusion`, on
+    up to 5,000 images. Points come without images.
 
     Stands after `ConfirmationBias` and before `Record`. What a killed run has written after its last checkpoint is
     forgotten when it goes on, as its rows of history.csv are, and written again.
@@ -46,9 +47,9 @@ class WriteSummaries(keras.callbacks.Callback):
         self.data, self.bias = data, bias
         self.writers, self.path = {}, folder.path / "tensorboard"
         self.pictures = len(data.source.image_shape) == 3
-        self.labeled = samples.sample(data.split.labeled, _VIEWED)
-        self.unlabeled = samples.sample(data.split.unlabeled, _VIEWED if unlabeled else 0)
-        self.validation = samples.sample(data.split.validation, _MOST_JUDGED)
+        self.labeled = sample(data.split.labeled, _VIEWED)
+        self.unlabeled = sample(data.split.unlabeled, _VIEWED if unlabeled else 0)
+        self.validation = sample(data.split.validation, _MOST_PREDICTED)
 
     def on_train_begin(self, logs=None):
         """Opens the files, and compiles the student for this `fit`."""
@@ -71,7 +72,7 @@ class WriteSummaries(keras.callbacks.Callback):
             _write_scalars({name: value for name, value in logs.items() if not name.startswith("val_")})
             _write_scalars(self._learning_rates())
             if self.pictures and self.model.takes_pictures:
-                _write_picture("views", report.grid, self.views(step))
+                _write_figure("views", plots.image_grid(self.views(step)))
             if self.bias is not None:
                 self._write_pseudo_labels()
         if "validation" in self.writers:
@@ -109,29 +110,26 @@ class WriteSummaries(keras.callbacks.Callback):
         tf.summary.histogram("pseudo_labels/classes", found.prediction[labeled], buckets=len(names))
         if not self.pictures:
             return
-        surest = labeled[np.argsort(-found.confidence[labeled], kind="stable")]
-        wrong = surest[found.wrong[surest]]
+        ordered = labeled[np.argsort(-found.confidence[labeled], kind="stable")]
+        wrong = ordered[found.wrong[ordered]]
         known = (found.label[labeled] >= 0).any()
-        judged = f"{len(wrong):,} of which are wrong (red)" if known else "of unknown truth"
-        self._write_strip("surest", f"Surest of {len(labeled):,} pseudo labels, {judged}", surest)
+        truth = f"{len(wrong):,} of which are wrong (red)" if known else "of unknown truth"
+        title = f"Most confident of {len(labeled):,} pseudo labels, {truth}"
+        self._write_strip("most_confident", title, ordered)
         if len(wrong):
-            self._write_strip("surest_wrong", f"Surest of {len(wrong):,} wrong pseudo labels", wrong)
+            title = f"Most confident of {len(wrong):,} wrong pseudo labels"
+            self._write_strip("most_confident_wrong", title, wrong)
 
     def _write_strip(self, name, title, rows):
-        found, names, rows = self.bias.measured, self.data.source.class_names, rows[:_SUREST]
+        found, names, rows = self.bias.measured, self.data.source.class_names, rows[:_MOST_CONFIDENT]
         captions = []
         for row in rows:
-            said = predictions.short(names[found.prediction[row]], 13)
-            truth = f", is {predictions.short(names[found.label[row]], 6)}" if found.wrong[row] else ""
-            captions.append(f"{said}{truth}\n{found.confidence[row]:.1%}")
-        _write_picture(
-            f"pseudo_labels/{name}",
-            predictions.strip,
-            title=title,
-            images=np.asarray(self._fetch(found.index[rows])),
-            captions=captions,
-            wrong=found.wrong[rows],
-        )
+            predicted = shortened(names[found.prediction[row]], 13)
+            truth = f", is {shortened(names[found.label[row]], 6)}" if found.wrong[row] else ""
+            captions.append(f"{predicted}{truth}\n{found.confidence[row]:.1%}")
+        images = np.asarray(self._fetch(found.index[rows]))
+        strip = plots.image_strip(images, captions, found.wrong[rows], title=title)
+        _write_figure(f"pseudo_labels/{name}", strip)
 
     def _write_confusion(self):
         train, names = self.data.source.train, self.data.source.class_names
@@ -141,7 +139,7 @@ class WriteSummaries(keras.callbacks.Callback):
         pairs = np.bincount(labels * len(names) + found, minlength=len(names) ** 2)
         right = f"{(found == labels).mean():.1%} of {len(labels):,} validation examples right"
         counts = pairs.reshape(len(names), len(names))
-        _write_picture("confusion", predictions.confusion, counts, names, title=right)
+        _write_figure("confusion", plots.confusion(counts, names, title=right))
 
     def _fetch(self, index):
         return self.data.source.train.fetch(tf.constant(index, tf.int64))
@@ -153,11 +151,8 @@ def _write_scalars(values):
         tf.summary.scalar(name, float(tf.convert_to_tensor(value)))
 
 
-def _write_picture(tag, draw, *arguments, **options):
-    """What one of the report's functions draws, `draw(destination_png, …)`."""
-    with tempfile.TemporaryDirectory() as folder:
-        encoded = draw(pathlib.Path(folder) / "drawn.png", *arguments, **options).read_bytes()
-    tf.summary.image(tag, tf.io.decode_png(encoded, channels=3)[tf.newaxis])
+def _write_figure(tag, figure):
+    tf.summary.image(tag, plots.to_pixels(figure)[tf.newaxis])
 
 
 def _forget(folder, after_step):

@@ -46,6 +46,7 @@ import sys
 import unicodedata
 
 from mpl_tf import files, report
+from mpl_tf.report.comparison import final_accuracies
 from mpl_tf.run_folder import RunFolder
 
 
@@ -76,7 +77,7 @@ def main(_):
         except RuntimeError as error:
             pool.shutdown(cancel_futures=True)
             sys.exit(str(error))
-    print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text())
+    print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text("utf-8"))
 
 
 def parse_cells(texts: list[str]) -> dict[str, list[str]]:
@@ -259,10 +260,11 @@ def cell_warnings(folder: pathlib.Path) -> list[str]:
 def write_report(results: dict, reference: str, ablations: dict[str, str]) -> None:
     """Writes table.md, table.png and report.html of the cells that have results."""
     folder = pathlib.Path(FLAGS.run_dir)
-    options = {"reference": reference, "domain": FLAGS.domain}
+    options = {"reference": reference, "split": FLAGS.domain}
     with files.replacing(folder / "table.md") as temporary:
-        temporary.write_text(report.comparison_table(results, ablations=ablations, **options))
-    report.comparison(folder / "table.png", results, **options)
+        temporary.write_text(report.comparison_table(results, ablations=ablations, **options), "utf-8")
+    accuracies = {name: list(final_accuracies(runs, FLAGS.domain).values()) for name, runs in results.items()}
+    report.plots.save_png(report.plots.comparison(accuracies, **options), folder / "table.png")
     report.comparison_page(
         folder,
         results,

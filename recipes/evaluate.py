@@ -37,10 +37,10 @@ import pathlib
 import keras
 import numpy as np
 
-from mpl_tf import data, evaluation, files, models
+from mpl_tf import data, evaluation, models
 from mpl_tf.evaluation import corruptions, perturbations
 from mpl_tf.progress import Progress
-from mpl_tf.run_folder import RunFolder
+from mpl_tf.run_folder import RunFolder, write_metrics
 from recipes import common, evaluation_tables, finished
 
 # Not the run's: runs with different seeds are to meet the same corruptions of the same pictures.
@@ -148,7 +148,7 @@ def measure(networks, source, split, pictures, indices) -> dict[str, dict]:
     with progress(total, "accuracy and calibration") as told:
         for role, network in networks.items():
             batches = data.evaluation_batches(pictures, indices)
-            logits, labels = evaluation.predict(network, batches, advance=told.add)
+            logits, labels = evaluation.predict(network, batches, advance=told.update)
             outcomes = evaluation.outcomes(logits, labels)
             results[role] = {
                 "clean": evaluation.summarize(outcomes, logits.shape[1]),
@@ -157,7 +157,7 @@ def measure(networks, source, split, pictures, indices) -> dict[str, dict]:
             }
             if len(split.validation):
                 held_out = data.evaluation_batches(source.train, split.validation)
-                fitted_on = evaluation.predict(network, held_out, advance=told.add)
+                fitted_on = evaluation.predict(network, held_out, advance=told.update)
                 temperature = evaluation.fit_temperature(*fitted_on)
                 results[role]["calibration"] |= {
                     "temperature": temperature,
@@ -186,17 +186,17 @@ def add_attacks(results, networks, batches, epsilons, count) -> None:
     """Adds the accuracy under FGSM to each network's results."""
     with progress(count * len(networks), "FGSM") as told:
         for role, network in networks.items():
-            results[role]["fgsm"] = evaluation.fgsm(network, batches, epsilons, advance=told.add)
+            results[role]["fgsm"] = evaluation.fgsm(network, batches, epsilons, advance=told.update)
 
 
 def add_robustness(results, networks, batches, count) -> None:
     """Adds the corruptions and the perturbations to each network's results."""
     corrupted = count * len(corruptions.NAMES) * len(corruptions.SEVERITIES)
     with progress(corrupted, "corruptions") as told:
-        options = {"seed": ROBUSTNESS_SEED, "advance": told.add}
+        options = {"seed": ROBUSTNESS_SEED, "advance": told.update}
         errors = evaluation.corruption_errors(networks, batches, **options)
     with progress(count * len(perturbations.NAMES), "perturbations") as told:
-        options = {"seed": ROBUSTNESS_SEED, "advance": told.add}
+        options = {"seed": ROBUSTNESS_SEED, "advance": told.update}
         flips = evaluation.flip_probabilities(networks, batches, **options)
     baseline = baseline_role()
     for role in networks:
@@ -241,8 +241,7 @@ def write(results: dict) -> pathlib.Path:
     destination = pathlib.Path(FLAGS.network).with_suffix(".evaluation.json")
     known = json.loads(destination.read_text()) if destination.exists() else {}
     merge(known, results)
-    with files.replacing(destination) as temporary:
-        temporary.write_text(json.dumps(known, indent=1) + "\n")
+    write_metrics(destination, known)
     return destination
 
 

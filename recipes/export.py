@@ -88,7 +88,7 @@ def write_litert(network: keras.Model, folder: pathlib.Path, run: RunData) -> li
             images=images,
             labels=labels,
             max_accuracy_drop=FLAGS.max_accuracy_drop,
-            advance=progress.add,
+            advance=progress.update,
         )
 
 

@@ -98,14 +98,14 @@ def main(_):
         return
     show(source, store)
     if FLAGS.picture:
-        report.label_store_picture(
+        figure = report.plots.label_store(
             store,
-            FLAGS.picture,
-            pictures=source.train,
+            images=source.train,
             class_names=source.class_names,
             **selection_options(),
             title=f"{source.name}: {len(store):,} pictures labeled by {store.teacher['file']}",
         )
+        report.plots.save_png(figure, FLAGS.picture)
         print(f"\npicture: {FLAGS.picture}")
 
 

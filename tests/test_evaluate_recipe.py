@@ -54,8 +54,9 @@ def test_a_run_is_evaluated_on_its_own_pictures_and_keeps_its_metrics(folder, tm
     source = data.load("digits")
     network = models.build("mlp-16x1", 10, (8, 8, 1), seed=0)
     expected = evaluation.evaluate(network, data.evaluation_batches(source.test))
-    assert set(student["clean"]) == set(expected)
-    assert student["clean"]["confusion"] == expected["confusion"]
+    assert set(student["clean"]) == set(expected) - {"confusion"}
+    confusion = folder.read_confusions()["evaluation/test/student/clean"]
+    assert confusion.tolist() == expected["confusion"]
     assert student["clean"]["nll"] == pytest.approx(expected["nll"], rel=1e-5)
     split = data.draw_split(source, num_labeled=20, seed=3)
     held_out = data.evaluation_batches(source.train, split.validation)
@@ -73,10 +74,10 @@ def test_a_run_is_evaluated_on_its_own_pictures_and_keeps_its_metrics(folder, tm
     assert student["corruptions"]["mce"] == mce
     assert student["natural_adversarial"]["classes"] == ["3", "7"]
     for text in (
-        "accuracy and calibration: 1,008 of 1,008 pictures, ",
-        "corruptions: 375 of 375 pictures, ",
-        "perturbations: 50 of 50 pictures, ",
-        "FGSM: 10 of 10 pictures, ",
+        "accuracy and calibration: 1,008 of 1,008 images, ",
+        "corruptions: 375 of 375 images, ",
+        "perturbations: 50 of 50 images, ",
+        "FGSM: 10 of 10 images, ",
         "360 test pictures",
         "ECE % after",
         "mCE %, supervised = 100",

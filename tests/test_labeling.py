@@ -185,14 +185,12 @@ def test_a_method_labels_with_the_network_that_it_serves(tmp_path):
     np.testing.assert_array_equal(labeled(tmp_path / "method", method).probabilities(), expected)
 
 
-def test_progress_is_told_per_shard_where_there_is_no_terminal(tmp_path, capsys):
+def test_progress_is_shown_in_lines_where_there_is_no_terminal(tmp_path, capsys):
     labeled(tmp_path / "lines", verbose="auto")
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
+    (line,) = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"shard 3 \(4 of 5 to make\): 40 of 47 pictures, [\d,]+ per second, \d+ s left", lines[3]
+        r"labels: 47 of 47 images, [\d.,]+ per second, 00:\d\d so far, 00:00 left, shard 5 of 5", line
     )
-    assert re.fullmatch(r"shard 4 .*: 47 of 47 pictures, [\d,]+ per second, in \d+ s", lines[4])
     labeled(tmp_path / "silent")
     assert capsys.readouterr().out == ""
 

@@ -136,7 +136,7 @@ def test_a_killed_recipe_goes_on(tmp_path, exported):
     finished = forked.run("recipes.predict", *command)
     assert finished.returncode == 0
     shown = finished.stdout
-    assert "4 of 4 pictures" in shown
+    assert "4 of 4 images" in shown
     assert "10 pictures, classified by" in shown
     assert "1 of them cannot be read" in shown
     assert "zz.jpg: cannot identify image file" in shown
@@ -314,8 +314,8 @@ def test_the_highest_version_is_taken_and_what_is_none_is_refused(tmp_path, expo
         export.ExportedClassifier(points)
 
 
-@pytest.mark.parametrize(("verbose", "shown"), [(0, ""), (2, "predictions: 7 of 7 pictures, ")])
-def test_progress_is_told(tmp_path, folder, capsys, verbose, shown):
+@pytest.mark.parametrize(("verbose", "shown"), [(0, ""), (2, "predictions: 7 of 7 images, ")])
+def test_progress_is_shown(tmp_path, folder, capsys, verbose, shown):
     predict(Brightness(), folder, tmp_path / "out.csv", verbose=verbose)
     said = capsys.readouterr().out
     assert said.startswith(shown)

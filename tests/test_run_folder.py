@@ -67,3 +67,33 @@ def test_a_second_process_is_kept_out_until_the_first_has_ended(tmp_path):
     # Killed, it leaves nothing that would have to be cleaned up.
     with RunFolder(tmp_path).locked():
         assert (tmp_path / ".lock").exists()
+
+
+def test_confusion_matrices_have_a_file_of_their_own_to_which_later_ones_are_added(tmp_path):
+    folder, matrix = RunFolder(tmp_path), [[3, 1], [0, 2]]
+    assert folder.read_confusions() == {}
+    numbers = {"accuracy": 0.5, "per_class_accuracy": [0.75, 1.0], "confusion": matrix}
+    folder.write_metrics({"test": {"student": numbers, "teacher": numbers | {"confusion": [[0, 4], [2, 0]]}}})
+    metrics = folder.read_metrics()
+    assert metrics["test"]["student"] == {"accuracy": 0.5, "per_class_accuracy": [0.75, 1.0]}
+    assert '"per_class_accuracy": [0.75, 1.0]' in (tmp_path / "metrics.json").read_text()
+    # What is written again later does not hold the matrices, which stay.
+    metrics["evaluation"] = {"test": {"student": {"clean": numbers}}}
+    metrics["note"] = "a [ list ] in\na text, 1, 2"
+    folder.write_metrics(metrics)
+    assert folder.read_metrics()["note"] == metrics["note"]
+    found = {name: matrix.tolist() for name, matrix in folder.read_confusions().items()}
+    assert found == {
+        "test/student": matrix,
+        "test/teacher": [[0, 4], [2, 0]],
+        "evaluation/test/student/clean": matrix,
+    }
+
+
+def test_flags_and_split_are_read_as_they_were_written(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_flags() == folder.read_split() == {}
+    folder.claim({"steps": 10, "labeled_dir": "a=b", "seed": None})
+    assert folder.read_flags() == {"steps": "10", "labeled_dir": "a=b"}
+    (tmp_path / "split.json").write_text('{"name": "digits.0@20"}')
+    assert folder.read_split() == {"name": "digits.0@20"}

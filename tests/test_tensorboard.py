@@ -11,13 +11,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mpl_tf import callbacks, data, tensorboard, training
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.report import predictions
+from mpl_tf.report import plots
+from mpl_tf.report.plots import style
 from mpl_tf.run_folder import RunFolder
 from mpl_tf.run_settings import Monitoring
 from tests.test_training import QUIET, KilledError, build_pseudo_labels, network, run_data, stage
 
 STEPS = [4, 8, 10]
-PICTURES = {"views", "pseudo_labels/surest"}
+IMAGES = {"views", "pseudo_labels/most_confident"}
 HISTOGRAMS = {"pseudo_labels/confidence", "pseudo_labels/classes"}
 
 
@@ -64,12 +65,12 @@ def whole(tmp_path_factory):
 
 def test_every_epoch_is_there_once_at_its_step(whole):
     train, validation = (written(whole[0], name) for name in ("train", "validation"))
-    assert PICTURES | HISTOGRAMS | {"loss", "confident_share", "student_learning_rate"} <= set(train)
+    assert IMAGES | HISTOGRAMS | {"loss", "confident_share", "student_learning_rate"} <= set(train)
     assert set(validation) == {"loss", "accuracy", "confusion"}
     for tag, events in [*train.items(), *validation.items()]:
         steps = [step for step, _ in events]
         # A share of wrong labels among none is left out, and a picture of none.
-        assert steps == STEPS or tag in ("confirmation_bias", "pseudo_labels/surest_wrong"), tag
+        assert steps == STEPS or tag in ("confirmation_bias", "pseudo_labels/most_confident_wrong"), tag
     history = RunFolder(whole[0]).read_history()
     for tag, column in (("loss", train), ("accuracy", validation)):
         name = tag if column is train else f"val_{tag}"
@@ -101,14 +102,18 @@ def test_the_confusion_is_that_of_the_served_student_on_the_validation_split(who
     folder, method = whole
     run, drawn = run_data(), []
     callback = summaries(folder, method)
-    monkeypatch.setattr(tensorboard, "_write_picture", lambda *arguments, **options: drawn.append(arguments))
-    callback._write_confusion()
-    ((tag, _, counts, names),) = drawn
+    confusion = plots.confusion
+    monkeypatch.setattr(
+        plots, "confusion", lambda *given, **options: drawn.append(given) or confusion(*given, **options)
+    )
+    with callback.writers["validation"].as_default(1):
+        callback._write_confusion()
+    ((counts, names),) = drawn
     expected = np.zeros((3, 3), int)
     for index in run.split.validation:
         image = run.source.train.examples[index : index + 1].astype(np.float32)
         expected[run.source.train.labels[index], np.argmax(method.served(image, training=False))] += 1
-    assert tag == "confusion"
+    assert written(folder / "own", "validation")["confusion"]
     np.testing.assert_array_equal(counts, expected)
     assert names == run.source.class_names
 
@@ -140,7 +145,7 @@ def test_views_are_of_the_same_pictures_and_drawn_anew_at_each_step(whole):
     )
 
 
-def surest(folder, method, labels):
+def write_pseudo_labels(folder, method, labels):
     """What is drawn of ten pseudo labels, of which three are wrong if their classes are known at all."""
     index = run_data().split.unlabeled[:10]
     confidence = np.linspace(0.5, 0.95, 10).astype(np.float32)
@@ -153,12 +158,17 @@ def surest(folder, method, labels):
     return measured
 
 
-def test_the_surest_pseudo_labels_come_first_and_the_wrong_ones_are_red(whole, tmp_path, monkeypatch):
-    strips, strip = [], predictions.strip
-    monkeypatch.setattr(predictions, "strip", lambda path, **kept: strips.append(kept) or strip(path, **kept))
+def test_the_most_confident_pseudo_labels_come_first_and_the_wrong_ones_are_red(whole, tmp_path, monkeypatch):
+    strips, strip = [], plots.image_strip
+
+    def remember(images, captions, wrong, *, title):
+        strips.append({"images": images, "captions": captions, "wrong": wrong, "title": title})
+        return strip(images, captions, wrong, title=title)
+
+    monkeypatch.setattr(plots, "image_strip", remember)
     labels = np.arange(10) % 3
     labels[[2, 5, 8]] = [1, 1, 0]
-    measured = surest(tmp_path, whole[1], labels)
+    measured = write_pseudo_labels(tmp_path, whole[1], labels)
     shown, mistakes = strips
     names = run_data().source.class_names
     # The tenth picture has no label.
@@ -168,25 +178,25 @@ def test_the_surest_pseudo_labels_come_first_and_the_wrong_ones_are_red(whole, t
         assert caption == f"{said}\n{measured.confidence[row]:.1%}"
         assert wrong == (row in (2, 5, 8))
     np.testing.assert_array_equal(shown["images"], run_data().source.train.examples[measured.index[order]])
-    assert shown["title"] == "Surest of 9 pseudo labels, 3 of which are wrong (red)"
+    assert shown["title"] == "Most confident of 9 pseudo labels, 3 of which are wrong (red)"
     assert mistakes["captions"] == [shown["captions"][place] for place in (0, 3, 6)]
-    for name, columns in (("surest", {0, 3, 6}), ("surest_wrong", {0, 1, 2})):
+    for name, columns in (("most_confident", {0, 3, 6}), ("most_confident_wrong", {0, 1, 2})):
         ((_, value),) = written(tmp_path / "own", "train")[f"pseudo_labels/{name}"]
         assert reddened_columns(picture(value)) == columns
 
 
 def reddened_columns(pixels):
     """Which of the twelve columns of a strip has red text."""
-    red = tuple(int(predictions.WRONG[place : place + 2], 16) for place in (1, 3, 5))
+    red = tuple(int(style.WRONG[place : place + 2], 16) for place in (1, 3, 5))
     _, places = np.nonzero((abs(pixels.astype(int) - red) < 12).all(axis=-1))
     return set((places * 12 // pixels.shape[1]).tolist())
 
 
 def test_pseudo_labels_of_unknown_classes_are_not_called_wrong(whole, tmp_path):
-    surest(tmp_path, whole[1], np.full(10, -1))
+    write_pseudo_labels(tmp_path, whole[1], np.full(10, -1))
     train = written(tmp_path / "own", "train")
-    assert reddened_columns(picture(train["pseudo_labels/surest"][0][1])) == set()
-    assert "pseudo_labels/surest_wrong" not in train
+    assert reddened_columns(picture(train["pseudo_labels/most_confident"][0][1])) == set()
+    assert "pseudo_labels/most_confident_wrong" not in train
 
 
 def test_killed_between_the_summaries_and_the_checkpoint_an_epoch_is_still_there_once(

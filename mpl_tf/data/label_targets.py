@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.data.lookup import Lookup
+
 if TYPE_CHECKING:
     from mpl_tf.data.label_store import LabelStore
 
@@ -34,12 +36,12 @@ class LabelTargets:
             )
         self.num_classes = store.num_classes
         self._store = store
-        row_of_picture = np.full(num_pictures, -1, np.int64)
+        row_of_picture = np.full(num_pictures, -1, np.int64 if len(store) > 2**31 else np.int32)
         row_of_picture[store.index] = np.arange(len(store))
+        self._row_of_picture = Lookup(row_of_picture, tf.int64)
         in_memory = 4 * len(store) * store.num_classes <= TABLE_LIMIT
-        # Eager tensors, which a graph captures by reference; on the CPU, where the pipeline runs.
+        # An eager tensor, which a graph captures by reference; on the CPU, where the pipeline runs.
         with tf.device("CPU:0"):
-            self._row_of_picture = tf.constant(row_of_picture)
             self._table = tf.constant(store.probabilities()) if in_memory else None
 
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
@@ -55,7 +57,7 @@ class LabelTargets:
             tf.errors.InvalidArgumentError: for a picture that the store lacks.
         """
         with tf.device("CPU:0"):
-            rows = tf.gather(self._row_of_picture, index)
+            rows = self._row_of_picture(index)
             lacking = tf.boolean_mask(index, rows < 0)
             check = tf.debugging.Assert(
                 tf.equal(tf.size(lacking), 0),

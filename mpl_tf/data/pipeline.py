@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mpl_tf import checks
 from mpl_tf.data.batch_views import LABELED_STREAM, UNLABELED_STREAM, BatchViews
+from mpl_tf.data.lookup import Lookup
 
 BALANCES = ("none", "sample")
 
@@ -93,7 +94,7 @@ def training_batches(
                 f"The split {split.name!r} has no unlabeled pictures: add some, or pass unlabeled_ratio=0."
             )
         unlabeled = _Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM, share)
-    labels = tf.constant(source.train.labels, tf.int32)
+    labels = Lookup(source.train.labels, tf.int32)
     pictures, shape = source.train, tuple(source.image_shape)
 
     def soft_labels(index):
@@ -106,7 +107,7 @@ def training_batches(
 
     def draw(step):
         index, entry = drawn(labeled, step)
-        batch = {"labeled": {**entry, "label": tf.gather(labels, index)}}
+        batch = {"labeled": {**entry, "label": labels(index)}}
         if labeled_targets:
             batch["labeled"]["probabilities"] = soft_labels(index)
         if unlabeled is not None:
@@ -162,14 +163,13 @@ def evaluation_batches(pictures, indices=None, *, batch_size: int = 256) -> tf.d
     Returns:
         A dataset of `{"image": float32 [b, …], "label": int32 [b], "index": int64 [b]}`.
     """
-    indices = np.arange(len(pictures)) if indices is None else np.asarray(indices)
-    labels = tf.constant(pictures.labels, tf.int32)
+    labels = Lookup(pictures.labels, tf.int32)
 
     def make_batch(index):
         image = tf.ensure_shape(tf.cast(pictures.fetch(index), tf.float32), (None, *pictures.image_shape))
-        return {"image": image, "label": tf.gather(labels, index), "index": index}
+        return {"image": image, "label": labels(index), "index": index}
 
-    batches = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)).batch(batch_size)
+    batches = _index_batches(pictures, indices, batch_size)
     return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
@@ -189,7 +189,6 @@ def picture_batches(
     Returns:
         A dataset of `{"image": float32 [b, …], "index": int64 [b]}` with pictures in 0…255.
     """
-    indices = np.arange(len(pictures)) if indices is None else np.asarray(indices)
     # Below zero, where no training stream has its seed.
     view_seed = -1 - seed
 
@@ -198,15 +197,23 @@ def picture_batches(
         image = tf.cast(image, tf.float32) if view is None else view(image, seed=view_seed, position=index)
         return {"image": tf.ensure_shape(image, (None, *pictures.image_shape)), "index": index}
 
-    batches = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)).batch(batch_size)
+    batches = _index_batches(pictures, indices, batch_size)
     return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _index_batches(pictures, indices, batch_size: int) -> tf.data.Dataset:
+    """Some indices in order, or all where they are None, int64 `[b]` at a time."""
+    if indices is None:
+        return tf.data.Dataset.range(len(pictures)).batch(batch_size)
+    take = Lookup(indices, tf.int64)
+    return tf.data.Dataset.range(len(take)).batch(batch_size).map(take)
 
 
 class _Stream:
     """An endless, reshuffled walk over some indices, readable at any position."""
 
     def __init__(self, indices, size, seed, stream, share):
-        self.indices = tf.constant(indices, tf.int64)
+        self.indices = Lookup(indices, tf.int64)
         self.count = len(indices)
         self.size = size
         self.rows = size // share[1]
@@ -217,7 +224,7 @@ class _Stream:
         """The indices of a step's images, int64 `[rows]`, and their positions in the stream."""
         position = step * self.size + self.first + tf.range(self.rows, dtype=tf.int64)
         walk = tf.zeros(self.rows, tf.int64)
-        return tf.gather(self.indices, self.shuffled(walk, position, self.count)), position
+        return self.indices(self.shuffled(walk, position, self.count)), position
 
     def shuffled(self, walk, position, count) -> tf.Tensor:
         """Where endless walks over 0…count-1, shuffled anew in each of their epochs, are at some positions.
@@ -259,7 +266,7 @@ class _BalancedStream(_Stream):
         turn = position // self.num_classes
         chosen = self.shuffled(tf.zeros_like(turn), position, self.num_classes)
         member = self.shuffled(1 + chosen, turn, tf.gather(self.counts, chosen))
-        return tf.gather(self.indices, tf.gather(self.starts, chosen) + member), position
+        return self.indices(tf.gather(self.starts, chosen) + member), position
 
 
 def _check_labels(source, split):

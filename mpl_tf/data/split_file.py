@@ -4,12 +4,17 @@ import dataclasses
 import json
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 
+from mpl_tf.data.pictures import digest
 from mpl_tf.data.source import Source
-from mpl_tf.data.splits import Split, class_counts, draw_split
+from mpl_tf.data.splits import Split, class_counts, draw_split, unlabeled_indices
 from mpl_tf.files import replacing
+
+# Up to so many labeled and validation indices stand in the JSON file itself.
+LISTED_INDICES = 1_000_000
 
 
 def load_or_draw_split(
@@ -56,10 +61,41 @@ def load_or_draw_split(
         validation=validation,
         labeled_in_unlabeled=labeled_in_unlabeled,
     )
-    document = {"arguments": arguments, **dataclasses.asdict(split)}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, default=np.ndarray.tolist), encoding="utf-8")
+    _write(path, split, arguments)
     return split
+
+
+def _write(path: pathlib.Path, split: Split, arguments: dict) -> None:
+    """Writes the JSON file, and beside it an array file where there are many indices.
+
+    The unlabeled images, which are what the others leave, are counted only.
+    """
+    fields = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
+    fields["counts"] = {name: len(fields[name]) for name in ("labeled", "unlabeled", "validation")}
+    del fields["unlabeled"]
+    if len(split.labeled) + len(split.validation) > LISTED_INDICES:
+        indices = {name: fields.pop(name) for name in ("labeled", "validation")}
+        with replacing(_array_path(path)) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **indices)
+        fields["indices"] = digest(indices["labeled"], indices["validation"])
+    with replacing(path) as temporary:
+        document = {"arguments": arguments, **fields}
+        temporary.write_text(json.dumps(document, default=np.ndarray.tolist), encoding="utf-8")
+
+
+def _array_path(path: pathlib.Path) -> pathlib.Path:
+    return path.with_suffix(".npz")
+
+
+def _read_indices(path: pathlib.Path, document: dict) -> dict[str, np.ndarray]:
+    """Labeled and validation indices, from the document or from the file beside it."""
+    if "indices" not in document:
+        return {name: np.array(document[name], np.int64) for name in ("labeled", "validation")}
+    with np.load(_array_path(path), allow_pickle=False) as arrays:
+        indices = {name: arrays[name] for name in ("labeled", "validation")}
+    if digest(indices["labeled"], indices["validation"]) != document["indices"]:
+        raise ValueError(f"{_array_path(path).name} is not the one that it was written with")
+    return indices
 
 
 def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
@@ -67,10 +103,9 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         found = dict(document["arguments"])
-        names = {field.name for field in dataclasses.fields(Split)} - {"validation_per_class"}
-        values = {name: document[name] for name in names}
-        indices = {key: np.array(values[key], np.int64) for key in ("labeled", "unlabeled", "validation")}
-    except (ValueError, KeyError, TypeError) as error:
+        values = {name: document[name] for name in ("name", "labels_per_class", "fingerprint")}
+        indices = _read_indices(path, document)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} holds no split ({type(error).__name__}: {error}): remove it, or give another path."
         ) from error
@@ -87,15 +122,23 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
             "former back, or give another path."
         )
     _check_indices(path, len(source.train), **indices)
-    values["validation_per_class"] = class_counts(source, indices["validation"])
-    return Split(**{**values, **indices})
+    return Split(
+        **values,
+        **indices,
+        unlabeled=unlabeled_indices(
+            len(source.train), **indices, labeled_in_unlabeled=found["labeled_in_unlabeled"]
+        ),
+        validation_per_class=class_counts(source, indices["validation"]),
+    )
 
 
-def _check_indices(path: pathlib.Path, count: int, labeled, unlabeled, validation) -> None:
-    everything = np.concatenate([labeled, unlabeled, validation])
-    if everything.min() < 0 or everything.max() >= count:
-        raise ValueError(f"{path} has indices outside 0…{count - 1}: remove it, or give another path.")
-    if np.isin(validation, np.concatenate([labeled, unlabeled])).any():
+def _check_indices(path: pathlib.Path, count: int, labeled, validation) -> None:
+    for indices in (labeled, validation):
+        if len(indices) and (indices.min() < 0 or indices.max() >= count):
+            raise ValueError(f"{path} has indices outside 0…{count - 1}: remove it, or give another path.")
+    held_out = np.zeros(count, bool)
+    held_out[validation] = True
+    if held_out[labeled].any():
         raise ValueError(f"{path} trains on validation pictures: remove it, or give another path.")
 
 

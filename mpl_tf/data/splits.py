@@ -77,30 +77,57 @@ def draw_split(
     labels = source.train.labels
     class_order, queues = _shuffled_classes(source, seed)
     # The first of each class comes before all others, unless it is the only one, which is needed as a labeled one.
-    keys = [(np.arange(len(queue)) + 0.5) / len(queue) for queue in queues]
-    several = [key for key in keys if len(key) > 1]
-    for key in several:
-        key[0] = 0.0
-    held_out = _merged(queues, keys)[: _validation_size(labels, validation, len(several))]
+    several = sum(len(queue) > 1 for queue in queues)
+    size = _validation_size(labels, validation, several)
+    known = sum(map(len, queues))
+    # No class can hold out more than these, so that only so many are sorted, of however many there are.
+    heads = [queue[: math.ceil((size + len(queues)) / known * len(queue)) + 2] for queue in queues]
+    keys = [(np.arange(len(head)) + 0.5) / len(queue) for queue, head in zip(queues, heads, strict=True)]
+    for queue, key in zip(queues, keys, strict=True):
+        if len(queue) > 1:
+            key[0] = 0.0
+    held_out = _merged(heads, keys)[:size]
     counts = np.bincount(labels[held_out], minlength=source.num_classes)[class_order]
     queues = [queue[count:] for queue, count in zip(queues, counts, strict=True)]
     _check_labels_left(source, class_order, queues, num_labeled, validation)
-    labeled = _merged(queues, [np.arange(len(queue)) for queue in queues])[:num_labeled]
-    unlabeled = np.ones(len(labels), bool)
-    unlabeled[held_out] = False
-    unlabeled[labeled] &= labeled_in_unlabeled
+    labeled = np.concatenate(queues)
+    if num_labeled is not None:
+        heads = [queue[:num_labeled] for queue in queues]
+        labeled = _merged(heads, [np.arange(len(head)) for head in heads])[:num_labeled]
     validation_per_class = class_counts(source, held_out)
     if validation:
         _warn_of_uncertainty(validation_per_class)
     return Split(
         name=f"{source.name}.{seed}@{len(labeled)}",
         labeled=np.sort(labeled),
-        unlabeled=np.flatnonzero(unlabeled),
+        unlabeled=unlabeled_indices(
+            len(labels), labeled, held_out, labeled_in_unlabeled=labeled_in_unlabeled
+        ),
         validation=np.sort(held_out),
         labels_per_class=_labels_per_class(source, labeled, num_labeled),
         validation_per_class=validation_per_class,
         fingerprint=source.train.fingerprint(),
     )
+
+
+def unlabeled_indices(
+    count: int, labeled: np.ndarray, validation: np.ndarray, *, labeled_in_unlabeled: bool
+) -> np.ndarray:
+    """The images to learn from without a label: all that are not held out.
+
+    Args:
+        count: of all training images.
+        labeled: int `[n]`, their indices.
+        validation: int `[m]`, those held out.
+        labeled_in_unlabeled: whether the labeled ones are among them too.
+
+    Returns:
+        int64, sorted.
+    """
+    chosen = np.ones(count, bool)
+    chosen[validation] = False
+    chosen[labeled] &= labeled_in_unlabeled
+    return np.flatnonzero(chosen)
 
 
 def class_counts(source: Source, indices: np.ndarray) -> dict[str, int]:
@@ -130,7 +157,12 @@ def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.nd
         )
     generator = np.random.default_rng(int(seed))
     order = generator.permutation(source.num_classes)
-    queues = [generator.permutation(np.flatnonzero(labels == label)) for label in order]
+    # One sort for all classes: the images of each in ascending order, one class after the other.
+    members = np.flatnonzero(labels >= 0)
+    members = members[np.argsort(labels[members], kind="stable")]
+    counts = np.bincount(labels[members], minlength=source.num_classes)
+    members = np.split(members, np.cumsum(counts)[:-1])
+    queues = [generator.permutation(members[label]) for label in order]
     for label, queue in zip(order, queues, strict=True):
         if not len(queue):
             raise ValueError(

@@ -12,7 +12,7 @@ from scipy import special
 from mpl_tf import distribute
 from mpl_tf.evaluation import calibration
 from mpl_tf.methods import batch_refusals
-from mpl_tf.progress import silent
+from mpl_tf.progress import no_progress
 
 TOP = 5
 
@@ -47,7 +47,7 @@ def evaluate(
     batches: tf.data.Dataset,
     *,
     classes: Sequence[int] | None = None,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> dict:
     """Compares a network's predictions with the labels, in one pass.
 
@@ -57,12 +57,14 @@ def evaluate(
             smaller.
         classes: the logits to choose among, for pictures of some classes only; a label is then a position in
             this list, and K is its length. None for all.
-        advance: is told how many more pictures are done, `Progress.add`.
+        advance: is told how many more pictures are done, `Progress.update`.
 
     Returns:
         A dict of plain Python numbers and lists, ready for JSON:
         `accuracy`: the share of correct predictions, in 0…1.
         `standard_error`: that of the accuracy p on n pictures drawn independently, √(p (1 − p) / n).
+        `balanced_accuracy`: the mean of the classes' accuracies, over the classes that have images.
+        `macro_f1`: the mean of the classes' F1 scores, over the classes that have images or are predicted.
         `top5_accuracy`: the share of labels among the five most likely classes, where K is above 5.
         `nll`: negative log-likelihood, the mean cross-entropy in nats.
         `brier`: mean Σ_k (p_k − [k = label])², in 0…2.
@@ -83,7 +85,7 @@ def evaluate(
 
 
 def predict(
-    network: keras.Model, batches: tf.data.Dataset, *, advance: Callable[[int], None] = silent
+    network: keras.Model, batches: tf.data.Dataset, *, advance: Callable[[int], None] = no_progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Collects a network's logits on labeled pictures.
 
@@ -142,17 +144,21 @@ def summarize(result: Outcomes, num_classes: int) -> dict:
     pairs = np.bincount(result.label * num_classes + result.prediction, minlength=num_classes**2)
     confusion = pairs.reshape(num_classes, num_classes)
     count, accuracy = len(result.label), float(result.correct.mean())
+    hits, images, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    present, occurring = images > 0, images + predicted > 0
     return {
         "accuracy": accuracy,
         "standard_error": math.sqrt(accuracy * (1.0 - accuracy) / count),
+        "balanced_accuracy": float((hits[present] / images[present]).mean()),
+        # F1 = 2 TP / (2 TP + FP + FN), whose denominator counts the images and the predictions of the class.
+        "macro_f1": float((2 * hits[occurring] / (images + predicted)[occurring]).mean()),
         **({"top5_accuracy": float(result.in_top.mean())} if num_classes > TOP else {}),
         "nll": float(result.loss.mean()),
         "brier": float(result.brier.mean()),
         "ece": calibration.expected_calibration_error(result.confidence, result.correct),
         "count": count,
         "per_class_accuracy": [
-            int(hits) / int(total) if total else None
-            for hits, total in zip(np.diag(confusion), confusion.sum(axis=1), strict=True)
+            int(right) / int(total) if total else None for right, total in zip(hits, images, strict=True)
         ],
         "confusion": confusion.tolist(),
     }

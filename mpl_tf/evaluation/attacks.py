@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mpl_tf import checks, distribute, losses
 from mpl_tf.methods import batch_refusals
-from mpl_tf.progress import silent
+from mpl_tf.progress import no_progress
 
 
 def fgsm(
@@ -20,7 +20,7 @@ def fgsm(
     batches: tf.data.Dataset,
     epsilons: Sequence[float],
     *,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> dict:
     """The accuracy on pictures x + ε sign(∇_x loss(x, label)), for several ε.
 
@@ -28,7 +28,7 @@ def fgsm(
         network: `keras.Model` from pictures in 0…255 to logits.
         batches: finite dataset of `{"image": float32 [B, …], "label": int32 [B]}`.
         epsilons: ε in levels of 0…255, each at least 0; 0 is the clean accuracy.
-        advance: is told how many more pictures are done, `Progress.add`.
+        advance: is told how many more pictures are done, `Progress.update`.
 
     Returns:
         A dict of lists, one entry per ε: `epsilon`, `accuracy` and `standard_error`; and of `count` and

@@ -13,7 +13,7 @@ import tensorflow as tf
 from mpl_tf import distribute
 from mpl_tf.evaluation import corruptions, perturbations
 from mpl_tf.methods import batch_refusals
-from mpl_tf.progress import silent
+from mpl_tf.progress import no_progress
 
 # Pictures whose sequences go through the networks together.
 _SEQUENCES_AT_ONCE = 8
@@ -24,7 +24,7 @@ def corruption_errors(
     batches: tf.data.Dataset,
     *,
     seed: int = 0,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> dict[str, dict[str, list[float]]]:
     """The share of wrong predictions under each corruption at each severity.
 
@@ -32,7 +32,7 @@ def corruption_errors(
         networks: role → `keras.Model` from pictures in 0…255 to logits. All see the same corrupted pictures.
         batches: finite dataset of `{"image": float32 [B, H, W, C], "label": int32 [B]}`.
         seed: of the corruptions, which also depend on a picture's position among the batches.
-        advance: is told how many more pictures are done, `Progress.add`; a picture counts once for each corruption
+        advance: is told how many more pictures are done, `Progress.update`; a picture counts once for each corruption
             and severity.
 
     Returns:
@@ -84,7 +84,7 @@ def flip_probabilities(
     batches: tf.data.Dataset,
     *,
     seed: int = 0,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> dict[str, dict[str, float]]:
     """How often the prediction changes within the sequences of each perturbation.
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from mpl_tf import checks
 from mpl_tf.export import refusals
 from mpl_tf.export.interpreter import Interpreter, Model
-from mpl_tf.progress import silent
+from mpl_tf.progress import no_progress
 
 KINDS = ("float32", "float16", "int8", "int8_full")
 # Of one picture, for the latency: enough for a median, and little beside the conversion.
@@ -64,7 +64,7 @@ def write_variants(
     images: np.ndarray,
     labels: np.ndarray,
     max_accuracy_drop: float = 0.02,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> list[Measurement]:
     """Writes `<name>_<kind>.tflite` for each kind and measures it on held-out pictures.
 
@@ -80,7 +80,7 @@ def write_variants(
         images: float32 `[n, *input_shape]`, validation pictures.
         labels: int `[n]`, their classes.
         max_accuracy_drop: how far a variant's accuracy may be below the network's, in 0…1.
-        advance: is told how many more pictures are done, `Progress.add`; each counts once for the network and once
+        advance: is told how many more pictures are done, `Progress.update`; each counts once for the network and once
             for each kind.
 
     Returns:

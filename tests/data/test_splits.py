@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+from mpl_tf.data import split_file
 from mpl_tf.data.pictures import ArrayPictures
 from mpl_tf.data.source import Source
 from mpl_tf.data.split_file import load_or_draw_split
@@ -344,6 +345,7 @@ def test_a_file_that_holds_no_split_is_refused(source, tmp_path, text):
     ("part", "message"),
     [
         ("far", r"split\.json has indices outside 0…152"),
+        ("negative", r"split\.json has indices outside 0…152"),
         ("validation", r"split\.json trains on validation pictures"),
     ],
 )
@@ -351,10 +353,51 @@ def test_a_file_with_impossible_indices_is_refused(source, tmp_path, part, messa
     path = tmp_path / "split.json"
     split = load_or_draw_split(path, source, num_labeled=8, seed=1)
     document = json.loads(path.read_text())
-    document["unlabeled"].append(153 if part == "far" else int(split.validation[0]))
+    wrong = {"far": 153, "negative": -1, "validation": int(split.validation[0])}
+    document["labeled"].append(wrong[part])
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=message):
         load_or_draw_split(path, source, num_labeled=8, seed=1)
+
+
+@pytest.fixture
+def many(source, tmp_path, monkeypatch):
+    """A path and the arguments of a split whose indices are too many for a JSON file."""
+    monkeypatch.setattr(split_file, "LISTED_INDICES", 20)
+    arguments = {"num_labeled": 12, "seed": 1, "validation": 9, "labeled_in_unlabeled": False}
+    drawn = load_or_draw_split(tmp_path / "split.json", source, **arguments)
+    return tmp_path / "split.json", arguments, drawn
+
+
+def test_many_indices_lie_in_an_array_file_beside(source, many):
+    path, arguments, drawn = many
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["split.json", "split.npz"]
+    document = json.loads(path.read_text())
+    assert not {"labeled", "unlabeled", "validation"} & set(document)
+    assert document["counts"] == {"labeled": 12, "unlabeled": 132, "validation": 9}
+    read = load_or_draw_split(path, source, **arguments)
+    assert same(read, drawn)
+    assert {part.dtype for part in (read.labeled, read.unlabeled, read.validation)} == {np.dtype(np.int64)}
+
+
+def lost(path):
+    path.unlink()
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def exchanged(path):
+    np.savez(path, labeled=np.arange(12), validation=np.arange(12, 21))
+
+
+@pytest.mark.parametrize("harm", [lost, cut_short, exchanged])
+def test_an_array_file_that_is_lost_or_another_is_refused(source, many, harm):
+    path, arguments, _ = many
+    harm(path.with_suffix(".npz"))
+    with pytest.raises(ValueError, match=r"split\.json holds no split \(.*split\.npz|BadZipFile"):
+        load_or_draw_split(path, source, **arguments)
 
 
 def test_nothing_is_written_for_a_split_that_is_refused(source, tmp_path):

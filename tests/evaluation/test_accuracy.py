@@ -1,8 +1,10 @@
 import json
+import warnings
 
 import keras
 import numpy as np
 import pytest
+import sklearn.metrics
 import tensorflow as tf
 
 from mpl_tf import evaluation
@@ -49,6 +51,22 @@ def test_every_number_is_that_of_a_loop_over_the_pictures():
     chances = [np.exp(log_chance(hits, 23, share)) for hits in range(24)]
     variance = sum(chance * (hits / 23 - share) ** 2 for hits, chance in enumerate(chances))
     assert result["standard_error"] == pytest.approx(np.sqrt(variance), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_balanced_accuracy_and_macro_f1_are_scikit_learns(seed):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(30, 6)).astype("float32")
+    # Unequal classes: the last two have no image, and the fourth is never predicted.
+    labels = generator.choice(4, size=30, p=[0.6, 0.2, 0.1, 0.1])
+    logits[:, 3] = -9.0
+    result, predicted = evaluation.evaluate(table_network(logits), pictures(labels)), logits.argmax(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of classes that are predicted without having images
+        balanced = sklearn.metrics.balanced_accuracy_score(labels, predicted)
+        f1 = sklearn.metrics.f1_score(labels, predicted, average="macro", zero_division=0.0)
+    assert result["balanced_accuracy"] == pytest.approx(balanced, abs=1e-12)
+    assert result["macro_f1"] == pytest.approx(f1, abs=1e-12)
 
 
 def test_brier_top_5_and_calibration_are_those_of_loops():

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from mpl_tf import data, finishing, report
-from mpl_tf.report import markup, samples
+from mpl_tf.report.html import samples
+from mpl_tf.report.html.images import inline_image
+from mpl_tf.report.html.svg import inline_svg
+from mpl_tf.report.plots import style
 from mpl_tf.run_folder import RunFolder
 from tests import tiny
 from tests.report import browser
@@ -35,7 +38,8 @@ def run_data(*, known=True):
 def numbers(hits, count=60):
     confusion = np.diag([count // 3] * 3)
     accuracy = hits / count
-    return {"accuracy": accuracy, "count": count, "nll": 0.5, "ece": 0.03, "confusion": confusion.tolist()}
+    found = {"accuracy": accuracy, "count": count, "nll": 0.5, "ece": 0.03, "confusion": confusion.tolist()}
+    return found | {"balanced_accuracy": 0.8765, "macro_f1": 0.7654}
 
 
 def whole_metrics():
@@ -53,6 +57,7 @@ def whole_metrics():
 def leave_files(folder, run):
     """Everything that a run leaves for its page."""
     split = {part: getattr(run.split, part).tolist() for part in ("labeled", "unlabeled", "validation")}
+    split = {"counts": {part: len(indices) for part, indices in split.items()}}
     split |= {"name": run.split.name, "labels_per_class": run.split.labels_per_class}
     (folder / "split.json").write_text(json.dumps(split))
     written = RunFolder(folder)
@@ -79,7 +84,7 @@ def networks():
 class Reader(html.parser.HTMLParser):
     """Checks that tags close in order, and collects what matters."""
 
-    VOID = {"meta", "img", "link", "br"}  # noqa: RUF012
+    VOID = frozenset(("meta", "img", "link", "br"))
 
     def __init__(self, text):
         super().__init__()
@@ -147,11 +152,13 @@ def test_a_whole_run_has_every_section_in_one_sound_file(whole):
     text = page.read_text("utf-8")
     read = sound(text)
     assert titles(text) == [
-        "Accuracy", "Curves", "Mistakes and confidence", "Pseudo labels", "Training pictures", "Robustness",
+        "Accuracy", "Curves", "Mistakes and confidence", "Pseudo labels", "Training images", "Robustness",
     ]  # fmt: skip
-    assert "91.7&nbsp;% of 60 test pictures, 58.3 ±" in text
-    assert "Supervised baseline</summary>" in text
-    assert read.tags["svg"] >= 8
+    assert "91.7&nbsp;% of 60 test images, 58.3 ±" in text
+    assert "<summary>Supervised baseline</summary>" in text
+    assert "<td>87.65</td><td>76.54</td>" in text
+    # The accuracies are there three times: with intervals, and their curves for a desktop and for a phone.
+    assert read.tags["svg"] >= 10
     assert page == folder / "report.html"
     assert page.stat().st_size < 600_000
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
@@ -170,7 +177,7 @@ def test_a_page_without_data_shows_what_the_files_hold(whole, tmp_path):
     shutil.copytree(whole[1], run)
     text = report.page(run).read_text("utf-8")
     sound(text)
-    assert "Training pictures" not in titles(text)
+    assert "Training images" not in titles(text)
     assert "Robustness" in titles(text)
     assert "data:image" not in text
 
@@ -211,55 +218,80 @@ def test_the_mistakes_are_the_networks_own_on_the_validation_split(whole):
     logits = np.asarray(student(images.astype(np.uint8)[held_out].astype(np.float32)), np.float64)
     wrong = int((logits.argmax(axis=1) != labels[held_out]).sum())
     assert 0 < wrong < 60
-    assert f"gets wrong, surest first ({wrong} of 60 validation pictures)" in whole[0].read_text("utf-8")
-    found = samples.judged(student, run, held_out)
-    rows = found.surest(~found.outcomes.correct, 5)
+    caption = f"Mistakes of the student, the most confident first: {wrong} of 60 validation images"
+    assert caption in whole[0].read_text("utf-8")
+    found = samples.predict(student, run, held_out)
+    rows = found.most_confident(~found.outcomes.correct, 5)
     assert (np.diff(found.outcomes.confidence[rows]) <= 0).all()
     assert not found.outcomes.correct[rows].any()
 
 
-def test_pseudo_labels_of_pictures_whose_class_nobody_knows_are_neither_right_nor_wrong(whole):
-    text = samples.pseudo_labels(run_data(known=False), networks()["teacher"], "teacher")
-    assert "Unlabeled pictures that the teacher is surest of" in text
-    assert "wrong" not in text.lower()
-    known = samples.pseudo_labels(run_data(), networks()["teacher"], "teacher")
-    counts = [int(count) for count in re.findall(r"surest of \((\d+) of", known)]
+def test_pseudo_labels_of_images_whose_class_nobody_knows_are_neither_right_nor_wrong():
+    tiles = samples.pseudo_labels(run_data(known=False), networks()["teacher"], "teacher")
+    assert [block.caption for block in tiles] == ["Most confident labels of unlabeled images by the teacher"]
+    assert not any(tile.wrong or ", is " in tile.text for tile in tiles[0].entries)
+    right, wrong, _ = samples.pseudo_labels(run_data(), networks()["teacher"], "teacher")
+    counts = [int(re.search(r": (\d+) of", block.caption)[1]) for block in (right, wrong)]
     assert sum(counts) == len(run_data().unlabeled_sample(1000))
+    assert all(tile.wrong and ", is " in tile.text for tile in wrong.entries)
+    assert not any(tile.wrong for tile in right.entries)
 
 
-def test_few_pictures_are_mapped_by_pca_and_many_by_tsne():
+def test_few_images_are_mapped_by_pca_and_many_by_tsne():
     run, student = run_data(), networks()["student"]
-    few = samples.judged(student, run, run.split.validation[:20])
-    drawn, how = samples.feature_map(student, run, few)
+    few = samples.predict(student, run, run.split.validation[:20])
+    figure, how = samples.feature_map(student, run, few)
     assert how == "PCA, of 20 in the validation split"
-    assert drawn.startswith("<svg")
-    many = samples.judged(student, run, run.split.validation)
+    points, rings, *_ = figure.axes[0].collections
+    assert len(points.get_offsets()) == 20
+    assert len(rings.get_offsets()) == (~few.outcomes.correct).sum()
+    many = samples.predict(student, run, run.split.validation)
     assert samples.feature_map(student, run, many)[1].startswith("t-SNE, perplexity 20, of 60")
-    assert samples.feature_map(student, run, samples.judged(student, run, run.split.validation[:2])) == (
-        "",
-        "",
-    )
+    assert samples.feature_map(student, run, samples.predict(student, run, run.split.validation[:2])) is None
 
 
-def test_many_classes_have_their_confusions_listed(tmp_path):
-    confusion = np.diag([5] * 30)
+def test_a_thousand_classes_have_a_page_and_their_worst_classes_and_confusions_listed(tmp_path):
+    confusion = np.diag([5] * 1000)
     confusion[3, 7], confusion[8, 2] = 4, 2
-    found = numbers(50) | {"confusion": confusion.tolist()}
+    found = numbers(50) | {"confusion": confusion.tolist(), "per_class_accuracy": [0.123456789] * 1000}
     RunFolder(tmp_path).write_metrics({"validation": {"student": found}})
-    text = report.page(tmp_path).read_text("utf-8")
+    assert (tmp_path / "metrics.json").stat().st_size < 20_000
+    path = report.page(tmp_path)
+    assert path.stat().st_size < 200_000
+    text = path.read_text("utf-8")
     sound(text)
     rows = re.findall(r'<tr><th scope="row">(\d+)</th><td>(\d+)</td><td>(\d+)</td></tr>', text)
     assert rows == [("3", "7", "4"), ("8", "2", "2")]
+    assert "Class by class, the 50 worst of 1,000" in text
+    # Class 3: 5 of 9 right, and all that were predicted as 3 were: F1 = 2 · 5 / (9 + 5).
+    first = re.search(r"<summary>Class by class.*?<tbody>\s*<tr>(.*?)</tr>", text, re.DOTALL)[1]
+    assert re.findall(r">([^<]+)<", first) == ["3", "55.6", "100.0", "71.4", "9"]
 
 
-def test_pictures_keep_their_pixels_or_are_scaled_down():
-    small = markup.image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), "small")
-    assert 'class="pixels"' in small
-    assert "data:image/png" in small
-    large = markup.image(np.zeros((300, 200, 3), np.uint8), "large")
-    assert 'width="64" height="96"' in large
-    assert len(large) < 5000
-    assert "data:image/png" in markup.image(np.zeros((8, 8, 1), np.uint8), "gray")
+def test_images_keep_their_pixels_or_are_scaled_down():
+    small = inline_image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    assert small.source.startswith("data:image/png")
+    assert small[1:] == (4, 4, True)
+    large = inline_image(np.zeros((300, 200, 3), np.uint8))
+    assert large.source.startswith("data:image/jpeg")
+    assert large[1:] == (64, 96, False)
+    assert len(large.source) < 5000
+    assert inline_image(np.zeros((8, 8, 1), np.uint8)).source.startswith("data:image/png")
+
+
+def test_a_drawing_has_the_colors_of_the_page_names_of_its_own_and_escaped_words():
+    counts = np.array([[3, 1], [1, 3]])
+    one, other = (
+        str(inline_svg(report.plots.confusion(counts, NASTY[1:]), name)) for name in ("one", "other")
+    )
+    assert "<script" not in one
+    assert "&lt;script" in one
+    assert not any(color in one for color in (style.INK, style.PANEL, *style.CLASS_COLORS))
+    assert {"currentColor", "var(--color-0)", "var(--color-1)", "var(--panel)"} <= set(
+        re.findall(r"currentColor|var\([^)]*\)", one)
+    )
+    assert one.replace("one-", "other-") == other
+    assert 'role="img" aria-label="Confusion matrix of 2 classes, 75.0% right"' in one
 
 
 def test_a_page_that_cannot_be_drawn_leaves_a_finished_run_and_a_sentence(tmp_path, monkeypatch):
@@ -271,19 +303,21 @@ def test_a_page_that_cannot_be_drawn_leaves_a_finished_run_and_a_sentence(tmp_pa
         UserWarning, match=r"The run is complete, but .*RuntimeError: no ink.*recipes\.report --run_dir="
     ):
         metrics = finishing.finish(RunFolder(tmp_path), run_data(), {"student": networks()["student"]})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert RunFolder(tmp_path).read_metrics() == metrics
+    assert RunFolder(tmp_path).read_confusions()["validation/student"].sum() == 60
     assert isinstance(
         keras.saving.load_model(tmp_path / "networks" / "student.keras", compile=False), keras.Model
     )
 
 
 def test_a_finished_run_has_its_page_unless_it_is_not_wanted(tmp_path):
+    run = run_data()
     for wanted in (True, False):
         folder = tmp_path / str(wanted)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             facts = {"seconds": {}, "steps": 1, "pictures": 1}
-            finishing.finish(RunFolder(folder), run_data(), networks(), draw_report=wanted, **facts)
+            finishing.finish(RunFolder(folder), run, networks(), draw_report=wanted, **facts)
         assert (folder / "report.html").exists() == wanted
 
 
@@ -297,17 +331,24 @@ def comparison_results():
 def test_a_comparison_links_to_the_pages_that_its_runs_have(tmp_path):
     results = comparison_results()
     runs = {
-        cell: {seed: tmp_path / f"{index}.{seed}" for seed in (0, 1)} for index, cell in enumerate(results)
+        trial: {seed: tmp_path / f"{index}.{seed}" for seed in (0, 1)} for index, trial in enumerate(results)
     }
     for path in (runs["taught"][0], runs["taught"][1]):
         path.mkdir()
     (runs["taught"][1] / "report.html").touch()
+    (runs["taught"][0] / "log.txt").touch()
     page = report.comparison_page(
-        tmp_path, results, reference="plain & <simple>", runs=runs, command="python & <x>"
+        tmp_path,
+        results,
+        reference="plain & <simple>",
+        runs=runs,
+        warnings={"taught": {0: ["Beware of <this>."], 1: []}},
+        command="python & <x>",
     )
     text = page.read_text("utf-8")
-    assert re.findall(r'href="([^#"][^"]*)"', text) == ["1.1/report.html"]
-    sound(text.replace("1.1/report.html", "#runs"))
+    assert re.findall(r'href="([^#"][^"]*)"', text) == ["1.1/report.html", "1.0/log.txt"]
+    sound(text.replace("1.1/report.html", "#runs").replace("1.0/log.txt", "#runs"))
+    assert "taught, seed 0</a></b> Beware of &lt;this&gt;." in " ".join(text.split())
     assert "plain &amp; &lt;simple&gt;" in text
     assert "<simple>" not in text
 

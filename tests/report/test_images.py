@@ -2,13 +2,12 @@ import keras
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from PIL import Image
 
-from mpl_tf import report
+from mpl_tf.report import plots
 
 
-def pixels(path):
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+def pixels(figure):
+    return plots.to_pixels(figure).astype(int)
 
 
 def panels(figure):
@@ -31,14 +30,14 @@ def regions(axes):
     return classes, *np.meshgrid(x, y)
 
 
-def test_decision_boundaries_are_where_the_networks_have_them(tmp_path, drawn):
+def test_decision_boundaries_are_where_the_networks_have_them():
     points = np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 2.0], [1.0, 2.0]])
     networks = {
         "right of 1": lambda x: np.stack([np.ones(len(x)), x[:, 0]], axis=-1),
         "above 0.5": lambda x: np.stack([0.5 - x[:, 1], 0 * x[:, 1], x[:, 1] - 0.5], axis=-1),
     }
-    path = report.decision_boundaries(tmp_path / "regions.png", points, [1, -1, 0, -1], networks)
-    shown = panels(drawn[0])
+    figure = plots.decision_boundaries(points, [1, -1, 0, -1], networks)
+    shown = panels(figure)
     assert list(shown) == ["right of 1", "above 0.5"]
     classes, x, _ = regions(shown["right of 1"])
     np.testing.assert_array_equal(classes[abs(x - 1) > 0.02], (x > 1)[abs(x - 1) > 0.02])
@@ -50,18 +49,16 @@ def test_decision_boundaries_are_where_the_networks_have_them(tmp_path, drawn):
         assert stars.get_offsets().tolist() == [[0, 0], [4, 2]]
         assert stars.get_sizes()[0] > 10 * dots.get_sizes()[0]
         assert len({to_hex(color) for color in stars.get_facecolors()}) == 2
-    assert len(np.unique(pixels(path) @ [1, 256, 65536])) > 20
+    assert len(np.unique(pixels(figure) @ [1, 256, 65536])) > 20
 
 
-def test_decision_boundaries_takes_a_keras_network_and_more_panels_than_a_row_holds(tmp_path, drawn):
+def test_decision_boundaries_takes_a_keras_network_and_more_panels_than_a_row_holds():
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(12)])
     points = np.random.default_rng(0).normal(size=(20, 2))
     labels = np.r_[[11, 0], np.full(18, -1)]
-    report.decision_boundaries(
-        tmp_path / "a.png", points, labels, {f"{index}": network for index in range(6)}
-    )
-    assert len({(round(axes.get_position().y0, 3)) for axes in drawn[0].axes}) == 2
-    assert len({(round(axes.get_position().x0, 3)) for axes in drawn[0].axes}) == 4
+    figure = plots.decision_boundaries(points, labels, {f"{index}": network for index in range(6)})
+    assert len({(round(axes.get_position().y0, 3)) for axes in figure.axes}) == 2
+    assert len({(round(axes.get_position().x0, 3)) for axes in figure.axes}) == 4
 
 
 @pytest.mark.parametrize(
@@ -73,20 +70,20 @@ def test_decision_boundaries_takes_a_keras_network_and_more_panels_than_a_row_ho
         (np.zeros((3, 2)), np.zeros(3), {}, "There is no network to draw"),
     ],
 )
-def test_points_that_cannot_be_drawn_are_refused(tmp_path, points, labels, networks, message):
+def test_points_that_cannot_be_drawn_are_refused(points, labels, networks, message):
     with pytest.raises(ValueError, match=message):
-        report.decision_boundaries(tmp_path / "regions.png", points, labels, networks)
+        plots.decision_boundaries(points, labels, networks)
 
 
-def test_grid_enlarges_pictures_without_blurring_them(tmp_path):
+def test_image_grid_enlarges_images_without_blurring_them():
     generator = np.random.default_rng(0)
     gray = generator.integers(0, 256, (5, 8, 8, 1)).astype("float32")
     color = generator.integers(0, 256, (3, 16, 32, 3), dtype=np.uint8)
-    canvas = pixels(report.grid(tmp_path / "grid.png", {"weak": gray, "strong": color}))
+    canvas = pixels(plots.image_grid({"weak": gray, "strong": color}))
     assert (canvas[:, -1] == 255).all()
-    for pictures, factor in ((gray, 12), (color, 3)):
-        for picture in pictures:
-            enlarged = np.kron(picture, np.ones((factor, factor, 1))).repeat(3 // picture.shape[-1], axis=-1)
+    for images, factor in ((gray, 12), (color, 3)):
+        for image in images:
+            enlarged = np.kron(image, np.ones((factor, factor, 1))).repeat(3 // image.shape[-1], axis=-1)
             assert contains(canvas, enlarged.astype(int))
 
 
@@ -96,25 +93,25 @@ def contains(canvas, patch):
     return any((canvas[y : y + height, x : x + width] == patch).all() for y, x in corners)
 
 
-def test_grid_clips_values_outside_of_pixels_and_rounds(tmp_path):
-    canvas = pixels(report.grid(tmp_path / "grid.png", {"": np.full((1, 96, 96, 1), 300.0)}))
+def test_image_grid_clips_values_outside_of_pixels_and_rounds():
+    canvas = pixels(plots.image_grid({"": np.full((1, 96, 96, 1), 300.0)}))
     assert contains(canvas, np.full((96, 96, 3), 255))
-    canvas = pixels(report.grid(tmp_path / "grid.png", {"": np.full((1, 96, 96, 3), 9.6)}))
+    canvas = pixels(plots.image_grid({"": np.full((1, 96, 96, 3), 9.6)}))
     assert contains(canvas, np.full((96, 96, 3), 10))
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({}, "There are no pictures to draw"),
+        ({}, "There are no images to draw"),
         (
             {"weak": np.zeros((2, 8, 8))},
-            r"The row 'weak' has the shape \(2, 8, 8\): pass pictures \[N, H, W, C\]",
+            r"The row 'weak' has the shape \(2, 8, 8\): pass images \[N, H, W, C\]",
         ),
         ({"weak": np.zeros((2, 8, 8, 2))}, r"The row 'weak' has the shape \(2, 8, 8, 2\)"),
         ({"weak": np.zeros((0, 8, 8, 1))}, r"The row 'weak' has the shape \(0, 8, 8, 1\)"),
     ],
 )
-def test_rows_that_are_not_pictures_are_refused(tmp_path, rows, message):
+def test_rows_that_are_not_images_are_refused(rows, message):
     with pytest.raises(ValueError, match=message):
-        report.grid(tmp_path / "grid.png", rows)
+        plots.image_grid(rows)

@@ -1,0 +1,100 @@
+"""A run as a page, drawn from what its folder holds."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import keras
+
+from mpl_tf.report.html import render, run_sections
+from mpl_tf.report.html.blocks import Fact
+from mpl_tf.report.html.run_contents import RunContents
+from mpl_tf.report.summary import run_summary
+
+
+def page(
+    run_dir: str | os.PathLike, data=None, networks: Mapping[str, keras.Model] | None = None
+) -> pathlib.Path:
+    """Draws `<run_dir>/report.html` from what a run has left so far; what is not there is left out.
+
+    The test images are never looked at: their numbers are those of metrics.json. Whatever is shown image by image
+    comes from the validation split or the training images.
+
+    Args:
+        run_dir: the run's folder; any of its files may be missing.
+        data: `mpl_tf.training.RunData`, for the images.
+        networks: role → network, for what they say of the images. Needs `data`.
+
+    Returns:
+        The path of the page. An older one is replaced in one step.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+    """
+    run = RunContents(pathlib.Path(run_dir), data, networks or {})
+    sections = [
+        run_sections.accuracy(run),
+        run_sections.curves(run),
+        run_sections.errors(run),
+        run_sections.pseudo_labels(run),
+        run_sections.training_images(run),
+        run_sections.robustness(run),
+    ]
+    parts = (run.name, run.recipe and run.recipe.replace("_", " "), run.folder.path.resolve().name)
+    return render.write_page(
+        run.folder.path,
+        "base.html.j2",
+        title=" · ".join(filter(None, parts)),
+        summary=run_summary(run.metrics, labels=_labels(run), noun=run.noun),
+        facts=_facts(run),
+        command=run.metrics.get("command"),
+        sections=sections,
+        footer=_footer(run),
+    )
+
+
+def _labels(run):
+    return run.split.get("counts", {}).get("labeled")
+
+
+def _facts(run):
+    metrics, split = run.metrics, run.split
+    facts = []
+    if (labels := _labels(run)) is not None:
+        each = sorted((split.get("labels_per_class") or {}).values())
+        note = (f"{each[0]:,}" if each[0] == each[-1] else f"{each[0]:,} to {each[-1]:,}") if each else ""
+        facts.append(Fact("Labels", f"{labels:,}", note and f"{note} of each class"))
+    facts += [
+        Fact(part.capitalize(), f"{split['counts'][part]:,}", f"{run.noun}s")
+        for part in ("unlabeled", "validation")
+        if part in split.get("counts", {})
+    ]
+    if "test" in metrics:
+        facts.append(Fact("Test", f"{next(iter(metrics['test'].values()))['count']:,}", f"{run.noun}s"))
+    if run.flags.get("model"):
+        facts.append(Fact("Student", run.flags["model"]))
+    if "steps" in metrics:
+        facts.append(Fact("Updates", f"{metrics['steps']:,}", f"on {metrics['pictures']:,} {run.noun}s"))
+    if "seconds" in metrics:
+        stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["seconds"].items())
+        facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))
+    return facts
+
+
+def _duration(seconds):
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _footer(run):
+    known = "Drawn with the run's images and networks." if run.networks else "Drawn from the run's files."
+    lines = [
+        f"{known} Test images are measured once, at the end of the run; every image shown and every mistake counted "
+        "class by class is from the training or the validation split."
+    ]
+    if versions := run.metrics.get("versions"):
+        lines.append(", ".join(f"{name} {version}" for name, version in versions.items()))
+    return lines

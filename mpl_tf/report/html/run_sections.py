@@ -1,0 +1,267 @@
+"""The sections of a run's page; each is without blocks where the run has nothing for it."""
+
+import numpy as np
+
+from mpl_tf import evaluation
+from mpl_tf.report import plots
+from mpl_tf.report.html import samples
+from mpl_tf.report.html.blocks import (
+    Block,
+    Cell,
+    Columns,
+    Fold,
+    ImageFile,
+    Plot,
+    Section,
+    Table,
+)
+from mpl_tf.report.html.run_contents import RunContents
+from mpl_tf.report.summary import counted, interval, percent
+from mpl_tf.runs.roles import role_name
+
+_MATRIX_UP_TO, _MOST_CONFUSIONS, _MOST_CLASSES = 20, 15, 50
+_STAGES = {"supervised": "Supervised baseline", "finetune": "Fine-tuning", "teacher": "Teacher"}
+# Quantity → the heading that its curve stands under; what is in none of these is a diagnostic.
+_PSEUDO_LABEL_CURVES = ("confident_share", "confirmation_bias")
+_LEARNING = ("loss", "agreement", "feedback", "mask_rate", "class_balance", "pairwise_distance")
+
+
+def accuracy(run: RunContents) -> Section:
+    """How often each network is right, with intervals."""
+    blocks = []
+    networks = run.metrics.get(run.measured, {})
+    if networks:
+        rows = [_accuracy_row(run, role) for role in networks]
+        caption = (
+            f"On the {run.measured} split, with Wilson's 95 % interval over the {run.noun}s. One run with one seed: "
+            "other seeds and other labels vary too, which these intervals do not show."
+        )
+        dots = {
+            role: (role_name(role), found["accuracy"], *interval(found)) for role, found in networks.items()
+        }
+        figure = plots.accuracy_intervals(dots, split=run.measured)
+        count = next(iter(networks.values()))["count"]
+        title = f"Accuracy of each network on {counted(count, f'{run.measured} {run.noun}')}."
+        blocks.append(Columns([Plot(figure, title), Table(rows, caption, span=2)]))
+    blocks += _image_file(
+        run, "boundaries.png", "Regions of the networks, training points, and labels as stars."
+    )
+    return Section("Accuracy", blocks)
+
+
+def _accuracy_row(run, role):
+    found = run.metrics[run.measured][role]
+    row = {"network": role_name(role), f"{run.measured} accuracy %": _accuracy_cell(found)}
+    columns = {
+        "balanced_accuracy": ("balanced %", 100, 2),
+        "macro_f1": ("macro F1 %", 100, 2),
+        "nll": ("NLL", 1, 3),
+        "ece": ("ECE %", 100, 1),
+    }
+    row |= {
+        name: f"{factor * found[key]:.{digits}f}"
+        for key, (name, factor, digits) in columns.items()
+        if key in found
+    }
+    if run.measured == "test" and role in run.metrics.get("validation", {}):
+        row["validation accuracy %"] = _accuracy_cell(run.metrics["validation"][role])
+    return row
+
+
+def _accuracy_cell(found):
+    low, high = interval(found)
+    return Cell(f"{100 * found['accuracy']:.2f}", f"{100 * low:.1f} – {100 * high:.1f}")
+
+
+def curves(run: RunContents) -> Section:
+    """How every loss, rate and accuracy went, in the method itself and in the stages before and after it."""
+    histories = {name: folder.read_history() for name, folder in run.stages.items()}
+    histories = {name: history for name, history in histories.items() if history}
+    # A method of several rounds has its curves in its stages alone: the last round is open.
+    rounds = [name for name in histories if name not in _STAGES]
+    blocks = []
+    for name, history in histories.items():
+        drawn = _panels(history)
+        if name:
+            title = _STAGES.get(name, name.replace("_", " ").capitalize())
+            blocks.append(Fold(title, drawn, is_open="" not in histories and [name] == rounds[-1:]))
+        else:
+            blocks += drawn
+    return Section("Curves", blocks)
+
+
+def _panels(history):
+    titles = plots.curve_titles(history)
+    first, diagnostics = [], []
+    for quantity, title in titles.items():
+        if quantity in _PSEUDO_LABEL_CURVES:
+            continue
+        if quantity == "accuracy":
+            wide, narrow = (
+                plots.curve(history, quantity, **size)
+                for size in ({"width": 8.1, "height": 3.0}, {"height": 2.6})
+            )
+            first.append(Plot(wide, f"{title}, after each epoch.", narrow, span=2))
+        elif any(word in quantity for word in _LEARNING):
+            # The one beside the accuracies is as high as they are.
+            height = 3.0 if first and len(first) == 1 and first[0].span == 2 else 2.2
+            first.append(Plot(plots.curve(history, quantity, height=height), title))
+        else:
+            diagnostics.append(Plot(plots.curve(history, quantity), title))
+    blocks = [Columns(first)] if first else []
+    if diagnostics:
+        blocks.append(Fold("Diagnostics: gradient norms, seconds and others", [Columns(diagnostics)]))
+    return blocks
+
+
+def errors(run: RunContents) -> Section:
+    """What the final network takes for what, how far its confidence can be trusted, and what it gets wrong."""
+    counts = run.confusion
+    figures, tables = [], []
+    if counts is not None:
+        names = run.names_of(len(counts))
+        total = counted(int(counts.sum()), f"validation {run.noun}")
+        if len(counts) <= _MATRIX_UP_TO:
+            title = f"Confusion of the {run.final_name} on {total}"
+            caption = f"{title}: true classes in rows, predicted ones in columns."
+            figures.append(Plot(plots.confusion(counts, names), caption, span=1 if len(counts) <= 12 else 2))
+        else:
+            figures += _many_classes(counts, names, run, total)
+        tables = [_class_table(counts, names)]
+    figures += _reliability(run)
+    if run.predicted is not None:
+        found = samples.feature_map(run.networks[run.final], run.data, run.predicted)
+        if found is not None:
+            figure, how = found
+            caption = (
+                f"Features of the {run.final_name} before its last layer ({how}); rings are misclassified."
+            )
+            figures.append(Plot(figure, caption))
+    blocks = [Columns(figures)] if figures else []
+    if run.predicted is not None and not run.points:
+        blocks += samples.mistakes(run.data, run.predicted, run.final_name)
+    return Section("Mistakes and confidence", [*blocks, *tables])
+
+
+def _many_classes(counts, names, run, total):
+    """The distribution of the classes' accuracies and the most frequent confusions, for want of room for all."""
+    images = counts.sum(axis=1)
+    recalls = [hits / count if count else None for hits, count in zip(np.diag(counts), images, strict=True)]
+    caption = f"Accuracy of the {run.final_name} on each of {len(counts):,} classes, {total}."
+    blocks = [Plot(plots.class_accuracies(recalls), caption)] if images.any() else []
+    off = counts - np.diag(np.diag(counts))
+    worst = np.argsort(-off, axis=None, kind="stable")[:_MOST_CONFUSIONS]
+    rows = [
+        {"class": names[label], "taken for": names[other], "times": f"{off[label, other]:,}"}
+        for label, other in (divmod(int(cell), len(off)) for cell in worst)
+        if off[label, other]
+    ]
+    caption = f"Most frequent confusions of the {run.final_name} among {total}."
+    return [*blocks, *([Table(rows, caption)] if rows else [])]
+
+
+def _class_table(counts, names):
+    """Recall, precision and F1 of each class, the worst first, folded away."""
+    images, predicted, hits = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
+    f1 = 2 * hits / np.maximum(1, images + predicted)
+    known = np.flatnonzero(images)
+    order = known[np.argsort(f1[known], kind="stable")]
+    rows = [
+        {
+            "class": names[label],
+            "recall %": f"{100 * hits[label] / images[label]:.1f}",
+            "precision %": f"{100 * hits[label] / predicted[label]:.1f}" if predicted[label] else "",
+            "F1 %": f"{100 * f1[label]:.1f}",
+            "images": f"{images[label]:,}",
+        }
+        for label in order[:_MOST_CLASSES]
+    ]
+    shown = f"the {len(rows)} worst of {len(known):,}" if len(rows) < len(known) else "the worst first"
+    return Fold(f"Class by class, {shown}", [Table(rows, "Of the same network on the same images.")])
+
+
+def _reliability(run) -> list[Block]:
+    if run.predicted is not None:
+        outcomes, split = run.predicted.outcomes, "validation"
+        bins = evaluation.reliability(outcomes.confidence, outcomes.correct)
+        error = evaluation.expected_calibration_error(outcomes.confidence, outcomes.correct)
+    elif (known := run.evaluated("calibration")) is not None and run.final in known[1]:
+        split, roles = known
+        calibration = roles[run.final]["calibration"]["raw"]
+        bins, error = calibration["reliability"], calibration["ece"]
+    else:
+        return []
+    total = counted(sum(entry["count"] for entry in bins), f"{split} {run.noun}")
+    caption = (
+        f"Reliability of the {run.final_name} on {total}: accuracy over confidence, equal on the dashed line; pale "
+        f"bars hold fewer than ten. Expected calibration error {percent(error)}."
+    )
+    return [Plot(plots.reliability(bins), caption)]
+
+
+def pseudo_labels(run: RunContents) -> Section:
+    """What the student has learned from: classes over time, how many labels were confident, and which were wrong."""
+    figures, blocks = [], []
+    for title, folder in run.stages.items():
+        rows, history = folder.read_rows("pseudo_label_classes.csv"), folder.read_history()
+        stage = f" in {title.replace('_', ' ')}" if title else ""
+        if rows:
+            caption = (
+                f"Predicted classes of {int(rows[-1]['pictures']):,} unlabeled training {run.noun}s after each epoch"
+                f"{stage}, as fractions. A band that swallows the others is a collapse."
+            )
+            figures.append(Plot(plots.class_fractions(rows, run.class_names), caption))
+        titles = plots.curve_titles(history) if history else {}
+        figures += [
+            Plot(plots.curve(history, quantity, height=2.9), f"{titles[quantity]}{stage}.")
+            for quantity in _PSEUDO_LABEL_CURVES
+            if quantity in titles
+        ]
+    if figures:
+        blocks.append(Columns(figures))
+    before = [role for role in run.networks if role not in ("supervised", "finetuned")]
+    if before and not run.points and len(run.data.split.unlabeled):
+        # The one that labeled for the student; a student without a teacher labels for itself.
+        whose = before[max(0, before.index("student") - 1)] if "student" in before else before[-1]
+        blocks += samples.pseudo_labels(run.data, run.networks[whose], role_name(whose))
+    return Section("Pseudo labels", blocks)
+
+
+def training_images(run: RunContents) -> Section:
+    """What the networks have been shown."""
+    blocks = _image_file(
+        run, "generated/last.png", "What the generator makes, by the class that the teacher sees."
+    )
+    if run.data is not None and not run.points:
+        blocks += [*samples.labeled(run.data), *samples.views(run.data)]
+    return Section("Training images", blocks)
+
+
+def robustness(run: RunContents) -> Section:
+    """What `recipes.evaluate` has measured of changed images."""
+    figures = []
+    if (known := run.evaluated("corruptions")) is not None:
+        split, roles = known
+        errors = {role: roles[role]["corruptions"]["errors"] for role in _shown(roles, run.final)}
+        count = next(iter(roles.values()))["corruptions"]["count"]
+        names = {role: role_name(role) for role in errors}
+        caption = f"Error under corruptions of {count:,} {split} images."
+        figures.append(Plot(plots.corruption_errors(errors, names=names), caption))
+    if (known := run.evaluated("fgsm")) is not None:
+        split, roles = known
+        attacks = {role: roles[role]["fgsm"] for role in _shown(roles, run.final)}
+        names = {role: role_name(role) for role in attacks}
+        caption = f"Accuracy under FGSM attacks on {split} images."
+        figures.append(Plot(plots.attack_accuracies(attacks, names=names), caption))
+    return Section("Robustness", [Columns(figures)] if figures else [])
+
+
+def _shown(roles, final):
+    """At most three networks: a drawing of more would say less."""
+    wanted = [role for role in ("supervised", "teacher", final) if role in roles]
+    return wanted or list(roles)[:3]
+
+
+def _image_file(run, name, caption) -> list[Block]:
+    path = run.folder.path / name
+    return [ImageFile(path.read_bytes(), caption)] if path.exists() else []
