@@ -1,4 +1,4 @@
-"""RandAugment (N 2, M 16): ours against Pillow and keras_cv on two cores, in pictures per second.
+"""RandAugment (N 2, M 16): ours against Pillow and keras_cv on two cores, in images per second.
 
 Pillow applies the same 15 operations with the same probabilities in two processes, from which the batches come to
 this one; the others run in `tf.data`. All take turns, so that a change in the machine's load meets each of them,
@@ -50,16 +50,16 @@ def compare(size: int, batch: int, contenders: dict[str, Callable[[float], float
     for name in contenders:
         rate = statistics.median(turn[name] for turn in turns)
         ratio = statistics.median(turn[first] / turn[name] for turn in turns)
-        print(f"  {name:30s} {rate:9,.0f} pictures/s   {first} is {ratio:6.2f} times as fast")
+        print(f"  {name:30s} {rate:9,.0f} images/s   {first} is {ratio:6.2f} times as fast")
 
 
 def tensorflow_contender(kind: str, size: int, batch: int) -> Callable[[float], float]:
     import tensorflow as tf
 
-    from mpl_tf.data.augment import make_views
-    from mpl_tf.data.randaugment import make_policy
+    from mpl_tf.data.augmentation.randaugment import make_policy
+    from mpl_tf.data.augmentation.views import make_views
 
-    images = tf.constant(random_pictures(batch, size))
+    images = tf.constant(random_images(batch, size))
     if kind == "views":
         weak, strong = make_views((size, size, 3), magnitude=MAGNITUDE)
 
@@ -106,13 +106,11 @@ def rate_of(make_batches: Callable[[], Iterator], batch: int) -> Callable[[float
 
 def pillow_batch(size: int, batch: int, seed: int) -> np.ndarray:
     generator = random.Random(seed)
-    return np.stack(
-        [np.asarray(pillow_policy(picture, generator)) for picture in random_pictures(batch, size)]
-    )
+    return np.stack([np.asarray(pillow_policy(pixels, generator)) for pixels in random_images(batch, size)])
 
 
-def pillow_policy(picture: np.ndarray, generator: random.Random) -> Image.Image:
-    image = Image.fromarray(picture)
+def pillow_policy(pixels: np.ndarray, generator: random.Random) -> Image.Image:
+    image = Image.fromarray(pixels)
     probability = generator.uniform(0.2, 0.8)
     for _ in range(2):
         operation = generator.choice(PILLOW_OPERATIONS)
@@ -122,7 +120,7 @@ def pillow_policy(picture: np.ndarray, generator: random.Random) -> Image.Image:
 
 
 @functools.cache
-def random_pictures(count: int, size: int) -> np.ndarray:
+def random_images(count: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
 
 

@@ -1,7 +1,7 @@
 """What only a GPU can show: XLA, 16 bits, several replicas, and the step against the card's arithmetic.
 
 Each line is a process of its own: a method under a precision, compiled or not, on one GPU or on all of this machine
-under MirroredStrategy. It gives the seconds of a step, pictures per second, the share of the arithmetic that a large
+under MirroredStrategy. It gives the seconds of a step, images per second, the share of the arithmetic that a large
 matrix product of that precision reaches on the same card, and how far the losses of ten steps are from those in
 float32 without XLA on one GPU. The operations of a step are counted from the networks' convolutions and dense layers
 and from the passes of benchmarks/step.py. Without a GPU it measures nothing, and says so; --allow_cpu measures.
@@ -53,7 +53,7 @@ def main() -> None:
         tf.config.experimental.get_device_details(each).get("device_name", each.name) for each in devices
     ]
     print(f"{workload.described(options)}; {', '.join(names) or 'CPU'}\n")
-    print(f"{'':56s} seconds  pictures/s  of its arithmetic  losses apart")
+    print(f"{'':56s} seconds  images/s  of its arithmetic  losses apart")
     for name in METHODS:
         reference = None
         for settings in plan(name, several=len(devices) > 1):
@@ -110,16 +110,16 @@ def measure(options, *, name: str, precision: str, jit: bool, mirrored: bool) ->
     start = time.perf_counter()
     method.fit(data, steps_per_epoch=options.steps, verbose=0)
     seconds = (time.perf_counter() - start) / options.steps
-    pictures = options.labeled + unlabeled
+    images = options.labeled + unlabeled
     passes = options.labeled * of_labeled + unlabeled * of_unlabeled
     reached = passes * operations(method.student) / seconds
     devices = strategy.num_replicas_in_sync if strategy else 1
     share = reached / (devices * arithmetic(method.student.compute_dtype))
-    return {"seconds": seconds, "rate": pictures / seconds, "share": share, "losses": losses}
+    return {"seconds": seconds, "rate": images / seconds, "share": share, "losses": losses}
 
 
 def operations(network: keras.Model) -> float:
-    """Multiplications and additions of one picture's forward pass, in convolutions and dense layers."""
+    """Multiplications and additions of one image's forward pass, in convolutions and dense layers."""
     total = 0
     for layer in network.layers:
         if isinstance(layer, keras.layers.Conv2D):

@@ -1,4 +1,4 @@
-"""Labeling into a store against `predict_on_batch` on one batch that is in memory already, in pictures per second.
+"""Labeling into a store against `predict_on_batch` on one batch that is in memory already, in images per second.
 
 The bare prediction has nothing to read, to augment or to write; what labeling adds to it should hide behind it. Both
 take turns, so that a change in the machine's load meets each of them, and the ratio is the median over the turns.
@@ -16,7 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import data, labeling, models
+from mpl_tf import data, models
+from mpl_tf.inference import labeling
 
 NUM_CLASSES = 10
 # The first shard compiles and the last one has no successor to prepare: those between them are timed.
@@ -46,13 +47,13 @@ def main() -> None:
         f"{options.batch_size}, {options.turns} turns"
     )
     for name, rates in zip(contenders, zip(*turns, strict=True), strict=True):
-        print(f"  {name:24s} {statistics.median(rates):9,.0f} pictures/s")
+        print(f"  {name:24s} {statistics.median(rates):9,.0f} images/s")
     ratio = statistics.median(labeled / bare for bare, labeled in turns)
     print(f"  labeling is {ratio:.3f} times as fast")
 
 
 def bare_prediction(network: keras.Model, shape: tuple, batch_size: int, batches: int) -> Callable[[], float]:
-    images = random_pictures(batch_size, shape).astype(np.float32)
+    images = random_images(batch_size, shape).astype(np.float32)
 
     def rate() -> float:
         start = time.perf_counter()
@@ -67,7 +68,7 @@ def label_into_store(
     network: keras.Model, shape: tuple, batch_size: int, batches: int
 ) -> Callable[[], float]:
     count = SHARDS * batches * batch_size
-    pictures = data.ArrayPictures(random_pictures(count, shape), np.full(count, -1))
+    images = data.ArrayImages(random_images(count, shape), np.full(count, -1))
     request = {
         "index": np.arange(count),
         "num_classes": NUM_CLASSES,
@@ -78,8 +79,8 @@ def label_into_store(
     def rate() -> float:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "store"
-            store = TimedStore.create(path, fingerprint=pictures.fingerprint(), **request)
-            labeling.label(network, pictures, store, batch_size=batch_size, verbose=0)
+            store = TimedStore.create(path, fingerprint=images.fingerprint(), **request)
+            labeling.label(network, images, store, batch_size=batch_size, verbose=0)
         first, *_, last_but_one, _ = store.times
         return (count - 2 * store.shard_size) / (last_but_one - first)
 
@@ -99,7 +100,7 @@ class TimedStore(data.LabelStore):
         self.times.append(time.perf_counter())
 
 
-def random_pictures(count: int, shape: tuple) -> np.ndarray:
+def random_images(count: int, shape: tuple) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
 
 

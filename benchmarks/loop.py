@@ -1,4 +1,4 @@
-"""How much of a training run's time goes into waiting for pictures, and into anything but its steps.
+"""How much of a training run's time goes into waiting for images, and into anything but its steps.
 
 Trains Meta Pseudo Labels through `model.fit` twice: with the real input pipeline, and with one batch that is in
 memory already. What the first takes longer is waiting for data. Both take turns; the shares are medians.
@@ -15,7 +15,7 @@ import workload
 
 import mpl_tf
 
-PICTURES = 2000
+IMAGES = 2000
 
 
 def main() -> None:
@@ -58,10 +58,10 @@ def main() -> None:
 
 
 def pipeline(options) -> tf.data.Dataset:
-    """Training batches of random pictures, augmented as real ones are."""
+    """Training batches of random images, augmented as real ones are."""
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (PICTURES, options.size, options.size, 3), np.uint8)
-    source = mpl_tf.data.from_arrays(images, np.arange(PICTURES) % workload.NUM_CLASSES)
+    images = generator.integers(0, 256, (IMAGES, options.size, options.size, 3), np.uint8)
+    source = mpl_tf.data.from_arrays(images, np.arange(IMAGES) % workload.NUM_CLASSES)
     split = mpl_tf.data.draw_split(source, num_labeled=100, seed=0)
     weak, strong = mpl_tf.data.make_views(source.image_shape)
     return mpl_tf.data.training_batches(

@@ -1,4 +1,4 @@
-"""What micro-batches and recomputed activations save of a training step's memory, and what they cost in time.
+"""What micro-batches and rematerialized activations save of a training step's memory, and what they cost in time.
 
 Each line is a process of its own, which makes the step three times. Its memory is how much the resident set has
 grown, at its peak, since the networks, the optimizers and the batch were made.
@@ -21,8 +21,8 @@ SAVINGS = {
     "neither": {},
     "micro_batches=2": {"micro_batches": 2},
     "micro_batches=4": {"micro_batches": 4},
-    "recompute": {"recompute": True},
-    "micro_batches=4, recompute": {"micro_batches": 4, "recompute": True},
+    "rematerialize": {"rematerialize": True},
+    "micro_batches=4, rematerialize": {"micro_batches": 4, "rematerialize": True},
 }
 METHODS = {
     "Supervised": lambda network: mpl_tf.Supervised(student=network(0)),

@@ -1,6 +1,6 @@
-"""What an exported network costs: SavedModel and LiteRT against Keras, in ms per batch and pictures per second.
+"""What an exported network costs: SavedModel and LiteRT against Keras, in ms per batch and images per second.
 
-All answer the same random pictures. They take turns, so that a change in the machine's load meets each of them, and
+All answer the same random images. They take turns, so that a change in the machine's load meets each of them, and
 ratios are medians over the turns. TensorFlow uses all cores; LiteRT as many threads as --threads says.
 Options: --model, --size, --batches (1,8,64), --turns, --calls (per turn), --threads.
 """
@@ -39,7 +39,7 @@ def main() -> None:
         f"LiteRT on {options.threads} CPU threads, {options.turns} turns of {options.calls} calls"
     )
     for batch_size in map(int, options.batches.split(",")):
-        images = random_pictures(batch_size, shape).astype(np.float32)
+        images = random_images(batch_size, shape).astype(np.float32)
         for answer in contenders.values():
             answer(images)
         turns = [
@@ -51,7 +51,7 @@ def main() -> None:
             ratio = statistics.median(turn[0] / own for turn, own in zip(turns, times, strict=True))
             latency = statistics.median(times)
             print(
-                f"  {name:32s} {1000 * latency:9.3f} ms {batch_size / latency:12,.0f} pictures/s "
+                f"  {name:32s} {1000 * latency:9.3f} ms {batch_size / latency:12,.0f} images/s "
                 f"{ratio:8.2f} x Keras' speed"
             )
 
@@ -67,7 +67,7 @@ def exported(network, shape: tuple, threads: int) -> dict[str, Callable]:
     def saved_model(images, kept=loaded):  # A signature lives only as long as its model.
         return signature(images=tf.constant(images))["probabilities"].numpy()
 
-    representative = random_pictures(20, shape).astype(np.float32)
+    representative = random_images(20, shape).astype(np.float32)
     converted = export.litert.convert(network, export.litert.KINDS, representative)
     interpreters = {
         f"LiteRT {kind}": export.litert.Interpreter(model, num_threads=threads) for kind, model in converted
@@ -82,7 +82,7 @@ def seconds(answer: Callable, images: np.ndarray, calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def random_pictures(count: int, shape: tuple) -> np.ndarray:
+def random_images(count: int, shape: tuple) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
 
 

@@ -1,11 +1,11 @@
-"""What a training step of each method costs, as a multiple of a plain supervised step on the same pictures.
+"""What a training step of each method costs, as a multiple of a plain supervised step on the same images.
 
-The floor counts the passes that the mathematics needs, in forward passes of one picture: a forward pass is 1, a
+The floor counts the passes that the mathematics needs, in forward passes of one image: a forward pass is 1, a
 backward pass 2, a forward-mode pass through the weights 3 (each product is made for the value, the weights' tangent
-and the input's). The supervised step on B + U pictures is therefore 3 (B + U). The method and that step take turns,
+and the input's). The supervised step on B + U images is therefore 3 (B + U). The method and that step take turns,
 so that a change in the machine's load meets both; the multiple is the median over the turns. Peak memory is the
 resident set of a process that makes nothing but the step, against one that makes nothing but a supervised step on as
-many pictures as have their activations alive at once.
+many images as have their activations alive at once.
 Options: --model, --size, --labeled, --ratio, --turns, --only, --jit.
 """
 
@@ -34,8 +34,8 @@ def meta_pseudo_labels(estimator: str, **settings):
     return make
 
 
-# Method → how it is made; its passes per labeled and per unlabeled picture; and how many pictures' activations the
-# mathematics keeps alive at once, per labeled and per unlabeled picture. Those of Meta Pseudo Labels' teacher, which
+# Method → how it is made; its passes per labeled and per unlabeled image; and how many images' activations the
+# mathematics keeps alive at once, per labeled and per unlabeled image. Those of Meta Pseudo Labels' teacher, which
 # sees three views, are kept while the student learns from one.
 METHODS = {
     "Supervised": (
@@ -123,9 +123,9 @@ def main() -> None:
         )
 
 
-def _total(per_picture: tuple, options) -> int:
-    """A sum over the labeled and the unlabeled pictures of a step."""
-    of_labeled, of_unlabeled = per_picture
+def _total(per_image: tuple, options) -> int:
+    """A sum over the labeled and the unlabeled images of a step."""
+    of_labeled, of_unlabeled = per_image
     return options.labeled * (of_labeled + options.ratio * of_unlabeled)
 
 
@@ -174,7 +174,7 @@ def memory_of_step(name: str, options) -> dict:
 
 
 def memory_of_pass(name: str, options) -> dict:
-    """A supervised step on as many pictures as the method keeps the activations of, beside the method's weights."""
+    """A supervised step on as many images as the method keeps the activations of, beside the method's weights."""
     make, _, alive = METHODS[name]
     method = make(lambda seed: workload.network(options, seed))
     compiled_step(method, options)

@@ -28,7 +28,7 @@ import time
 import keras
 import numpy as np
 
-# A network without BatchNorm on pictures that come with a dependency, for those who choose nothing.
+# A network without BatchNorm on images that come with a dependency, for those who choose nothing.
 SMALL = ["--dataset=digits", "--labels=100", "--model=mlp", "--unlabeled_ratio=4"]
 # So that the seconds of an epoch are those of its steps.
 STEPS_ONLY = [

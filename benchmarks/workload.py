@@ -13,7 +13,7 @@ NUM_CLASSES = 10
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The options that say which network sees how many pictures of which size."""
+    """The options that say which network sees how many images of which size."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--model", default="wrn-28-2")
     options.add_argument("--size", type=int, default=32)
@@ -25,7 +25,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 def described(options) -> str:
     """The options in words."""
     unlabeled = options.labeled * options.ratio
-    return f"{options.model}, {options.labeled} labeled and {unlabeled} unlabeled pictures of {options.size} pixels"
+    return f"{options.model}, {options.labeled} labeled and {unlabeled} unlabeled images of {options.size} pixels"
 
 
 def network(options, seed: int) -> keras.Model:
@@ -35,20 +35,20 @@ def network(options, seed: int) -> keras.Model:
 
 
 def batch(options, labeled: int, unlabeled: int) -> dict:
-    """One batch of random pictures, with stored labels for the methods that read them."""
+    """One batch of random images, with stored labels for the methods that read them."""
     generator = np.random.default_rng(0)
 
-    def pictures(count):
+    def images(count):
         shape = (count, options.size, options.size, 3)
         return tf.constant(generator.uniform(0, 255, shape).astype(np.float32))
 
     def probabilities(count):
         return tf.constant(generator.dirichlet(np.ones(NUM_CLASSES), count).astype(np.float32))
 
-    data = {"image": pictures(labeled), "label": tf.range(labeled) % NUM_CLASSES}
+    data = {"image": images(labeled), "label": tf.range(labeled) % NUM_CLASSES}
     data = {"labeled": {**data, "probabilities": probabilities(labeled)}}
     if unlabeled:
-        views = {"weak": pictures(unlabeled), "strong": pictures(unlabeled)}
+        views = {"weak": images(unlabeled), "strong": images(unlabeled)}
         index = tf.range(unlabeled, dtype=tf.int64)
         data["unlabeled"] = {**views, "index": index, "probabilities": probabilities(unlabeled)}
     return data

@@ -1,26 +1,20 @@
 """Teacher-student learning for Keras 3 on TensorFlow: Meta Pseudo Labels and its relatives."""
 
 from mpl_tf import (
-    callbacks,
     data,
     distribute,
     evaluation,
     export,
-    feedback,
-    generator_callbacks,
-    labeling,
+    inference,
     losses,
     models,
-    prediction,
     report,
     schedules,
-    self_training,
     training,
-    workers,
 )
-from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.distillation import Distillation
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
@@ -40,20 +34,14 @@ __all__ = [
     "ReducedMetaPseudoLabels",
     "Supervised",
     "__version__",
-    "callbacks",
     "data",
     "distribute",
     "evaluation",
     "export",
-    "feedback",
-    "generator_callbacks",
-    "labeling",
+    "inference",
     "losses",
     "models",
-    "prediction",
     "report",
     "schedules",
-    "self_training",
     "training",
-    "workers",
 ]

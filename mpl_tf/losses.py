@@ -15,7 +15,7 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: floa
     Args:
         labels: int `[B]`, classes in 0…K-1.
         logits: float `[B, K]`.
-        label_smoothing: the share ε of the target that is spread evenly over all K classes
+        label_smoothing: the fraction ε of the target that is spread evenly over all K classes
             (Szegedy et al. 2016, arXiv 1512.00567, section 7).
 
     Returns:
@@ -134,7 +134,7 @@ def consistency(
     ones, as UDA and the released Meta Pseudo Labels code do: few confident examples weigh little.
 
     Args:
-        logits_on_weak: float `[B, K]`, predictions on the weakly augmented pictures.
+        logits_on_weak: float `[B, K]`, predictions on the weakly augmented images.
         logits_on_strong: float `[B, K]`, predictions on the strongly augmented ones.
         temperature: sharpens the target to softmax(logits_on_weak / temperature), above 0 (section 3.2).
         mask: float `[B]`, see `confidence_mask`.

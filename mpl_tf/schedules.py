@@ -92,26 +92,26 @@ def average_decay(step: tf.Tensor, decay: float) -> tf.Tensor:
     return tf.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
-# Share of the training → how far the threshold of training signal annealing has risen, both in 0…1.
-ANNEALING = {
-    "linear": lambda share: share,
-    "exponential": lambda share: tf.exp(5.0 * (share - 1.0)),
-    "logarithmic": lambda share: 1.0 - tf.exp(-5.0 * share),
+# Fraction of the training → how far the threshold of training signal annealing has risen, both in 0…1.
+TSA_SCHEDULES = {
+    "linear": lambda fraction: fraction,
+    "exponential": lambda fraction: tf.exp(5.0 * (fraction - 1.0)),
+    "logarithmic": lambda fraction: 1.0 - tf.exp(-5.0 * fraction),
 }
 
 
-def annealing_threshold(step: tf.Tensor, steps: int, *, num_classes: int, kind: str) -> tf.Tensor:
+def tsa_threshold(step: tf.Tensor, steps: int, *, num_classes: int, kind: str) -> tf.Tensor:
     """η_t of training signal annealing: c(t) (1 - 1/K) + 1/K.
 
     Args:
         step: integer scalar, counted from 0.
-        steps: the step at which the threshold has risen to 1 and every labeled picture counts.
+        steps: the step at which the threshold has risen to 1 and every labeled image counts.
         num_classes: K.
         kind: `"linear"`, `"exponential"` (late; for few labels) or `"logarithmic"` (early).
 
     Returns:
         float32 scalar in 1/K…1 (UDA, Xie et al. 2019, arXiv 1904.12848, section 3.2).
     """
-    share = tf.minimum(tf.cast(step, tf.float32) / steps, 1.0)
-    risen = tf.where(share < 1.0, ANNEALING[kind](share), 1.0)
+    fraction = tf.minimum(tf.cast(step, tf.float32) / steps, 1.0)
+    risen = tf.where(fraction < 1.0, TSA_SCHEDULES[kind](fraction), 1.0)
     return risen * (1.0 - 1.0 / num_classes) + 1.0 / num_classes

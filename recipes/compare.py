@@ -1,38 +1,38 @@
 """Runs several recipes over several seeds and writes one table with paired differences.
 
-Each cell is a run of a recipe in a folder and a process of its own, with what it printed in log.txt. Finished cells
+Each trial is a run of a recipe in a folder and a process of its own, with what it printed in log.txt. Finished trials
 are not run again, so the same command goes on where it was stopped; one whose flags or files have changed goes to
-its recipe, which does what is missing or refuses. The cells of one seed share the split, the initial weights, the
+its recipe, which does what is missing or refuses. The trials of one seed share the split, the initial weights, the
 order of the images and their augmentation, so their differences are paired.
 
     python -m recipes.compare --preset=digits --seeds=0-4 --run_dir=runs/compare \
-        --cell='supervised: supervised' --cell='no feedback: mpl --feedback=none' \
-        --cell='per example: mpl --feedback=per_example' --ablation='per example = no feedback' \
-        --cell='distilled: distillation --teacher={per example}/networks/teacher.keras'
+        --trial='supervised: supervised' --trial='no feedback: mpl --feedback=none' \
+        --trial='per example: mpl --feedback=per_example' --ablation='per example = no feedback' \
+        --trial='distilled: distillation --teacher={per example}/networks/teacher.keras'
 
-`{cell}` in a cell's flags is the run folder of another cell, which must come before it, with the same seed.
+`{trial}` in a trial's flags is the run folder of another trial, which must come before it, with the same seed.
 """
 
 from absl import app, flags
 
-from recipes import start
-from recipes.start import define_path
+from recipes.common import start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_multi_string("cell", [], "'name: recipe --flag=value …'; may be repeated.")
+flags.DEFINE_multi_string("trial", [], "'name: recipe --flag=value …'; may be repeated.")
 flags.DEFINE_multi_string(
-    "ablation", [], "'cell = other cell': the other is the first without what makes it."
+    "ablation", [], "'trial = other trial': the other is the first without what makes it."
 )
 flags.DEFINE_string("seeds", "0-4", "As 0-4, or 0,3,7.")
-flags.DEFINE_string("reference", None, "The cell that differences are taken to; the first when not given.")
-flags.DEFINE_enum("domain", "test", ["validation", "test"], "Whose accuracy the table shows.")
-flags.DEFINE_integer("jobs", 1, "Cells at a time; more suits networks too small to fill the cores.", 1)
-define_path("run_dir", None, "Folder for the cells' run folders and the table.")
+flags.DEFINE_string("reference", None, "The trial that differences are taken to; the first when not given.")
+flags.DEFINE_enum("split", "test", ["validation", "test"], "Whose accuracy the table shows.")
+flags.DEFINE_integer("jobs", 1, "Trials at a time; more suits networks too small to fill the cores.", 1)
+define_path("run_dir", None, "Folder for the trials' run folders and the table.")
 flags.mark_flag_as_required("run_dir")
 
 if __name__ == "__main__":
-    # The preset is for the cells' recipes.
+    # The preset is for the trials' recipes.
     start.parse_flags(expand_presets=False)
 
 import concurrent.futures
@@ -45,65 +45,66 @@ import subprocess
 import sys
 import unicodedata
 
-from mpl_tf import files, report
+from mpl_tf import report
 from mpl_tf.report.comparison import final_accuracies
-from mpl_tf.run_folder import RunFolder
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils import files
 
 
 def main(_):
-    """Runs the missing cells, and writes table.md, table.png and report.html after each."""
+    """Runs the missing trials, and writes table.md, table.png and report.html after each."""
     if FLAGS.preset:
         start.preset_path(FLAGS.preset)
-    cells = parse_cells(FLAGS.cell)
+    trials = parse_trials(FLAGS.trial)
     seeds = parse_seeds(FLAGS.seeds)
-    reference = FLAGS.reference or next(iter(cells))
-    if reference not in cells:
-        raise app.UsageError(f"--reference={reference!r} is not a cell: choose one of {', '.join(cells)}.")
-    ablations = parse_ablations(FLAGS.ablation, cells)
-    needed = {name: other_cells(name, cells) for name in cells}
-    check_cells(cells, seeds[0])
-    results = {name: {} for name in cells}
+    reference = FLAGS.reference or next(iter(trials))
+    if reference not in trials:
+        raise app.UsageError(f"--reference={reference!r} is not a trial: choose one of {', '.join(trials)}.")
+    ablations = parse_ablations(FLAGS.ablation, trials)
+    needed = {name: other_trials(name, trials) for name in trials}
+    check_trials(trials, seeds[0])
+    results = {name: {} for name in trials}
     with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
-        # In this order, so that a cell that another one reads has been started before it.
+        # In this order, so that a trial that another one reads has been started before it.
         futures = {}
         for seed in seeds:
-            for name in cells:
+            for name in trials:
                 before = [futures[other, seed] for other in needed[name]]
-                futures[name, seed] = pool.submit(run_cell, name, cells[name], seed, before)
+                futures[name, seed] = pool.submit(run_trial, name, trials[name], seed, before)
         try:
             for (name, seed), future in futures.items():
                 results[name][seed] = future.result()
-                write_report({cell: runs for cell, runs in results.items() if runs}, reference, ablations)
+                write_report({trial: runs for trial, runs in results.items() if runs}, reference, ablations)
         except RuntimeError as error:
             pool.shutdown(cancel_futures=True)
             sys.exit(str(error))
     print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text("utf-8"))
 
 
-def parse_cells(texts: list[str]) -> dict[str, list[str]]:
-    """Cell name → arguments of `python -m`.
+def parse_trials(texts: list[str]) -> dict[str, list[str]]:
+    """Trial name → arguments of `python -m`.
 
     Args:
         texts: as `"name: recipe --flag=value"`.
 
     Raises:
-        absl.app.UsageError: for no cell, one of another form, or a name used twice.
+        absl.app.UsageError: for no trial, one of another form, or a name used twice.
     """
     if not texts:
         raise app.UsageError(
-            "There is nothing to compare: give at least one --cell='name: recipe --flag=value'."
+            "There is nothing to compare: give at least one --trial='name: recipe --flag=value'."
         )
-    cells = {}
+    trials = {}
     for text in texts:
         name, colon, command = unicodedata.normalize("NFC", text).partition(":")
-        # A cell's name may have spaces; between braces they do not part words.
+        # A trial's name may have spaces; between braces they do not part words.
         words = shlex.split(re.sub(r"\{[^{}]*\}", lambda other: shlex.quote(other[0]), command))
         if not colon or not words or not re.fullmatch(r"[a-z_]+", words[0]):
-            raise app.UsageError(f"--cell={text!r} is not of the form 'name: recipe --flag=value'.")
-        if name.strip() in cells:
-            raise app.UsageError(f"Two cells are called {name.strip()!r}: give each its own name.")
-        cells[name.strip()] = words
-    return cells
+            raise app.UsageError(f"--trial={text!r} is not of the form 'name: recipe --flag=value'.")
+        if name.strip() in trials:
+            raise app.UsageError(f"Two trials are called {name.strip()!r}: give each its own name.")
+        trials[name.strip()] = words
+    return trials
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -115,49 +116,49 @@ def parse_seeds(text: str) -> list[int]:
     raise app.UsageError(f"--seeds={text!r} is neither a range as 0-4 nor a list as 0,3,7.")
 
 
-def parse_ablations(texts: list[str], cells: dict) -> dict[str, str]:
-    """Cell → the cell that it is compared with.
+def parse_ablations(texts: list[str], trials: dict) -> dict[str, str]:
+    """Trial → the trial that it is compared with.
 
     Raises:
-        absl.app.UsageError: for a text of another form, or names that are no cells.
+        absl.app.UsageError: for a text of another form, or names that are no trials.
     """
     ablations = {}
     for text in texts:
         name, equals, other = (part.strip() for part in text.partition("="))
-        if not equals or not {name, other} <= set(cells):
+        if not equals or not {name, other} <= set(trials):
             raise app.UsageError(
-                f"--ablation={text!r} is not of the form 'cell = other cell' with two of {', '.join(cells)}."
+                f"--ablation={text!r} is not of the form 'trial = other trial' with two of {', '.join(trials)}."
             )
         ablations[name] = other
     return ablations
 
 
-def other_cells(name: str, cells: dict[str, list[str]]) -> list[str]:
-    """The cells whose run folders a cell's flags name.
+def other_trials(name: str, trials: dict[str, list[str]]) -> list[str]:
+    """The trials whose run folders a trial's flags name.
 
     Raises:
-        absl.app.UsageError: for a name that is no cell, or one that does not come before this cell.
+        absl.app.UsageError: for a name that is no trial, or one that does not come before this trial.
     """
-    named = re.findall(r"\{([^{}]*)\}", " ".join(cells[name]))
-    before = list(cells)[: list(cells).index(name)]
+    named = re.findall(r"\{([^{}]*)\}", " ".join(trials[name]))
+    before = list(trials)[: list(trials).index(name)]
     for other in named:
         if other not in before:
             raise app.UsageError(
-                f"The cell {name!r} reads {{{other}}}, which is no cell before it: put that --cell first, or choose "
-                f"one of {', '.join(before) or 'none'}."
+                f"The trial {name!r} reads {{{other}}}, which is no trial before it: put that --trial first, or "
+                f"choose one of {', '.join(before) or 'none'}."
             )
     return named
 
 
-def cell_folder(name: str, seed: int) -> pathlib.Path:
-    """The run folder of a cell with a seed."""
+def trial_folder(name: str, seed: int) -> pathlib.Path:
+    """The run folder of a trial with a seed."""
     return pathlib.Path(FLAGS.run_dir) / f"{files.folder_name(name)}.{seed}"
 
 
-def cell_arguments(command: list[str], seed: int) -> list[str]:
-    """The arguments of a cell's recipe, all but where it goes."""
+def trial_arguments(command: list[str], seed: int) -> list[str]:
+    """The arguments of a trial's recipe, all but where it goes."""
     options = [
-        re.sub(r"\{([^{}]*)\}", lambda other: str(cell_folder(other[1], seed)), option)
+        re.sub(r"\{([^{}]*)\}", lambda other: str(trial_folder(other[1], seed)), option)
         for option in command[1:]
     ]
     preset = [f"--preset={FLAGS.preset}"] if FLAGS.preset else []
@@ -165,7 +166,7 @@ def cell_arguments(command: list[str], seed: int) -> list[str]:
 
 
 def made_of(recipe: str, arguments: list[str]) -> dict:
-    """All that a cell's result depends on: its command, and the size and time of every file that this names."""
+    """All that a trial's result depends on: its command, and the size and time of every file that this names."""
     named = {}
     for argument in arguments:
         value = argument.partition("=")[2] or argument
@@ -187,39 +188,39 @@ def file_stamp(path: pathlib.Path) -> list[int]:
     ]
 
 
-def check_cells(cells: dict[str, list[str]], seed: int) -> None:
-    """Has each cell's recipe look at its flags, before any of them trains.
+def check_trials(trials: dict[str, list[str]], seed: int) -> None:
+    """Has each trial's recipe look at its flags, before any of them trains.
 
     Raises:
         ValueError: for a recipe or a flag that there is not.
     """
-    for name, command in cells.items():
-        program = [sys.executable, "-m", f"recipes.{command[0]}", *cell_arguments(command, seed)]
+    for name, command in trials.items():
+        program = [sys.executable, "-m", f"recipes.{command[0]}", *trial_arguments(command, seed)]
         checked = subprocess.run([*program, "--only_check_args"], capture_output=True, text=True)
         if checked.returncode:
             said = checked.stderr.strip().splitlines() or ["it says nothing"]
-            raise ValueError(f"The cell {name!r} cannot be started: {said[0]}")
+            raise ValueError(f"The trial {name!r} cannot be started: {said[0]}")
 
 
-def run_cell(name: str, command: list[str], seed: int, needed: list) -> dict:
-    """The metrics of a cell, from its folder where it was made of the same, or from a run made now.
+def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
+    """The metrics of a trial, from its folder where it was made of the same, or from a run made now.
 
     What the run prints goes into `log.txt` of its folder.
 
     Args:
-        name: of the cell.
+        name: of the trial.
         command: recipe and flags.
         seed: of the run.
-        needed: futures of the cells that must have finished before.
+        needed: futures of the trials that must have finished before.
 
     Raises:
         RuntimeError: when the run has stopped.
     """
     for future in needed:
         future.result()
-    folder = cell_folder(name, seed)
-    arguments = cell_arguments(command, seed)
-    record, wanted = folder / "cell.json", {"cell": name, **made_of(command[0], arguments)}
+    folder = trial_folder(name, seed)
+    arguments = trial_arguments(command, seed)
+    record, wanted = folder / "trial.json", {"trial": name, **made_of(command[0], arguments)}
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
     metrics = RunFolder(folder).read_metrics()
     if metrics is not None and known == wanted:
@@ -236,7 +237,7 @@ def run_cell(name: str, command: list[str], seed: int, needed: list) -> dict:
     if finished.returncode:
         said = log_since(folder, started)
         raise RuntimeError(
-            f"The cell {name!r}, seed {seed}, stopped:\n{said[-3000:]}\n(all of it: {log.name})"
+            f"The trial {name!r}, seed {seed}, stopped:\n{said[-3000:]}\n(all of it: {log.name})"
         )
     with files.replacing(record) as temporary:
         temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
@@ -244,32 +245,32 @@ def run_cell(name: str, command: list[str], seed: int, needed: list) -> dict:
 
 
 def log_since(folder: pathlib.Path, position: int) -> str:
-    """What a cell's last run has printed."""
+    """What a trial's last run has printed."""
     with open(folder / "log.txt", encoding="utf-8", errors="replace") as log:
         log.seek(position)
         return log.read().strip()
 
 
-def cell_warnings(folder: pathlib.Path) -> list[str]:
-    """The different warnings in a cell's log, in the order in which they came."""
+def trial_warnings(folder: pathlib.Path) -> list[str]:
+    """The different warnings in a trial's log, in the order in which they came."""
     log = folder / "log.txt"
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     return list(dict.fromkeys(re.findall(r"^.*?:\d+: \w*Warning: (.+)$", text, re.MULTILINE)))
 
 
 def write_report(results: dict, reference: str, ablations: dict[str, str]) -> None:
-    """Writes table.md, table.png and report.html of the cells that have results."""
+    """Writes table.md, table.png and report.html of the trials that have results."""
     folder = pathlib.Path(FLAGS.run_dir)
-    options = {"reference": reference, "split": FLAGS.domain}
+    options = {"reference": reference, "split": FLAGS.split}
     with files.replacing(folder / "table.md") as temporary:
         temporary.write_text(report.comparison_table(results, ablations=ablations, **options), "utf-8")
-    accuracies = {name: list(final_accuracies(runs, FLAGS.domain).values()) for name, runs in results.items()}
+    accuracies = {name: list(final_accuracies(runs, FLAGS.split).values()) for name, runs in results.items()}
     report.plots.save_png(report.plots.comparison(accuracies, **options), folder / "table.png")
     report.comparison_page(
         folder,
         results,
         ablations=ablations,
-        runs={name: {seed: cell_folder(name, seed) for seed in runs} for name, runs in results.items()},
+        runs={name: {seed: trial_folder(name, seed) for seed in runs} for name, runs in results.items()},
         command=" ".join(["python", "-m", "recipes.compare", *map(shlex.quote, sys.argv[1:])]),
         **options,
     )

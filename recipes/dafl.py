@@ -1,4 +1,4 @@
-"""Data-free learning: a student of a finished teacher that never sees a picture of its training set.
+"""Data-free learning: a student of a finished teacher that never sees an image of its training set.
 
 python -m recipes.dafl --preset=dafl_digits --teacher=runs/teacher/networks/student.keras
 
@@ -7,9 +7,9 @@ The dataset is read for the class names and to evaluate on, never to learn from.
 
 from absl import flags
 
-from recipes import shared_flags, start
-from recipes.parameters import MethodFlags
-from recipes.start import define_path
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -25,7 +25,7 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("latent_dim", 100, "Length of the generator's noise.", lower_bound=1)
 flags.DEFINE_integer("generator_width", 128, "Filters of its first layers.", lower_bound=2)
 flags.DEFINE_float("pixel_mean", 127.5, "Mean of the generated pixels, before the cut at 0 and 255.", 0, 255)
-flags.DEFINE_float("pixel_deviation", 127.5, "Their standard deviation.", 1e-3)
+flags.DEFINE_float("pixel_std", 127.5, "Their standard deviation.", 1e-3)
 flags.DEFINE_float("generator_learning_rate", 0.02, "Of the generator's Adam, constant.", 0.0)
 flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "The student's.")
 flags.DEFINE_string("activation_layer", "features", "The teacher's layer whose response is to be large.")
@@ -39,7 +39,7 @@ import keras
 from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
-from recipes import builders, common
+from recipes.common import builders, program
 
 
 def build(data: RunData) -> DataFreeLearning:
@@ -60,8 +60,8 @@ def build(data: RunData) -> DataFreeLearning:
 
 
 def generator(image_shape: tuple) -> keras.Model:
-    """Noise → pictures, as the flags say."""
-    moments = {"pixel_mean": FLAGS.pixel_mean, "pixel_deviation": FLAGS.pixel_deviation}
+    """Noise → images, as the flags say."""
+    moments = {"pixel_mean": FLAGS.pixel_mean, "pixel_std": FLAGS.pixel_std}
     if FLAGS.generator == "noise":
         return models.pixel_noise(image_shape, **moments)
     return models.generator(
@@ -83,9 +83,9 @@ def student_optimizer() -> keras.optimizers.Optimizer:
 
 def main(_):
     """Trains, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: build(run.data), common.stage())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ python -m recipes.distillation --preset=digits --teacher=runs/digits/networks/te
 
 from absl import flags
 
-from recipes import shared_flags, start
-from recipes.parameters import MethodFlags
-from recipes.start import define_path
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -27,7 +27,7 @@ if __name__ == "__main__":
 from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.distillation import Distillation
-from recipes import builders, common
+from recipes.common import builders, program
 
 
 def build(data: RunData) -> Distillation:
@@ -43,10 +43,10 @@ def build(data: RunData) -> Distillation:
 
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: build(run.data), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

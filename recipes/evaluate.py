@@ -4,29 +4,29 @@ python -m recipes.evaluate --run_dir=runs/digits --robustness --baseline=supervi
 python -m recipes.evaluate --network=pets.keras --dataset=folders --labeled_dir=train --test_dir=test --image_size=32
 
 The numbers go into the run's metrics.json under "evaluation", or beside the network into <name>.evaluation.json. The
-temperature is fitted on the validation split, everything else is measured on the test pictures: look at them once, at
-the end, and at --domain=validation before. See docs/evaluation.md.
+temperature is fitted on the validation split, everything else is measured on the test images: look at them once, at
+the end, and at --split=validation before. See docs/evaluation.md.
 """
 
 from absl import app, flags
 
-from recipes import shared_flags, start
-from recipes.start import define_path
+from recipes.common import shared_flags, start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_progress_flag("evaluating")
 
-define_path("run_dir", None, "The folder of a finished run; its flags.txt says which pictures.")
-define_path("network", None, "Or a .keras file; the data flags say which pictures.")
+define_path("run_dir", None, "The folder of a finished run; its flags.txt says which images.")
+define_path("network", None, "Or a .keras file; the data flags say which images.")
 flags.DEFINE_list("roles", None, "Which networks of the run; all when not given.")
 flags.DEFINE_string("baseline", None, "For mCE and mFR: a role of the run, or a .keras file.")
-flags.DEFINE_enum("domain", "test", ["test", "validation"], "The pictures that are measured on.")
+flags.DEFINE_enum("split", "test", ["test", "validation"], "The images that are measured on.")
 flags.DEFINE_bool("robustness", False, "Also under 15 corruptions × 5 severities and 10 perturbations.")
 flags.DEFINE_list("fgsm", [], "Also under attacks of these ε, in levels of 0…255, as 1,2,4,8.")
-define_path("adversarial_dir", None, "Also on natural adversarial pictures, a folder per class.")
-flags.DEFINE_integer("max_pictures", 1000, "Bound for --robustness and --fgsm; drawn at random.", 1)
+define_path("adversarial_dir", None, "Also on natural adversarial images, a folder per class.")
+flags.DEFINE_integer("max_images", 1000, "Bound for --robustness and --fgsm; drawn at random.", 1)
 
 if __name__ == "__main__":
     start.parse_flags(shared_flags)
@@ -38,12 +38,12 @@ import keras
 import numpy as np
 
 from mpl_tf import data, evaluation, models
-from mpl_tf.evaluation import corruptions, perturbations
-from mpl_tf.progress import Progress
-from mpl_tf.run_folder import RunFolder, write_metrics
-from recipes import common, evaluation_tables, finished
+from mpl_tf.evaluation.robustness import corruptions, perturbations
+from mpl_tf.runs.folder import RunFolder, write_metrics
+from mpl_tf.utils.progress import Progress
+from recipes.common import completed_run, evaluation_tables, program
 
-# Not the run's: runs with different seeds are to meet the same corruptions of the same pictures.
+# Not the run's: runs with different seeds are to meet the same corruptions of the same images.
 ROBUSTNESS_SEED = 0
 
 
@@ -52,24 +52,24 @@ def main(_):
     if (FLAGS.run_dir is None) == (FLAGS.network is None):
         raise app.UsageError("Give either --run_dir=runs/<name> or --network=<file>.keras.")
     epsilons = parse_epsilons(FLAGS.fgsm)
-    common.prepare()
+    program.prepare()
     if FLAGS.run_dir:
-        finished.adopt_flags(RunFolder(FLAGS.run_dir))
-        loaded = common.load_data(FLAGS.run_dir)
+        completed_run.adopt_flags(RunFolder(FLAGS.run_dir))
+        loaded = program.load_data(FLAGS.run_dir)
         source, split = loaded.source, loaded.split
     else:
-        source = common.load_source()
-        split = data.draw_split(source, **common.split_options())
+        source = program.load_source()
+        split = data.draw_split(source, **program.split_options())
     if (FLAGS.robustness or epsilons) and len(source.image_shape) != 3:
         raise ValueError(
-            f"{source.name!r} has points: leave out --robustness and --fgsm, which are for pictures."
+            f"{source.name!r} has points: leave out --robustness and --fgsm, which are for images."
         )
     networks = load_networks()
-    pictures, indices = domain_pictures(source, split)
+    images, indices = images_of_split(source, split)
 
-    results = measure(networks, source, split, pictures, indices)
-    few = np.sort(np.random.default_rng(ROBUSTNESS_SEED).permutation(indices)[: FLAGS.max_pictures])
-    batches = data.evaluation_batches(pictures, few)
+    results = measure(networks, source, split, images, indices)
+    few = np.sort(np.random.default_rng(ROBUSTNESS_SEED).permutation(indices)[: FLAGS.max_images])
+    batches = data.evaluation_batches(images, few)
     for role, network in networks.items():
         if FLAGS.adversarial_dir:
             results[role]["natural_adversarial"] = natural(network, source)
@@ -78,7 +78,7 @@ def main(_):
     if FLAGS.robustness:
         add_robustness(results, networks, batches, len(few))
     destination = write(results)
-    print(f"\n{split.name}, {len(indices):,} {FLAGS.domain} pictures\n")
+    print(f"\n{split.name}, {len(indices):,} {FLAGS.split} images\n")
     print(evaluation_tables.tables(results, baseline=baseline_role()))
     print(f"\nwritten to {destination}")
 
@@ -109,12 +109,12 @@ def load_networks() -> dict[str, keras.Model]:
         files = {pathlib.Path(FLAGS.network).stem: FLAGS.network, **files}
         return {role: models.load(file) for role, file in files.items()}
     folder = RunFolder(FLAGS.run_dir)
-    roles = list(FLAGS.roles or finished.classifiers(folder))
+    roles = list(FLAGS.roles or completed_run.classifiers(folder))
     if given and not files and FLAGS.baseline not in roles:
         roles.append(FLAGS.baseline)
     # The file first: it is the one whose name may be wrong.
     baseline = {role: models.load(file) for role, file in files.items()}
-    return finished.networks(folder, roles) | baseline
+    return completed_run.networks(folder, roles) | baseline
 
 
 def is_file(baseline: str) -> bool:
@@ -127,27 +127,27 @@ def baseline_role() -> str | None:
     return "baseline" if FLAGS.baseline and is_file(FLAGS.baseline) else FLAGS.baseline
 
 
-def domain_pictures(source: data.Source, split: data.Split) -> tuple[data.Pictures, np.ndarray]:
-    """The pictures to measure on and which of them."""
-    if FLAGS.domain == "validation":
-        pictures, indices = source.train, split.validation
+def images_of_split(source: data.Source, split: data.Split) -> tuple[data.Images, np.ndarray]:
+    """The images to measure on and which of them."""
+    if FLAGS.split == "validation":
+        images, indices = source.train, split.validation
     else:
-        pictures, indices = source.test, np.arange(0 if source.test is None else len(source.test))
+        images, indices = source.test, np.arange(0 if source.test is None else len(source.test))
     if not len(indices):
         raise ValueError(
-            f"{source.name!r} has no {FLAGS.domain} pictures: choose the other --domain, or give --test_dir or "
+            f"{source.name!r} has no {FLAGS.split} images: choose the other --split, or give --test_dir or "
             "--validation."
         )
-    return pictures, indices
+    return images, indices
 
 
-def measure(networks, source, split, pictures, indices) -> dict[str, dict]:
+def measure(networks, source, split, images, indices) -> dict[str, dict]:
     """Accuracy, calibration and coverage of each network."""
     results = {}
     total = len(networks) * (len(indices) + len(split.validation))
     with progress(total, "accuracy and calibration") as told:
         for role, network in networks.items():
-            batches = data.evaluation_batches(pictures, indices)
+            batches = data.evaluation_batches(images, indices)
             logits, labels = evaluation.predict(network, batches, advance=told.update)
             outcomes = evaluation.outcomes(logits, labels)
             results[role] = {
@@ -169,7 +169,7 @@ def measure(networks, source, split, pictures, indices) -> dict[str, dict]:
 
 def progress(total: int, title: str) -> Progress:
     """What tells how far an evaluation is, as --progress says."""
-    return Progress(total, title, verbose=common.verbose())
+    return Progress(total, title, verbose=program.verbose())
 
 
 def calibration(outcomes: evaluation.Outcomes) -> dict:
@@ -219,13 +219,13 @@ def add_robustness(results, networks, batches, count) -> None:
 
 def natural(network, source) -> dict:
     """The accuracy on --adversarial_dir, among the classes that it has."""
-    pictures, classes = evaluation.load_subset(
+    images, classes = evaluation.load_subset(
         FLAGS.adversarial_dir,
         source.class_names,
         network.input_shape[1:],
         skip_unreadable=FLAGS.skip_unreadable,
     )
-    found = evaluation.evaluate(network, data.evaluation_batches(pictures), classes=classes)
+    found = evaluation.evaluate(network, data.evaluation_batches(images), classes=classes)
     return found | {"classes": [source.class_names[index] for index in classes]}
 
 
@@ -246,8 +246,8 @@ def write(results: dict) -> pathlib.Path:
 
 
 def merge(known: dict, results: dict) -> None:
-    """Puts each network's sections into `known[domain][role]` and leaves the others there."""
-    roles = known.setdefault(FLAGS.domain, {})
+    """Puts each network's sections into `known[split][role]` and leaves the others there."""
+    roles = known.setdefault(FLAGS.split, {})
     for role, sections in results.items():
         roles[role] = roles.get(role, {}) | sections
 

@@ -8,15 +8,15 @@ back in a process that has only TensorFlow, and every LiteRT model runs on the v
 
 from absl import flags
 
-from recipes import parameters, shared_flags, start
-from recipes.start import define_path
+from recipes.common import parameters, shared_flags, start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_progress_flag("LiteRT models are measured")
 
-define_path("run_dir", None, "The folder of a finished run; its flags.txt says which pictures.")
+define_path("run_dir", None, "The folder of a finished run; its flags.txt says which images.")
 flags.DEFINE_string("role", None, "Which network of the run; finetuned where there is one, else student.")
 define_path("export_dir", None, "Folder of the versions; its name is the model's.")
 KINDS = parameters.constant("mpl_tf.export.litert", "KINDS")
@@ -25,7 +25,7 @@ flags.DEFINE_integer("top_k", 5, "How many classes an answer names.", lower_boun
 flags.DEFINE_float(
     "max_accuracy_drop", 0.02, "Of a LiteRT variant below the network, else no export.", 0.0, 1.0
 )
-flags.DEFINE_integer("representative", 200, "Labeled pictures at most, for the ranges of int8_full.", 1)
+flags.DEFINE_integer("representative", 200, "Labeled images at most, for the ranges of int8_full.", 1)
 flags.mark_flags_as_required(["run_dir", "export_dir"])
 
 if __name__ == "__main__":
@@ -36,23 +36,24 @@ import pathlib
 import keras
 import numpy as np
 
-from mpl_tf import checks, data, export, report
+from mpl_tf import data, export, report
 from mpl_tf.data.run_data import RunData
-from mpl_tf.progress import Progress
-from mpl_tf.run_folder import RunFolder
-from recipes import common, finished
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_choice
+from recipes.common import completed_run, program
 
 
 def main(_):
     """Exports, compares, prints the table."""
     for kind in FLAGS.litert:
-        checks.one_of("litert", kind, KINDS)
-    common.prepare()
+        check_choice("litert", kind, KINDS)
+    program.prepare()
     folder = RunFolder(FLAGS.run_dir)
-    finished.adopt_flags(folder)
-    run = common.load_data(FLAGS.run_dir)
-    role = FLAGS.role or export.default_role(finished.classifiers(folder))
-    network = finished.networks(folder, [role])[role]
+    completed_run.adopt_flags(folder)
+    run = program.load_data(FLAGS.run_dir)
+    role = FLAGS.role or export.default_role(completed_run.classifiers(folder))
+    network = completed_run.networks(folder, [role])[role]
     metrics = folder.read_metrics()
     described = {
         "name": pathlib.Path(FLAGS.export_dir).name,
@@ -68,7 +69,7 @@ def main(_):
 
     version = export.new_version(FLAGS.export_dir, write)
     if measured:
-        print(f"\n{run.split.name}, {len(run.split.validation):,} validation pictures, {role}\n")
+        print(f"\n{run.split.name}, {len(run.split.validation):,} validation images, {role}\n")
         print(report.table([measurement.row() for measurement in measured]))
     print(f"\nexported {role}: {version}\nmodel card: {version / 'card.md'}")
 
@@ -76,15 +77,15 @@ def main(_):
 def write_litert(network: keras.Model, folder: pathlib.Path, run: RunData) -> list:
     """Writes and measures the LiteRT variants."""
     drawn = np.sort(np.random.default_rng(0).permutation(run.split.labeled)[: FLAGS.representative])
-    images, labels = pictures(run.source.train, run.split.validation)
+    images, labels = decoded_images(run.source.train, run.split.validation)
     total = len(images) * (1 + len(FLAGS.litert))
-    with Progress(total, "LiteRT models, measured", verbose=common.verbose()) as progress:
+    with Progress(total, "LiteRT models, measured", verbose=program.verbose()) as progress:
         return export.litert.write_variants(
             network,
             folder,
             name=pathlib.Path(FLAGS.export_dir).name,
             kinds=FLAGS.litert,
-            representative=pictures(run.source.train, drawn)[0],
+            representative=decoded_images(run.source.train, drawn)[0],
             images=images,
             labels=labels,
             max_accuracy_drop=FLAGS.max_accuracy_drop,
@@ -92,8 +93,8 @@ def write_litert(network: keras.Model, folder: pathlib.Path, run: RunData) -> li
         )
 
 
-def pictures(source: data.Pictures, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures as float32 and their labels, as arrays."""
+def decoded_images(source: data.Images, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images as float32 and their labels, as arrays."""
     if not len(indices):
         return np.zeros((0, *source.image_shape), np.float32), np.zeros(0, np.int64)
     batches = list(data.evaluation_batches(source, indices).as_numpy_iterator())

@@ -1,16 +1,16 @@
-"""Fine-tunes a saved network on the labeled pictures: the last step of Meta Pseudo Labels on its own.
+"""Fine-tunes a saved network on the labeled images: the last step of Meta Pseudo Labels on its own.
 
     python -m recipes.finetune --network=runs/digits/networks/student.keras --dataset=digits --labels=20
 
 FixRes, the last step of Noisy Student: a larger resolution, no augmentation, and the shallow layers frozen.
 
-    python -m recipes.finetune --network=… --dataset=cifar10 --image_size=40 --augment=none --frozen_share=0.9
+    python -m recipes.finetune --network=… --dataset=cifar10 --image_size=40 --augment=none --frozen_fraction=0.9
 """
 
 from absl import flags
 
-from recipes import parameters, shared_flags, start
-from recipes.start import define_path
+from recipes.common import parameters, shared_flags, start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -20,11 +20,11 @@ shared_flags.define_run_flags()
 define_path("network", None, "The .keras file to start from, as runs leave it in networks/.")
 flags.DEFINE_integer("steps", 1000, "Updates.", lower_bound=1)
 flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
-flags.DEFINE_integer("batch_size", 64, "Labeled pictures per update.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 64, "Labeled images per update.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 1e-3, "Of plain SGD.", 0.0)
-flags.DEFINE_enum("augment", "weak", ["weak", "none"], "The weak view, or the pictures as they are.")
+flags.DEFINE_enum("augment", "weak", ["weak", "none"], "The weak view, or the images as they are.")
 flags.DEFINE_float(
-    "frozen_share", 0.0, "Share of the layers, from the input on, that do not learn.", 0.0, 0.99
+    "frozen_fraction", 0.0, "Fraction of the layers, from the input on, that do not learn.", 0.0, 0.99
 )
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
 flags.DEFINE_enum(
@@ -41,8 +41,8 @@ import dataclasses
 from mpl_tf import data as data_module
 from mpl_tf import models
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.run import finetuning
-from recipes import builders, common
+from mpl_tf.training.run import finetuning
+from recipes.common import builders, program
 
 
 def build(image_shape: tuple) -> Supervised:
@@ -52,17 +52,17 @@ def build(image_shape: tuple) -> Supervised:
         FLAGS.learning_rate,
         builders.jit_compile(),
         image_shape=image_shape,
-        frozen_share=FLAGS.frozen_share,
+        frozen_fraction=FLAGS.frozen_fraction,
     )
 
 
 def main(_):
     """Trains, evaluates, exports."""
-    with common.open_run() as run:
+    with program.open_run() as run:
         if FLAGS.augment == "none":
             run.data = dataclasses.replace(run.data, weak=data_module.Identity())
-        run.train("method", lambda: build(run.data.source.image_shape), common.stage())
-        common.finish(run)
+        run.train("method", lambda: build(run.data.source.image_shape), program.stage())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ python -m recipes.mpl --preset=digits
 
 from absl import flags
 
-from recipes import shared_flags, start
-from recipes.parameters import MethodFlags
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from recipes import builders, common
+from recipes.common import builders, program
 
 
 def build(data: RunData) -> MetaPseudoLabels:
@@ -55,16 +55,16 @@ def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     # As many updates of the baseline as the student makes of itself.
     baseline_steps = FLAGS.steps - FLAGS.student_wait_steps if FLAGS.baseline else 0
-    with common.open_run() as run:
+    with program.open_run() as run:
         if baseline_steps:
             run.train(
                 "supervised",
                 lambda: builders.supervised(run.data, steps=baseline_steps),
-                common.stage(steps=baseline_steps, unlabeled_ratio=0),
+                program.stage(steps=baseline_steps, unlabeled_ratio=0),
             )
-        run.train("method", lambda: build(run.data), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

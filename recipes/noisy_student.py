@@ -5,8 +5,8 @@ python -m recipes.noisy_student --preset=noisy_student_digits
 
 from absl import flags
 
-from recipes import shared_flags, start
-from recipes.parameters import MethodFlags
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
@@ -30,11 +30,11 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_integer("per_class", None, "This number; the mean over the classes when not given.", 1)
 flags.DEFINE_enum("initialize", "scratch", ["scratch", "teacher"], "Where a student's weights start.")
-flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled pictures.")
+flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled images.")
 flags.DEFINE_bool("model_noise", True, "Dropout and stochastic depth in the students.")
 flags.DEFINE_bool("teacher_noise", False, "Dropout and stochastic depth while the teacher labels.")
 flags.DEFINE_enum("teacher_view", "none", ["none", "weak", "strong"], "Augmentation while it labels.")
-flags.DEFINE_integer("label_batch_size", 256, "Pictures per step of the labeling.", lower_bound=1)
+flags.DEFINE_integer("label_batch_size", 256, "Images per step of the labeling.", lower_bound=1)
 
 if __name__ == "__main__":
     start.parse_flags(shared_flags)
@@ -42,10 +42,11 @@ if __name__ == "__main__":
 import dataclasses
 
 from mpl_tf import data as data_module
-from mpl_tf import report, self_training
+from mpl_tf import report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
-from recipes import builders, common
+from mpl_tf.training import self_training
+from recipes.common import builders, program
 
 
 def rounds(data: RunData) -> self_training.Rounds:
@@ -122,9 +123,9 @@ def show_rounds(metrics: dict) -> None:
     """Prints which labels each round learned from."""
     rows = []
     for facts in metrics["rounds"]:
-        wrong = facts["wrong_share"]
-        row = {"round": facts["round"], "labeled by": facts["labeled_by"], "pictures": facts["pictures"]}
-        row |= {"confident": facts["confident"], "learned from": facts["different_pictures"]}
+        wrong = facts["wrong_fraction"]
+        row = {"round": facts["round"], "labeled by": facts["labeled_by"], "images": facts["images"]}
+        row |= {"confident": facts["confident"], "learned from": facts["different_images"]}
         row |= {"with repetitions": facts["drawn_from"]}
         row["wrong labels %"] = None if wrong is None else f"{100 * wrong:.2f}"
         rows.append(row)
@@ -134,18 +135,18 @@ def show_rounds(metrics: dict) -> None:
 def main(_):
     """Trains all rounds, fine-tunes, evaluates, exports."""
     models()
-    with common.open_run() as run:
+    with program.open_run() as run:
         plain, run.data = run.data, noised(run.data)
         self_training.train_rounds(
             run,
             lambda: build_teacher(run.data),
             lambda number, teacher: build_student(number, teacher, run.data),
-            common.stage(),
+            program.stage(),
             rounds(plain),
             jit_compile=builders.jit_compile(),
         )
-        run.finetune(**common.finetuning())
-        metrics = common.finish(run)
+        run.finetune(**program.finetuning())
+        metrics = program.finish(run)
     if run.folder.writes:
         show_rounds(metrics)
 

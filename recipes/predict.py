@@ -1,14 +1,14 @@
-"""Classifies the pictures in a folder with an exported model, into a CSV file: path, class, confidence.
+"""Classifies the images in a folder with an exported model, into a CSV file: path, class, confidence.
 
-Started again it goes on with the pictures that have no row yet.
+Started again it goes on with the images that have no row yet.
 
-python -m recipes.predict --model=saved_models/digits/1 pictures/
-python -m recipes.predict --model=saved_models/digits --output=pictures.csv --top_k=3 pictures/
+python -m recipes.predict --model=saved_models/digits/1 images/
+python -m recipes.predict --model=saved_models/digits --output=images.csv --top_k=3 images/
 """
 
 from absl import app, flags
 
-from recipes import shared_flags, start
+from recipes.common import shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -18,9 +18,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "output", "predictions.csv", "The CSV file; a note beside it says whose predictions it has."
 )
-flags.DEFINE_integer("top_k", 1, "Classes per picture, at most as many as the export names.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 64, "Pictures per call of the model.", lower_bound=1)
-shared_flags.define_progress_flag("pictures are classified")
+flags.DEFINE_integer("top_k", 1, "Classes per image, at most as many as the export names.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 64, "Images per call of the model.", lower_bound=1)
+shared_flags.define_progress_flag("images are classified")
 flags.mark_flag_as_required("model")
 
 if __name__ == "__main__":
@@ -30,9 +30,10 @@ import collections
 
 import numpy as np
 
-from mpl_tf import prediction, report
-from mpl_tf.export.exported import ExportedClassifier
-from recipes import common
+from mpl_tf import report
+from mpl_tf.export.exported_classifier import ExportedClassifier
+from mpl_tf.inference import prediction
+from recipes.common import program
 
 SHOWN_UNREADABLE = 5
 
@@ -40,8 +41,8 @@ SHOWN_UNREADABLE = 5
 def main(arguments):
     """Classifies what is missing, then shows what the file holds."""
     if len(arguments) != 2:
-        raise app.UsageError("Give one folder of pictures, as in --model=saved_models/digits photos/.")
-    common.prepare()
+        raise app.UsageError("Give one folder of images, as in --model=saved_models/digits photos/.")
+    program.prepare()
     classifier = ExportedClassifier(FLAGS.model)
     table = prediction.predict_folder(
         classifier,
@@ -49,13 +50,13 @@ def main(arguments):
         FLAGS.output,
         top_k=FLAGS.top_k,
         batch_size=FLAGS.batch_size,
-        verbose=common.verbose(),
+        verbose=program.verbose(),
     )
     show(table, classifier)
 
 
 def show(table: prediction.PredictionTable, classifier: ExportedClassifier) -> None:
-    """Prints how many pictures each class got and how confidently, and what could not be read."""
+    """Prints how many images each class got and how confidently, and what could not be read."""
     confidences = collections.defaultdict(list)
     unreadable = []
     for name, label, confidence, *_, error in table.rows.values():
@@ -64,10 +65,10 @@ def show(table: prediction.PredictionTable, classifier: ExportedClassifier) -> N
         else:
             confidences[label].append(float(confidence))
     rows = [
-        {"class": label, "pictures": f"{len(found):,}", "mean confidence": f"{np.mean(found):.3f}"}
+        {"class": label, "images": f"{len(found):,}", "mean confidence": f"{np.mean(found):.3f}"}
         for label, found in sorted(confidences.items())
     ]
-    print(f"\n{len(table.rows):,} pictures, classified by {classifier.path}\n\n{report.table(rows)}")
+    print(f"\n{len(table.rows):,} images, classified by {classifier.path}\n\n{report.table(rows)}")
     if unreadable:
         print(f"\n{len(unreadable):,} of them cannot be read, and have a reason instead of a class:")
         for name, error in unreadable[:SHOWN_UNREADABLE]:

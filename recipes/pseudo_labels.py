@@ -7,9 +7,9 @@ python -m recipes.pseudo_labels --preset=arazo_cifar10_4k
 
 from absl import flags
 
-from recipes import shared_flags, start
-from recipes.parameters import MethodFlags
-from recipes.start import define_path
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -20,10 +20,12 @@ shared_flags.define_supervised_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags(
-    "mpl_tf", "PseudoLabels", names={"labels": "pseudo_labels"}, leave_out=("num_pictures", "num_images")
+    "mpl_tf", "PseudoLabels", names={"labels": "pseudo_labels"}, leave_out=("num_images",)
 )
 
-flags.DEFINE_float("min_labeled_share", 0.0, "Smallest labeled share of a batch; Arazo's is 0.16.", 0.0, 1.0)
+flags.DEFINE_float(
+    "min_labeled_fraction", 0.0, "Smallest labeled fraction of a batch; Arazo's is 0.16.", 0.0, 1.0
+)
 define_path("teacher", None, "The fixed teacher's .keras file; trained on the labels when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of that training; as --steps when not given.", 1)
 
@@ -32,18 +34,19 @@ if __name__ == "__main__":
 
 import keras
 
-from mpl_tf import checks, models
+from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.pseudo_labels import PseudoLabels
-from mpl_tf.run import Run
-from recipes import builders, common
+from mpl_tf.training.run import Run
+from mpl_tf.utils.validation import check_labeled_fraction
+from recipes.common import builders, program
 
 
 def build(data: RunData, teacher: keras.Model | None = None) -> PseudoLabels:
     """The compiled method, with the teacher's labels where there is one."""
     method = PseudoLabels(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        num_pictures=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
+        num_images=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
         **HYPERPARAMETERS.values(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
@@ -61,12 +64,12 @@ def train_teacher(run: Run) -> None:
     run.train(
         "teacher",
         lambda: builders.supervised(run.data, steps=steps),
-        common.stage(steps=steps, unlabeled_ratio=0),
+        program.stage(steps=steps, unlabeled_ratio=0),
     )
 
 
 def check_teacher() -> None:
-    """Refuses flags of a teacher that would not be asked."""
+    """Raises for flags of a teacher that would not be asked."""
     if FLAGS.pseudo_labels != "fixed" and (FLAGS.teacher or FLAGS.teacher_steps):
         raise ValueError(
             f"--pseudo_labels={FLAGS.pseudo_labels} has no teacher: leave --teacher and --teacher_steps out, or "
@@ -82,13 +85,13 @@ def check_teacher() -> None:
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     check_teacher()
-    checks.labeled_share(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_share)
-    with common.open_run() as run:
+    check_labeled_fraction(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_fraction)
+    with program.open_run() as run:
         if FLAGS.pseudo_labels == "fixed":
             train_teacher(run)
-        run.train("method", lambda: build(run.data, run.networks.get("teacher")), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+        run.train("method", lambda: build(run.data, run.networks.get("teacher")), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ python -m recipes.reduced_mpl --preset=digits --teacher=runs/digits/networks/tea
 
 from absl import flags
 
-from recipes import shared_flags, start
-from recipes.parameters import MethodFlags
-from recipes.start import define_path
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -37,14 +37,15 @@ import keras
 import numpy as np
 
 from mpl_tf import data as data_module
-from mpl_tf import labeling, models
+from mpl_tf import models
 from mpl_tf.data.run_data import RunData
+from mpl_tf.inference import labeling
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
-from recipes import builders, common
+from recipes.common import builders, program
 
 
 def check_labels() -> None:
-    """Refuses to train with no stored labels, or with two kinds of them."""
+    """Raises when asked to train with no stored labels, or with two kinds of them."""
     if (FLAGS.teacher is None) == (FLAGS.label_store is None):
         raise ValueError(
             f"--teacher={FLAGS.teacher} and --label_store={FLAGS.label_store}: give one of them, the network that "
@@ -64,7 +65,7 @@ def with_stored_labels(data: RunData, folder: pathlib.Path) -> RunData:
 
 
 def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
-    """The teacher's labels of all labeled and unlabeled pictures, in a store."""
+    """The teacher's labels of all labeled and unlabeled images, in a store."""
     teacher = models.load(FLAGS.teacher)
     store = data_module.LabelStore.create(
         folder,
@@ -73,7 +74,7 @@ def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
         teacher={"file": FLAGS.teacher},
         fingerprint=data.source.train.fingerprint(),
     )
-    options = {"jit_compile": builders.jit_compile(), "verbose": common.verbose()}
+    options = {"jit_compile": builders.jit_compile(), "verbose": program.verbose()}
     labeling.label(teacher, data.source.train, store, **options)
     return store
 
@@ -102,18 +103,18 @@ def build(data: RunData) -> ReducedMetaPseudoLabels:
 def main(_):
     """Labels, trains, fine-tunes, evaluates, exports."""
     check_labels()
-    with common.open_run() as run:
+    with program.open_run() as run:
         if FLAGS.baseline:
             run.train(
                 "supervised",
                 lambda: builders.supervised(run.data, steps=FLAGS.steps),
-                common.stage(unlabeled_ratio=0),
+                program.stage(unlabeled_ratio=0),
             )
         if not run.completed:
             run.data = with_stored_labels(run.data, run.folder.path / "labels")
-        run.train("method", lambda: build(run.data), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Supervised training on the labeled pictures alone.
+"""Supervised training on the labeled images alone.
 
 python -m recipes.supervised --dataset=digits --labels=20 --model=convnet --steps=1000
 """
 
 from absl import flags
 
-from recipes import shared_flags, start
+from recipes.common import shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -18,15 +18,15 @@ shared_flags.define_run_flags()
 if __name__ == "__main__":
     start.parse_flags(shared_flags)
 
-from recipes import builders, common
+from recipes.common import builders, program
 
 
 def main(_):
     """Trains, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ python -m recipes.uda --preset=uda_cifar10_4k
 
 from absl import flags
 
-from recipes import shared_flags, start
-from recipes.parameters import MethodFlags
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
@@ -24,7 +24,7 @@ HYPERPARAMETERS = MethodFlags(
         "temperature": "uda_temperature",
         "threshold": "uda_threshold",
     },
-    defaults={"uda_weight": 8.0, "uda_temperature": 0.7, "uda_threshold": 0.6, "annealing_steps": None},
+    defaults={"uda_weight": 8.0, "uda_temperature": 0.7, "uda_threshold": 0.6, "tsa_steps": None},
 )
 
 if __name__ == "__main__":
@@ -32,14 +32,14 @@ if __name__ == "__main__":
 
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.uda import UDA
-from recipes import builders, common
+from recipes.common import builders, program
 
 
 def build(data: RunData) -> UDA:
     """The compiled method."""
     method = UDA(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        **HYPERPARAMETERS.values(annealing_steps=FLAGS.annealing_steps or FLAGS.steps),
+        **HYPERPARAMETERS.values(tsa_steps=FLAGS.tsa_steps or FLAGS.steps),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method
@@ -47,10 +47,10 @@ def build(data: RunData) -> UDA:
 
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
-    with common.open_run() as run:
-        run.train("method", lambda: build(run.data), common.stage())
-        run.finetune(**common.finetuning())
-        common.finish(run)
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
 
 
 if __name__ == "__main__":

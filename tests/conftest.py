@@ -7,7 +7,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import keras
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 
 
 @pytest.fixture(autouse=True)
@@ -17,5 +17,5 @@ def seeded():
 
 @pytest.fixture
 def batch():
-    """One batch of tensors: 4 labeled and 6 unlabeled pictures of 4×4×1 in 3 classes."""
+    """One batch of tensors: 4 labeled and 6 unlabeled images of 4×4×1 in 3 classes."""
     return tiny.tensors(tiny.batch())

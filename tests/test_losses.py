@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import losses
-from tests import oracles
+from tests.support import oracles
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = GENERATOR.normal(0, 3, (7, 5))

@@ -1,4 +1,4 @@
-"""The notebook, executed from first to last cell on pictures made here, with few updates of a small network."""
+"""The notebook, executed from first to last cell on images made here, with few updates of a small network."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-NOTEBOOK = pathlib.Path(__file__).parents[1] / "notebooks" / "own_pictures.ipynb"
+NOTEBOOK = pathlib.Path(__file__).parents[1] / "notebooks" / "own_images.ipynb"
 # What stands in the notebook → what makes it short. Most of what is left is the start of six processes.
 SHORTER = {
     "--undefok=unlabeled_ratio": "--undefok=unlabeled_ratio,confirmation_images\n--confirmation_images=0",
@@ -29,7 +29,7 @@ SHORTER = {
 
 
 def draw(path, shape, generator):
-    """A disc or a square somewhere in a gray picture of some size."""
+    """A disc or a square somewhere in a gray image of some size."""
     width, height = generator.integers(40, 60, 2)
     image = Image.new("RGB", (int(width), int(height)), tuple(map(int, generator.integers(80, 160, 3))))
     left, top = generator.integers(5, 20, 2)
@@ -43,13 +43,13 @@ def draw(path, shape, generator):
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """The folder in which the notebook ran, and the notebook with its outputs."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     for number in range(12):
         for shape in ("discs", "squares"):
             draw(folder / "labeled" / shape / f"{number}.png", shape, generator)
             draw(folder / "unlabeled" / shape[0] / f"{number}.jpg", shape, generator)
-    (folder / "unlabeled" / "notes.txt").write_text("not a picture")
+    (folder / "unlabeled" / "notes.txt").write_text("not an image")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     sources = "\n".join(cell.source for cell in notebook.cells)
     for long, short in SHORTER.items():
@@ -72,19 +72,19 @@ def test_it_leaves_what_it_promises(executed):
     table = (folder / "runs" / "compare" / "table.md").read_text()
     assert "labels alone" in table
     assert "Meta Pseudo Labels" in table
-    assert (folder / "runs" / "pictures" / "report.html").stat().st_size > 10_000
-    metrics = json.loads((folder / "runs" / "pictures" / "metrics.json").read_text())
+    assert (folder / "runs" / "images" / "report.html").stat().st_size > 10_000
+    metrics = json.loads((folder / "runs" / "images" / "metrics.json").read_text())
     assert {"student", "teacher"} <= set(metrics["validation"])
-    assert (folder / "saved_models" / "pictures" / "1" / "card.md").exists()
+    assert (folder / "saved_models" / "images" / "1" / "card.md").exists()
     with (folder / "predictions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 24
     assert {row["class"] for row in rows} <= {"discs", "squares"}
     texts = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
-    assert "48 pictures, classes: discs, squares" in texts
+    assert "48 images, classes: discs, squares" in texts
     assert "labeled: {'discs': 9, 'squares': 9}" in texts
     assert "validation: 6, unlabeled: 42" in texts
-    assert "24 pictures, classified by saved_models/pictures/1" in texts
+    assert "24 images, classified by saved_models/images/1" in texts
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
@@ -96,7 +96,7 @@ def test_its_curl_line_is_answered(executed, tmp_path):
     lines = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     (command,) = (block for block in re.findall(r"```sh\n(.*?)```", lines, re.DOTALL) if "curl" in block)
     shutil.copy(folder / "unlabeled" / "d" / "3.jpg", tmp_path / "photo.jpg")
-    with contract_server.serving("pictures", folder / "saved_models" / "pictures") as (_, rest):
+    with contract_server.serving("images", folder / "saved_models" / "images") as (_, rest):
         assert command.count("http://localhost:8501/") == 1
         command = command.replace("http://localhost:8501", rest)
         finished = subprocess.run(

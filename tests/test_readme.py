@@ -11,7 +11,7 @@ from tests.programs import forked
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def write_pictures(folder, count, brightness):
+def write_images(folder, count, brightness):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(count)
     for number in range(count):
@@ -20,9 +20,9 @@ def write_pictures(folder, count, brightness):
 
 
 def test_python_blocks_run(tmp_path):
-    write_pictures(tmp_path / "labeled" / "cats", 12, 80)
-    write_pictures(tmp_path / "labeled" / "dogs", 12, 170)
-    write_pictures(tmp_path / "unlabeled" / "from_the_web", 30, 120)
+    write_images(tmp_path / "labeled" / "cats", 12, 80)
+    write_images(tmp_path / "labeled" / "dogs", 12, 170)
+    write_images(tmp_path / "unlabeled" / "from_the_web", 30, 120)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
     program = "\n".join(blocks)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import schedules
-from tests import oracles
+from tests.support import oracles
 
 
 @pytest.mark.parametrize(

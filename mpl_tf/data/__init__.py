@@ -1,6 +1,6 @@
-"""From raw pictures to the one batch dict that every method reads: sources, splits, views, batches."""
+"""From raw images to the one batch dict that every method reads: sources, splits, views, batches."""
 
-from mpl_tf.data.augment import (
+from mpl_tf.data.augmentation.views import (
     CROPS,
     Chain,
     GaussianNoise,
@@ -12,32 +12,32 @@ from mpl_tf.data.augment import (
     make_views,
 )
 from mpl_tf.data.batch_views import BatchViews
-from mpl_tf.data.label_store import LabelStore
-from mpl_tf.data.pictures import ArrayPictures, FilePictures, Pictures
+from mpl_tf.data.images.images import ArrayImages, FileImages, Images
+from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
 from mpl_tf.data.pipeline import (
     BALANCES,
     evaluation_batches,
-    numbered_batches,
-    picture_batches,
+    image_batches,
+    index_batches,
     training_batches,
 )
 from mpl_tf.data.run_data import RunData
-from mpl_tf.data.selection import SelectionReport, select, select_rows, selection_report
-from mpl_tf.data.sources import Source, from_arrays, from_folders, load
+from mpl_tf.data.soft_labels.selection import SelectionReport, select, select_indices, selection_report
+from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.data.split_file import load_or_draw_split
 from mpl_tf.data.splits import Split, draw_split
 
 __all__ = [
     "BALANCES",
     "CROPS",
-    "ArrayPictures",
+    "ArrayImages",
     "BatchViews",
     "Chain",
-    "FilePictures",
+    "FileImages",
     "GaussianNoise",
     "Identity",
+    "Images",
     "LabelStore",
-    "Pictures",
     "RandomResizedCrop",
     "RunData",
     "SelectionReport",
@@ -50,13 +50,13 @@ __all__ = [
     "evaluation_batches",
     "from_arrays",
     "from_folders",
+    "image_batches",
+    "index_batches",
     "load",
     "load_or_draw_split",
     "make_views",
-    "numbered_batches",
-    "picture_batches",
     "select",
-    "select_rows",
+    "select_indices",
     "selection_report",
     "training_batches",
 ]

@@ -1,4 +1,4 @@
-"""From the pictures that a batch has drawn to their views: the end of the input pipeline, or the start of a step."""
+"""From the images that a batch has drawn to their views: the end of the input pipeline, or the start of a step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,12 +11,12 @@ LABELED_STREAM, UNLABELED_STREAM = 1, 2
 
 @dataclasses.dataclass(frozen=True)
 class BatchViews:
-    """Augments a drawn batch; a pure function of the pictures, their positions and the seed.
+    """Augments a drawn batch; a pure function of the images, their positions and the seed.
 
     Args:
-        weak: callable `(pictures, seed=, position=) → float32 [n, …]`, the weakly augmented view.
+        weak: callable `(images, seed=, position=) → float32 [n, …]`, the weakly augmented view.
         strong: the same for the strong view, which starts from the weak one; None where nothing unlabeled is drawn.
-        labeled_view: the same for labeled pictures; None for the weak view.
+        labeled_view: the same for labeled images; None for the weak view.
         seed: of the run.
     """
 
@@ -29,21 +29,21 @@ class BatchViews:
         """Makes the views.
 
         Args:
-            drawn: `{"labeled": {"image", "position", …}, "unlabeled": {"image", "position", …}}`, pictures `[n, …]`
-                in 0…255 of static shape and their places int64 `[n]` in their streams; the second entry may lack.
+            drawn: `{"labeled": {"image", "position", …}, "unlabeled": {"image", "position", …}}`, images `[n, …]`
+                in 0…255 of static shape and their positions int64 `[n]` in their streams; the second entry may lack.
 
         Returns:
             The batch that every `train_step` reads: `"image"` float32 in the labeled entry, `"weak"` and `"strong"`
             in the unlabeled one, and what else there was.
         """
         labeled = dict(drawn["labeled"])
-        images, place = labeled.pop("image"), self._place(labeled, LABELED_STREAM)
+        images, place = labeled.pop("image"), self._position(labeled, LABELED_STREAM)
         batch = {
             "labeled": {**labeled, "image": _like(images, (self.labeled_view or self.weak)(images, **place))}
         }
         if "unlabeled" in drawn:
             unlabeled = dict(drawn["unlabeled"])
-            images, place = unlabeled.pop("image"), self._place(unlabeled, UNLABELED_STREAM)
+            images, place = unlabeled.pop("image"), self._position(unlabeled, UNLABELED_STREAM)
             weak = _like(images, self.weak(images, **place))
             batch["unlabeled"] = {
                 **unlabeled,
@@ -52,7 +52,7 @@ class BatchViews:
             }
         return batch
 
-    def _place(self, entry, stream):
+    def _position(self, entry, stream):
         # One number for the stream's own seed; the views mix it with the position.
         return {"seed": 2 * self.seed + stream, "position": entry.pop("position")}
 

@@ -1,6 +1,6 @@
-"""Select, pair, augment, batch: from random-access pictures to the one batch dict.
+"""Select, pair, augment, batch: from random-access images to the one batch dict.
 
-Everything a batch holds is a function of (seed, step). A run that resumes at step t therefore draws the pictures
+Everything a batch holds is a function of (seed, step). A run that resumes at step t therefore draws the images
 and the augmentations that an uninterrupted one would, without a checkpoint of the input pipeline.
 """
 
@@ -9,9 +9,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks
 from mpl_tf.data.batch_views import LABELED_STREAM, UNLABELED_STREAM, BatchViews
 from mpl_tf.data.lookup import Lookup
+from mpl_tf.utils.validation import check_choice
 
 BALANCES = ("none", "sample")
 
@@ -31,7 +31,7 @@ def training_batches(
     augment: bool = True,
     seed: int = 0,
     start: int = 0,
-    share: tuple = (0, 1),
+    shard: tuple = (0, 1),
 ) -> tf.data.Dataset:
     """An endless dataset of training batches, beginning at step `start`.
 
@@ -43,26 +43,26 @@ def training_batches(
     Args:
         source: `mpl_tf.data.Source`.
         split: `mpl_tf.data.Split` of it.
-        batch_size: B, labeled pictures per step.
-        unlabeled_ratio: μ, unlabeled pictures per labeled one; 0 leaves the unlabeled entry out.
-        weak: callable `(pictures, seed=, position=) → float32 [n, …]`, the weakly augmented view.
+        batch_size: B, labeled images per step.
+        unlabeled_ratio: μ, unlabeled images per labeled one; 0 leaves the unlabeled entry out.
+        weak: callable `(images, seed=, position=) → float32 [n, …]`, the weakly augmented view.
         strong: the same for the strong view, which starts from the weak one. Needed when μ > 0.
-        labeled_view: the same for labeled pictures; None for the weak view.
-        targets: soft labels of the unlabeled pictures, what `LabelStore.targets` returns: an object with
+        labeled_view: the same for labeled images; None for the weak view.
+        targets: soft labels of the unlabeled images, what `LabelStore.targets` returns: an object with
             `fetch(index: int64 [n]) → float32 [n, K]`. None for none.
-        labeled_targets: whether the labeled pictures get soft labels from `targets` too.
+        labeled_targets: whether the labeled images get soft labels from `targets` too.
         balance: `"sample"` draws labeled images of all classes equally often, however few a class has; `"none"` draws
             all images equally often.
         augment: whether to make the views here. False leaves that to `BatchViews` inside of a training step: both
-            entries then have the pictures as they are, `"image"`, and int64 `"position"`.
+            entries then have the images as they are, `"image"`, and int64 `"position"`.
         seed: of the order and the augmentation.
         start: the first step.
-        share: `(index, count)`: which of `count` equal parts of every batch, for processes that train together.
+        shard: `(index, count)`: which of `count` equal parts of every batch, for processes that train together.
 
     Returns:
-        A dataset, whose `steps_per_epoch` says after how many batches every picture of the larger stream has been
+        A dataset, whose `steps_per_epoch` says after how many batches every image of the larger stream has been
         drawn, of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
-        [μB, …], "strong": float32 [μB, …], "index": int64 [μB]}}` with pictures in 0…255. With `targets`, the
+        [μB, …], "strong": float32 [μB, …], "index": int64 [μB]}}` with images in 0…255. With `targets`, the
         unlabeled entry has `"probabilities"` float32 [μB, K] too, and with `labeled_targets` the labeled one
         float32 [B, K].
 
@@ -79,8 +79,8 @@ def training_batches(
             "labeled_targets=True needs soft labels: pass targets=, what LabelStore.targets returns."
         )
     _check_labels(source, split)
-    checks.one_of("balance", balance, BALANCES)
-    placed = (batch_size, seed, LABELED_STREAM, share)
+    check_choice("balance", balance, BALANCES)
+    placed = (batch_size, seed, LABELED_STREAM, shard)
     if balance == "sample":
         labeled = _BalancedStream(split.labeled, source.train.labels, *placed)
     else:
@@ -88,21 +88,21 @@ def training_batches(
     unlabeled = None
     if unlabeled_ratio:
         if strong is None:
-            raise ValueError("Unlabeled pictures need a strong view: pass strong=, or unlabeled_ratio=0.")
+            raise ValueError("Unlabeled images need a strong view: pass strong=, or unlabeled_ratio=0.")
         if not len(split.unlabeled):
             raise ValueError(
-                f"The split {split.name!r} has no unlabeled pictures: add some, or pass unlabeled_ratio=0."
+                f"The split {split.name!r} has no unlabeled images: add some, or pass unlabeled_ratio=0."
             )
-        unlabeled = _Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM, share)
+        unlabeled = _Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM, shard)
     labels = Lookup(source.train.labels, tf.int32)
-    pictures, shape = source.train, tuple(source.image_shape)
+    images, shape = source.train, tuple(source.image_shape)
 
     def soft_labels(index):
         return tf.ensure_shape(targets.fetch(index), (index.shape[0], source.num_classes))
 
     def drawn(stream, step):
         index, position = stream.draw(step)
-        image = tf.ensure_shape(pictures.fetch(index), (stream.rows, *shape))
+        image = tf.ensure_shape(images.fetch(index), (stream.rows, *shape))
         return index, {"image": image, "position": position}
 
     def draw(step):
@@ -130,81 +130,79 @@ def training_batches(
     return batches
 
 
-def numbered_batches(batch_size: int, *, start: int = 0, share: tuple = (0, 1)) -> tf.data.Dataset:
-    """An endless dataset for methods that make their pictures themselves: it only counts them.
+def index_batches(batch_size: int, *, start: int = 0, shard: tuple = (0, 1)) -> tf.data.Dataset:
+    """An endless dataset for methods that make their images themselves: it only counts them.
 
     Args:
-        batch_size: B, generated pictures per step over all replicas.
+        batch_size: B, generated images per step over all replicas.
         start: the first step.
-        share: as in `training_batches`.
+        shard: as in `training_batches`.
 
     Returns:
-        A dataset of `{"generated": {"index": int64 [B]}}`, the pictures' numbers since step 0.
+        A dataset of `{"generated": {"index": int64 [B]}}`, the images' numbers since step 0.
 
     Raises:
-        ValueError: for a batch without pictures.
+        ValueError: for a batch without images.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} makes no batch: it must be at least 1.")
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-    rows = batch_size // share[1]
-    numbers = share[0] * rows + tf.range(rows, dtype=tf.int64)
+    rows = batch_size // shard[1]
+    numbers = shard[0] * rows + tf.range(rows, dtype=tf.int64)
     return steps.map(lambda step: {"generated": {"index": step * batch_size + numbers}})
 
 
-def evaluation_batches(pictures, indices=None, *, batch_size: int = 256) -> tf.data.Dataset:
-    """Each picture once, in order and not augmented.
+def evaluation_batches(images, indices=None, *, batch_size: int = 256) -> tf.data.Dataset:
+    """Each image once, in order and not augmented.
 
     Args:
-        pictures: `mpl_tf.data.Pictures`.
+        images: `mpl_tf.data.Images`.
         indices: int `[n]`, which of them; None for all.
-        batch_size: pictures per batch; the last batch may be smaller.
+        batch_size: images per batch; the last batch may be smaller.
 
     Returns:
         A dataset of `{"image": float32 [b, …], "label": int32 [b], "index": int64 [b]}`.
     """
-    labels = Lookup(pictures.labels, tf.int32)
+    labels = Lookup(images.labels, tf.int32)
 
     def make_batch(index):
-        image = tf.ensure_shape(tf.cast(pictures.fetch(index), tf.float32), (None, *pictures.image_shape))
+        image = tf.ensure_shape(tf.cast(images.fetch(index), tf.float32), (None, *images.image_shape))
         return {"image": image, "label": labels(index), "index": index}
 
-    batches = _index_batches(pictures, indices, batch_size)
+    batches = _index_batches(images, indices, batch_size)
     return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def picture_batches(
-    pictures, indices=None, batch_size: int = 256, view=None, seed: int = 0
-) -> tf.data.Dataset:
-    """Each picture once, in order, to be labeled: not augmented, or through a view.
+def image_batches(images, indices=None, batch_size: int = 256, view=None, seed: int = 0) -> tf.data.Dataset:
+    """Each image once, in order, to be labeled: not augmented, or through a view.
 
     Args:
-        pictures: `mpl_tf.data.Pictures`.
+        images: `mpl_tf.data.Images`.
         indices: int `[n]`, which of them; None for all.
-        batch_size: pictures per batch; the last batch may be smaller.
-        view: callable `(pictures, seed=, position=) → float32 [n, …]`, or None for the pictures as they are. What it
-            draws for a picture depends on `seed` and the picture's index alone, not on the batch.
+        batch_size: images per batch; the last batch may be smaller.
+        view: callable `(images, seed=, position=) → float32 [n, …]`, or None for the images as they are. What it
+            draws for an image depends on `seed` and the image's index alone, not on the batch.
         seed: of the view.
 
     Returns:
-        A dataset of `{"image": float32 [b, …], "index": int64 [b]}` with pictures in 0…255.
+        A dataset of `{"image": float32 [b, …], "index": int64 [b]}` with images in 0…255.
     """
     # Below zero, where no training stream has its seed.
     view_seed = -1 - seed
 
     def make_batch(index):
-        image = pictures.fetch(index)
+        image = images.fetch(index)
         image = tf.cast(image, tf.float32) if view is None else view(image, seed=view_seed, position=index)
-        return {"image": tf.ensure_shape(image, (None, *pictures.image_shape)), "index": index}
+        return {"image": tf.ensure_shape(image, (None, *images.image_shape)), "index": index}
 
-    batches = _index_batches(pictures, indices, batch_size)
+    batches = _index_batches(images, indices, batch_size)
     return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _index_batches(pictures, indices, batch_size: int) -> tf.data.Dataset:
+def _index_batches(images, indices, batch_size: int) -> tf.data.Dataset:
     """Some indices in order, or all where they are None, int64 `[b]` at a time."""
     if indices is None:
-        return tf.data.Dataset.range(len(pictures)).batch(batch_size)
+        return tf.data.Dataset.range(len(images)).batch(batch_size)
     take = Lookup(indices, tf.int64)
     return tf.data.Dataset.range(len(take)).batch(batch_size).map(take)
 
@@ -212,12 +210,12 @@ def _index_batches(pictures, indices, batch_size: int) -> tf.data.Dataset:
 class _Stream:
     """An endless, reshuffled walk over some indices, readable at any position."""
 
-    def __init__(self, indices, size, seed, stream, share):
+    def __init__(self, indices, size, seed, stream, shard):
         self.indices = Lookup(indices, tf.int64)
         self.count = len(indices)
         self.size = size
-        self.rows = size // share[1]
-        self.first = share[0] * self.rows
+        self.rows = size // shard[1]
+        self.first = shard[0] * self.rows
         self.seed = 2 * seed + stream
 
     def draw(self, step):
@@ -272,10 +270,10 @@ class _BalancedStream(_Stream):
 def _check_labels(source, split):
     labels = np.asarray(source.train.labels)[np.asarray(split.labeled, np.int64)]
     if not len(labels):
-        raise ValueError(f"The split {split.name!r} has no labeled pictures: a teacher needs some.")
+        raise ValueError(f"The split {split.name!r} has no labeled images: a teacher needs some.")
     if labels.min() < 0 or labels.max() >= source.num_classes:
         wrong = labels[(labels < 0) | (labels >= source.num_classes)][0]
         raise ValueError(
-            f"The label {wrong} of a labeled picture is outside 0…{source.num_classes - 1}, the classes of "
+            f"The label {wrong} of a labeled image is outside 0…{source.num_classes - 1}, the classes of "
             f"{source.name!r}: mend the labels or the class names."
         )

@@ -12,15 +12,15 @@ from mpl_tf.data.batch_views import BatchViews
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunData:
-    """The pictures of a run, which of them are for what, and how they are augmented.
+    """The images of a run, which of them are for what, and how they are augmented.
 
     Args:
         source: `mpl_tf.data.Source`.
-        split: `mpl_tf.data.Split` of its training pictures.
+        split: `mpl_tf.data.Split` of its training images.
         weak: the weak view, see `mpl_tf.data.make_views`.
         strong: the strong view.
-        labeled_view: the view of labeled pictures; None for the weak one.
-        targets: what a label store's `targets` returns, where the unlabeled pictures come with stored labels.
+        labeled_view: the view of labeled images; None for the weak one.
+        targets: what a label store's `targets` returns, where the unlabeled images come with stored labels.
         labeled_targets: whether the labeled ones do too.
         balance: "sample" where labeled images of all classes are drawn equally often, else "none".
         augment_in_step: whether the views are made inside of the training step, on its device, and not by the input
@@ -38,9 +38,9 @@ class RunData:
     augment_in_step: bool = False
 
     def batches(
-        self, *, batch_size: int, unlabeled_ratio: int, seed: int, start: int, share: tuple = (0, 1)
+        self, *, batch_size: int, unlabeled_ratio: int, seed: int, start: int, shard: tuple = (0, 1)
     ) -> tf.data.Dataset:
-        """Training batches from step `start` on, or a share of each."""
+        """Training batches from step `start` on, or a shard of each."""
         return pipeline.training_batches(
             self.source,
             self.split,
@@ -55,22 +55,22 @@ class RunData:
             augment=not self.augment_in_step,
             seed=seed,
             start=start,
-            share=share,
+            shard=shard,
         )
 
     def augmentation(self, seed: int) -> BatchViews | None:
-        """What a training step does with the drawn pictures; None where the pipeline has done it."""
+        """What a training step does with the drawn images; None where the pipeline has done it."""
         if not self.augment_in_step:
             return None
         return BatchViews(self.weak, self.strong, self.labeled_view, seed)
 
-    def unlabeled(self, *, share: tuple = (0, 1)) -> tf.data.Dataset:
-        """Each unlabeled picture once and not augmented, or a share of them."""
-        index, count = share
-        return pipeline.picture_batches(self.source.train, self.split.unlabeled[index::count])
+    def unlabeled(self, *, shard: tuple = (0, 1)) -> tf.data.Dataset:
+        """Each unlabeled image once and not augmented, or a shard of them."""
+        index, count = shard
+        return pipeline.image_batches(self.source.train, self.split.unlabeled[index::count])
 
     def unlabeled_sample(self, count: int) -> np.ndarray:
-        """Places of up to `count` unlabeled pictures that no label tells of.
+        """Places of up to `count` unlabeled images that no label tells of.
 
         Those whose class is known are taken, or of none is, any: always the same, in rising order.
         """
@@ -80,11 +80,11 @@ class RunData:
         return np.sort(np.random.default_rng(0).permutation(drawn)[:count])
 
     def validation(self) -> tf.data.Dataset | None:
-        """The held-out pictures, or None where none were held out."""
+        """The held-out images, or None where none were held out."""
         if not len(self.split.validation):
             return None
         return pipeline.evaluation_batches(self.source.train, self.split.validation)
 
     def test(self) -> tf.data.Dataset | None:
-        """The test pictures, or None where the source has none."""
+        """The test images, or None where the source has none."""
         return None if self.source.test is None else pipeline.evaluation_batches(self.source.test)

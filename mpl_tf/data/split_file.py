@@ -8,10 +8,10 @@ import zipfile
 
 import numpy as np
 
-from mpl_tf.data.pictures import digest
-from mpl_tf.data.source import Source
+from mpl_tf.data.images.images import content_fingerprint
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.splits import Split, class_counts, draw_split, unlabeled_indices
-from mpl_tf.files import replacing
+from mpl_tf.utils.files import replacing
 
 # Up to so many labeled and validation indices stand in the JSON file itself.
 LISTED_INDICES = 1_000_000
@@ -77,7 +77,7 @@ def _write(path: pathlib.Path, split: Split, arguments: dict) -> None:
         indices = {name: fields.pop(name) for name in ("labeled", "validation")}
         with replacing(_array_path(path)) as temporary, open(temporary, "wb") as file:
             np.savez(file, **indices)
-        fields["indices"] = digest(indices["labeled"], indices["validation"])
+        fields["indices"] = content_fingerprint(indices["labeled"], indices["validation"])
     with replacing(path) as temporary:
         document = {"arguments": arguments, **fields}
         temporary.write_text(json.dumps(document, default=np.ndarray.tolist), encoding="utf-8")
@@ -93,7 +93,7 @@ def _read_indices(path: pathlib.Path, document: dict) -> dict[str, np.ndarray]:
         return {name: np.array(document[name], np.int64) for name in ("labeled", "validation")}
     with np.load(_array_path(path), allow_pickle=False) as arrays:
         indices = {name: arrays[name] for name in ("labeled", "validation")}
-    if digest(indices["labeled"], indices["validation"]) != document["indices"]:
+    if content_fingerprint(indices["labeled"], indices["validation"]) != document["indices"]:
         raise ValueError(f"{_array_path(path).name} is not the one that it was written with")
     return indices
 
@@ -117,7 +117,7 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
     fingerprint = source.train.fingerprint()
     if values["fingerprint"] != fingerprint:
         raise ValueError(
-            f"{path} holds the split {values['name']!r} of pictures with the fingerprint "
+            f"{path} holds the split {values['name']!r} of images with the fingerprint "
             f"{values['fingerprint'][:12]}…, and those of {source.name!r} now have {fingerprint[:12]}…: bring the "
             "former back, or give another path."
         )
@@ -139,7 +139,7 @@ def _check_indices(path: pathlib.Path, count: int, labeled, validation) -> None:
     held_out = np.zeros(count, bool)
     held_out[validation] = True
     if held_out[labeled].any():
-        raise ValueError(f"{path} trains on validation pictures: remove it, or give another path.")
+        raise ValueError(f"{path} trains on validation images: remove it, or give another path.")
 
 
 def _listed(arguments: dict) -> str:

@@ -1,4 +1,4 @@
-"""Which training pictures are labeled, unlabeled and held out, drawn under a seed."""
+"""Which training images are labeled, unlabeled and held out, drawn under a seed."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from mpl_tf.data.source import Source
+from mpl_tf.data.images.source import Source
 
 # A validation split that leaves an accuracy more uncertain than this (95 %) comes with a warning.
 _WIDE_INTERVAL = 0.1
@@ -15,13 +15,13 @@ _WIDE_INTERVAL = 0.1
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Indices into the training pictures of a source.
+    """Indices into the training images of a source.
 
     Attributes:
         name: `<dataset>.<seed>@<labels>`, as FixMatch (Sohn et al., 2020) names its splits: `cifar10.3@4000`.
-        labeled: int64, sorted: pictures whose labels may be looked at.
-        unlabeled: int64, sorted: pictures to learn from without a label.
-        validation: int64, sorted: pictures with labels that are in neither of the others.
+        labeled: int64, sorted: images whose labels may be looked at.
+        unlabeled: int64, sorted: images to learn from without a label.
+        validation: int64, sorted: images with labels that are in neither of the others.
         labels_per_class: how many labeled images each class has, by its name.
         validation_per_class: how many validation images each class has, likewise.
         fingerprint: of the images that were drawn from.
@@ -50,7 +50,7 @@ def draw_split(
     validation: int | float = 0.1,
     labeled_in_unlabeled: bool = True,
 ) -> Split:
-    """Draws labeled, unlabeled and validation pictures.
+    """Draws labeled, unlabeled and validation images.
 
     Each class is shuffled under the seed (NumPy's PCG64). The first images of each class, in proportion to its
     size but at least one where the class has two, are held out; they do not depend on `num_labeled`. The next ones
@@ -60,12 +60,12 @@ def draw_split(
     that lacks a class, comes with a warning.
 
     Args:
-        source: to draw from. Pictures of unknown class (label -1) are always unlabeled.
+        source: to draw from. Images of unknown class (label -1) are always unlabeled.
         num_labeled: labels over all classes; None for all that the validation split leaves.
         seed: of the draw, at least 0.
         validation: number of images with known labels to hold out, or (as a float) which fraction of them. A fraction
             above 0 holds out more where it takes more to have one of every class that has two or more.
-        labeled_in_unlabeled: whether the labeled pictures are among the unlabeled ones too.
+        labeled_in_unlabeled: whether the labeled images are among the unlabeled ones too.
 
     Returns:
         A `Split`.
@@ -145,14 +145,14 @@ def class_counts(source: Source, indices: np.ndarray) -> dict[str, int]:
 
 
 def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The classes in the order of the draw, and the shuffled indices of the pictures of each."""
+    """The classes in the order of the draw, and the shuffled indices of the images of each."""
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(f"seed={seed!r} is no seed: pass a whole number of at least 0.")
     labels = source.train.labels
     if labels.min() < -1 or labels.max() >= source.num_classes:
         wrong = labels[(labels < -1) | (labels >= source.num_classes)][0]
         raise ValueError(
-            f"The label {wrong} of a picture of {source.name!r} is outside 0…{source.num_classes - 1}: mend the "
+            f"The label {wrong} of an image of {source.name!r} is outside 0…{source.num_classes - 1}: mend the "
             "labels or the class names (-1 stands for unknown)."
         )
     generator = np.random.default_rng(int(seed))
@@ -166,7 +166,7 @@ def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.nd
     for label, queue in zip(order, queues, strict=True):
         if not len(queue):
             raise ValueError(
-                f"The class {source.class_names[label]!r} of {source.name!r} has no picture with a label: "
+                f"The class {source.class_names[label]!r} of {source.name!r} has no image with a label: "
                 "add some, or remove the class."
             )
     return order, queues
@@ -180,20 +180,18 @@ def _merged(queues: list[np.ndarray], keys: list[np.ndarray]) -> np.ndarray:
 def _validation_size(labels: np.ndarray, validation: int | float, num_classes: int) -> int:
     known = int(np.sum(labels >= 0))
     if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
-        raise ValueError(
-            f"validation={validation!r} is neither a number of pictures nor a fraction: pass one."
-        )
+        raise ValueError(f"validation={validation!r} is neither a number of images nor a fraction: pass one.")
     if isinstance(validation, numbers.Integral):
         if not 0 <= validation < known:
             raise ValueError(
-                f"validation={validation} is out of range: {known} pictures have a label, so pass a whole number "
+                f"validation={validation} is out of range: {known} images have a label, so pass a whole number "
                 f"from 0 to {known - 1}, or a fraction."
             )
         return int(validation)
     if not 0 <= validation < 1:
         raise ValueError(
             f"validation={validation} is out of range: pass a fraction of at least 0 and below 1, or a whole number "
-            "of pictures."
+            "of images."
         )
     return max(round(validation * known), num_classes) if validation else 0
 
@@ -204,7 +202,7 @@ def _check_labels_left(source, class_order, queues, num_labeled, validation) -> 
         if not len(queue):
             raise ValueError(
                 f"validation={validation} leaves no label to the class {source.class_names[label]!r}: "
-                "hold out fewer pictures."
+                "hold out fewer images."
             )
     if num_labeled is None:
         return

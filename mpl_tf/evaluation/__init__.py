@@ -1,17 +1,17 @@
 """How good a finished network is, in numbers: accuracy, calibration, coverage, robustness."""
 
 from mpl_tf.evaluation.accuracy import Outcomes, evaluate, outcomes, predict, summarize
-from mpl_tf.evaluation.attacks import fgsm
 from mpl_tf.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
     reliability,
     selective,
 )
-from mpl_tf.evaluation.corruptions import corrupt
-from mpl_tf.evaluation.natural import load_subset
-from mpl_tf.evaluation.perturbations import perturb
-from mpl_tf.evaluation.robustness import (
+from mpl_tf.evaluation.robustness.attacks import fgsm
+from mpl_tf.evaluation.robustness.corruptions import corrupt
+from mpl_tf.evaluation.robustness.natural import load_subset
+from mpl_tf.evaluation.robustness.perturbations import perturb
+from mpl_tf.evaluation.robustness.scores import (
     corruption_errors,
     flip_probabilities,
     mean_corruption_error,

@@ -1,4 +1,4 @@
-"""How good a network is, in numbers: what its logits say about labeled pictures, in one pass over them."""
+"""How good a network is, in numbers: what its logits say about labeled images, in one pass over them."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +9,16 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from mpl_tf import distribute
+from mpl_tf.data.batches import check_evaluation_batch
+from mpl_tf.distribute import replicas
 from mpl_tf.evaluation import calibration
-from mpl_tf.methods import batch_refusals
-from mpl_tf.progress import no_progress
+from mpl_tf.utils.progress import no_progress
 
 TOP = 5
 
 
 class Outcomes(NamedTuple):
-    """What became of each of N pictures.
+    """What became of each of N images.
 
     Attributes:
         label: int `[N]`.
@@ -52,25 +52,25 @@ def evaluate(
     """Compares a network's predictions with the labels, in one pass.
 
     Args:
-        network: `keras.Model` from pictures or points to logits `[B, K]`.
+        network: `keras.Model` from images or points to logits `[B, K]`.
         batches: finite dataset of `{"image": float32 [B, …], "label": int32 [B]}`; the last batch may be
             smaller.
-        classes: the logits to choose among, for pictures of some classes only; a label is then a position in
+        classes: the logits to choose among, for images of some classes only; a label is then a position in
             this list, and K is its length. None for all.
-        advance: is told how many more pictures are done, `Progress.update`.
+        advance: is told how many more images are done, `Progress.update`.
 
     Returns:
         A dict of plain Python numbers and lists, ready for JSON:
-        `accuracy`: the share of correct predictions, in 0…1.
-        `standard_error`: that of the accuracy p on n pictures drawn independently, √(p (1 − p) / n).
+        `accuracy`: the fraction of correct predictions, in 0…1.
+        `standard_error`: that of the accuracy p on n images drawn independently, √(p (1 − p) / n).
         `balanced_accuracy`: the mean of the classes' accuracies, over the classes that have images.
         `macro_f1`: the mean of the classes' F1 scores, over the classes that have images or are predicted.
-        `top5_accuracy`: the share of labels among the five most likely classes, where K is above 5.
+        `top5_accuracy`: the fraction of labels among the five most likely classes, where K is above 5.
         `nll`: negative log-likelihood, the mean cross-entropy in nats.
         `brier`: mean Σ_k (p_k − [k = label])², in 0…2.
         `ece`: expected calibration error, see `expected_calibration_error`.
         `count`: n.
-        `per_class_accuracy`: K shares, None for a class without pictures.
+        `per_class_accuracy`: K fractions, None for a class without images.
         `confusion`: K × K counts, `confusion[label][prediction]`.
 
     Raises:
@@ -87,7 +87,7 @@ def evaluate(
 def predict(
     network: keras.Model, batches: tf.data.Dataset, *, advance: Callable[[int], None] = no_progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Collects a network's logits on labeled pictures.
+    """Collects a network's logits on labeled images.
 
     Args:
         network: as for `evaluate`.
@@ -105,7 +105,7 @@ def predict(
 
 
 def outcomes(logits: np.ndarray, labels: np.ndarray) -> Outcomes:
-    """Judges each picture by its logits.
+    """Judges each image by its logits.
 
     Args:
         logits: float `[N, K]`.
@@ -135,7 +135,7 @@ def summarize(result: Outcomes, num_classes: int) -> dict:
     """Turns outcomes into the numbers that `evaluate` returns.
 
     Args:
-        result: `Outcomes` of at least one picture.
+        result: `Outcomes` of at least one image.
         num_classes: K.
 
     Returns:
@@ -168,17 +168,17 @@ def _passes(network, batches, classes, advance) -> Iterator[tuple[np.ndarray, np
     """Logits, float32 `[B, K]`, and labels, int64 `[B]`, of each batch."""
     empty = True
     for batch in batches:
-        images, labels = batch_refusals.evaluation_batch(batch)
+        images, labels = check_evaluation_batch(batch)
         # The network keeps the function that this compiles, for the next dataset.
-        logits = distribute.predict(network, images).astype(np.float32)
+        logits = replicas.predict(network, images).astype(np.float32)
         if classes is not None:
             logits = logits[:, classes]
         labels = np.asarray(labels, np.int64)
-        _refuse_labels(labels, logits.shape[1])
+        _check_labels(labels, logits.shape[1])
         if not np.isfinite(logits).all():
             raise ValueError(
-                f"The logits of {network.name!r} on the evaluated pictures are not finite: take a checkpoint from "
-                "before its training diverged, and look for pictures that are not finite."
+                f"The logits of {network.name!r} on the evaluated images are not finite: take a checkpoint from "
+                "before its training diverged, and look for images that are not finite."
             )
         empty = False
         yield logits, labels
@@ -186,11 +186,11 @@ def _passes(network, batches, classes, advance) -> Iterator[tuple[np.ndarray, np
     if empty:
         raise ValueError(
             "The dataset to evaluate on is empty: pass at least one batch, and leave drop_remainder off where "
-            "there are fewer pictures than a batch holds."
+            "there are fewer images than a batch holds."
         )
 
 
-def _refuse_labels(labels, num_classes):
+def _check_labels(labels, num_classes):
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.size:
         raise ValueError(

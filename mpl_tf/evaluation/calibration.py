@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from scipy import optimize, special
 
-from mpl_tf import checks
+from mpl_tf.utils.validation import check_range
 
 BINS = 15
 TEMPERATURES = (0.01, 100.0)
@@ -30,7 +30,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = BINS
         ValueError: for no predictions, or confidences that are not probabilities.
     """
     confidence, correct = _checked(confidence, correct)
-    checks.within("bins", bins, low=1)
+    check_range("bins", bins, low=1)
     edges = np.linspace(0.0, 1.0, bins + 1)
     # The first bin takes a confidence of 0 too, which no softmax returns.
     member = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
@@ -71,7 +71,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Finds the T for which softmax(logits / T) has the smallest cross-entropy.
 
     The cross-entropy is convex in 1/T, so that it has one valley in log T too, where a bounded scalar search
-    finds it. Fit on pictures that were neither trained on nor are reported on.
+    finds it. Fit on images that were neither trained on nor are reported on.
 
     Args:
         logits: float `[N, K]`.
@@ -92,7 +92,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if (logits[rows, labels] == logits.max(axis=-1)).all():
         warnings.warn(
             f"All {len(labels)} predictions are right, so that no temperature fits best, and 1 is returned: fit on "
-            "more pictures.",
+            "more images.",
             stacklevel=2,
         )
         return 1.0
@@ -131,7 +131,7 @@ def selective(confidence: np.ndarray, correct: np.ndarray, *, points: int = 20) 
         ValueError: as `reliability`.
     """
     confidence, correct = _checked(confidence, correct)
-    checks.within("points", points, low=1)
+    check_range("points", points, low=1)
     order = np.argsort(-confidence, kind="stable")
     confidence, wrong = confidence[order], 1.0 - correct[order]
     kept = np.arange(1, len(confidence) + 1)

@@ -2,9 +2,9 @@
 
 from mpl_tf.export import litert
 from mpl_tf.export.card import Provenance, default_role, write_card
-from mpl_tf.export.exported import ExportedClassifier
+from mpl_tf.export.exported_classifier import ExportedClassifier
 from mpl_tf.export.signatures import classifier
-from mpl_tf.export.writing import new_version, saved_model, write_saved_model
+from mpl_tf.export.writer import new_version, saved_model, write_saved_model
 
 __all__ = [
     "ExportedClassifier",

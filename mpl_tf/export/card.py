@@ -8,14 +8,14 @@ import keras
 
 from mpl_tf.data.splits import Split
 from mpl_tf.export import signatures, warmup
-from mpl_tf.report.tables import table
+from mpl_tf.utils.markdown import table
 
 _ROLES = {
     "finetuned": "the student as it is served (the moving average of its weights, where the method keeps one), then "
-    "fine-tuned on the labeled pictures",
+    "fine-tuned on the labeled images",
     "student": "the student as it is served (the moving average of its weights, where the method keeps one)",
     "teacher": "the teacher",
-    "supervised": "the baseline, trained on the labeled pictures alone",
+    "supervised": "the baseline, trained on the labeled images alone",
 }
 _LEGEND = {
     "nll": "NLL: negative log-likelihood, in nats.",
@@ -46,10 +46,10 @@ class Provenance:
         role: of the network in its run: `"finetuned"`, `"student"`, `"teacher"`, …
         data: name of the dataset.
         split: name of the split; None without one.
-        labels_per_class: class name → labeled pictures.
+        labels_per_class: class name → labeled images.
         method: name of the method's class.
         command: that trained it.
-        results: domain (`"validation"`, `"test"`) → what `evaluation.evaluate` returns.
+        results: split (`"validation"`, `"test"`) → what `evaluation.evaluate` returns.
         temperature: fitted on the validation split; None where it was not.
         versions: package → version.
         run: name of the run and of the weights that it ended with, which no other run has; None for an export that
@@ -77,10 +77,10 @@ class Provenance:
             metrics: the contents of metrics.json.
             role: of the network.
             data: name of the dataset.
-            split: of its pictures.
+            split: of its images.
             run: name of the run and of its weights, where the run itself exports.
         """
-        domains = [domain for domain in ("validation", "test") if role in metrics.get(domain, {})]
+        splits = [split for split in ("validation", "test") if role in metrics.get(split, {})]
         evaluated = metrics.get("evaluation", {}).get("test", {}).get(role, {})
         return cls(
             role=role,
@@ -89,7 +89,7 @@ class Provenance:
             labels_per_class=split.labels_per_class,
             method=metrics.get("method"),
             command=metrics.get("command", ""),
-            results={domain: metrics[domain][role] for domain in domains},
+            results={split: metrics[split][role] for split in splits},
             temperature=evaluated.get("calibration", {}).get("temperature"),
             versions=metrics.get("versions", {}),
             run=run,
@@ -117,7 +117,7 @@ def write_card(
     """
     names = ", ".join(class_names[:20]) + (", …" if len(class_names) > 20 else "")
     shape = " × ".join(str(side or "any") for side in network.input_shape[1:])
-    kind = "pictures, raw pixels in 0…255" if len(network.input_shape) == 4 else "points"
+    kind = "images, raw pixels in 0…255" if len(network.input_shape) == 4 else "points"
     warmed = (folder / warmup.FILE).exists()
     parts = [
         f"# {name}",
@@ -130,7 +130,7 @@ def write_card(
     ]
     if litert:
         rows = [measurement.row() for measurement in litert]
-        parts += ["## LiteRT", "On the validation split; latency of one picture on one thread.", table(rows)]
+        parts += ["## LiteRT", "On the validation split; latency of one image on one thread.", table(rows)]
     (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -173,12 +173,12 @@ def _origin(provenance):
     yield "\n".join(lines)
     if provenance.results:
         yield "## Results"
-        yield table([_result_row(domain, result) for domain, result in provenance.results.items()])
+        yield table([_result_row(split, result) for split, result in provenance.results.items()])
         yield _legend(provenance)
 
 
-def _result_row(domain, result):
-    row = {"pictures": domain}
+def _result_row(split, result):
+    row = {"images": split}
     for key, column in _COLUMNS.items():
         if key in result:
             value = result[key]

@@ -21,7 +21,7 @@ class Model(NamedTuple):
 
 
 class Interpreter:
-    """A LiteRT model as a function of pictures.
+    """A LiteRT model as a function of images.
 
     ai-edge-litert runs it where that is installed, and otherwise TensorFlow's own interpreter.
 
@@ -39,7 +39,7 @@ class Interpreter:
         self._shape = None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, float32 `[n, K]`, of pictures in 0…255 or points `[n, *input_shape]` of any type."""
+        """Probabilities, float32 `[n, K]`, of images in 0…255 or points `[n, *input_shape]` of any type."""
         if self._shape != images.shape:
             self._interpreter.resize_tensor_input(self.input["index"], images.shape)
             self._interpreter.allocate_tensors()

@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks
-from mpl_tf.export import refusals
+from mpl_tf.export import validation
 from mpl_tf.export.interpreter import Interpreter, Model
-from mpl_tf.progress import no_progress
+from mpl_tf.utils.progress import no_progress
+from mpl_tf.utils.validation import check_choice, check_range
 
 KINDS = ("float32", "float16", "int8", "int8_full")
-# Of one picture, for the latency: enough for a median, and little beside the conversion.
+# Of one image, for the latency: enough for a median, and little beside the conversion.
 _TIMED, _UNTIMED = 50, 5
 _BATCH_SIZE = 64
 
@@ -27,10 +27,10 @@ class Measurement(NamedTuple):
 
     Attributes:
         kind: `"keras"` or one of `KINDS`.
-        accuracy: on the validation pictures.
-        agreement: share of them for which it predicts the class that the network does.
+        accuracy: on the validation images.
+        agreement: fraction of them for which it predicts the class that the network does.
         size: of the file in bytes; of the weights for the network itself.
-        latency: seconds for one picture, the median of several calls on one thread (on as many as TensorFlow
+        latency: seconds for one image, the median of several calls on one thread (on as many as TensorFlow
             takes, for the network itself).
         operations: `"builtin"`, or what else the model needs.
     """
@@ -49,7 +49,7 @@ class Measurement(NamedTuple):
             "accuracy %": f"{100 * self.accuracy:.2f}",
             "agreement %": f"{100 * self.agreement:.2f}",
             "kB": f"{self.size / 1000:,.1f}",
-            "ms per picture": f"{1000 * self.latency:.3f}",
+            "ms per image": f"{1000 * self.latency:.3f}",
             "operations": self.operations,
         }
 
@@ -66,38 +66,38 @@ def write_variants(
     max_accuracy_drop: float = 0.02,
     advance: Callable[[int], None] = no_progress,
 ) -> list[Measurement]:
-    """Writes `<name>_<kind>.tflite` for each kind and measures it on held-out pictures.
+    """Writes `<name>_<kind>.tflite` for each kind and measures it on held-out images.
 
     Args:
-        network: built `keras.Model` from pictures or points to logits.
+        network: built `keras.Model` from images or points to logits.
         folder: that exists.
         name: of the model.
         kinds: of `KINDS`: float32; float16 weights; `int8`, 8-bit weights, and activations quantized as they come
-            (dynamic range); `int8_full`, 8-bit weights and activations, uint8 pictures (int8 points) in and uint8
+            (dynamic range); `int8_full`, 8-bit weights and activations, uint8 images (int8 points) in and uint8
             probabilities out, for accelerators without floating point.
-        representative: float32 `[N, *input_shape]`, training pictures from which `int8_full` learns the ranges of
+        representative: float32 `[N, *input_shape]`, training images from which `int8_full` learns the ranges of
             the activations.
-        images: float32 `[n, *input_shape]`, validation pictures.
+        images: float32 `[n, *input_shape]`, validation images.
         labels: int `[n]`, their classes.
         max_accuracy_drop: how far a variant's accuracy may be below the network's, in 0…1.
-        advance: is told how many more pictures are done, `Progress.update`; each counts once for the network and once
+        advance: is told how many more images are done, `Progress.update`; each counts once for the network and once
             for each kind.
 
     Returns:
         The measurements of the network and of each kind.
 
     Raises:
-        ValueError: for an unknown kind, no pictures, or a variant whose accuracy falls by more than allowed.
+        ValueError: for an unknown kind, no images, or a variant whose accuracy falls by more than allowed.
     """
-    network = refusals.single_network(network)
-    refusals.network(network)
+    network = validation.single_network(network)
+    validation.check_network(network)
     for kind in kinds:
-        checks.one_of("kind", kind, KINDS)
-    checks.within("max_accuracy_drop", max_accuracy_drop, low=0.0, high=1.0)
-    for what, pictures in (("representative", representative), ("validation", images)):
-        if not len(pictures):
+        check_choice("kind", kind, KINDS)
+    check_range("max_accuracy_drop", max_accuracy_drop, low=0.0, high=1.0)
+    for what, examples in (("representative", representative), ("validation", images)):
+        if not len(examples):
             raise ValueError(
-                f"There are no {what} pictures to make and measure LiteRT models with: leave LiteRT out, or hold "
+                f"There are no {what} images to make and measure LiteRT models with: leave LiteRT out, or hold "
                 "some out."
             )
     reference = _predictions(network.predict_on_batch, images, advance)
@@ -119,7 +119,7 @@ def write_variants(
         if accuracy - found.accuracy > max_accuracy_drop:
             raise ValueError(
                 f"The LiteRT variant {kind!r} has an accuracy of {found.accuracy:.2%} on {len(labels)} validation "
-                f"pictures, the network {accuracy:.2%}: more than max_accuracy_drop={max_accuracy_drop:g} below. "
+                f"images, the network {accuracy:.2%}: more than max_accuracy_drop={max_accuracy_drop:g} below. "
                 "Leave this variant out, or allow more."
             )
         (folder / f"{name}_{kind}.tflite").write_bytes(model.content)
@@ -133,7 +133,7 @@ def convert(
     """Converts a network to functions of `images` that return `probabilities`, of any batch size.
 
     Args:
-        network: from pictures or points to logits.
+        network: from images or points to logits.
         kinds: of `KINDS`.
         representative: as for `write_variants`.
 
@@ -148,7 +148,7 @@ def convert(
     with tempfile.TemporaryDirectory() as folder:
         # Through a SavedModel: the converter does not freeze Keras 3's variables in a function of its own.
         archive = keras.export.ExportArchive()
-        archive.track(network)
+        archive.update_metrics(network)
         archive.add_endpoint("serve", probabilities, input_signature=[images])
         archive.write_out(folder, verbose=False)
         for kind in kinds:
@@ -180,7 +180,7 @@ def _converter(folder, kind, representative, *, builtin):
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if kind == "int8_full":
-        converter.representative_dataset = lambda: ([picture[np.newaxis]] for picture in representative)
+        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in representative)
         # Pixels are bytes already; points have signs.
         converter.inference_input_type = tf.uint8 if representative.ndim == 4 else tf.int8
         converter.inference_output_type = tf.uint8
@@ -188,7 +188,7 @@ def _converter(folder, kind, representative, *, builtin):
 
 
 def _predictions(run, images, advance):
-    """The most likely class of each picture, int `[n]`."""
+    """The most likely class of each image, int `[n]`."""
     classes = []
     for start in range(0, len(images), _BATCH_SIZE):
         classes.append(np.argmax(run(images[start : start + _BATCH_SIZE]), axis=-1))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from mpl_tf.data import decoding
+from mpl_tf.data.images import decoding
 
 # The first endpoint of an ExportArchive is also the signature that servers fall back to.
 PIXELS, DEFAULT = "serve", tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -14,7 +14,7 @@ BYTES = "serving_bytes"
 UINT8 = "serving_uint8"
 # The name of the Classify API's method, which TensorFlow Serving looks for, and of its signature.
 CLASSIFY = tf.saved_model.CLASSIFY_METHOD_NAME
-# Features of the tf.Examples: the usual name of an encoded picture, or else the numbers, flattened.
+# Features of the tf.Examples: the usual name of an encoded image, or else the numbers, flattened.
 ENCODED_FEATURE = "image/encoded"
 VALUES_FEATURE = "values"
 
@@ -37,7 +37,7 @@ def classifier(
     """The function that all signatures end in.
 
     Args:
-        network: `keras.Model` from pictures or points to logits `[n, K]` of any float type.
+        network: `keras.Model` from images or points to logits `[n, K]` of any float type.
         class_names: K names, in the order of the logits.
         top_k: how many classes are named; all where there are fewer.
 
@@ -71,11 +71,11 @@ def signatures(network: keras.Model, class_names: Sequence[str], *, top_k: int) 
     | signature | input | for |
     |---|---|---|
     | `serve`, `serving_default` | `images`, float32 `[n, *input_shape]` | all networks |
-    | `serving_uint8` | `images`, uint8 | pictures |
-    | `serving_bytes` | `image_bytes`, string `[n]`: JPEG, PNG, … of any size | gray or RGB pictures of one size |
+    | `serving_uint8` | `images`, uint8 | images |
+    | `serving_bytes` | `image_bytes`, string `[n]`: JPEG, PNG, … of any size | gray or RGB images of one size |
     | `tensorflow/serving/classify` | `inputs`, string `[n]`: tf.Examples | inputs of one shape |
 
-    The tf.Examples hold an encoded picture as `image/encoded` or, where files cannot be decoded to the input's shape,
+    The tf.Examples hold an encoded image as `image/encoded` or, where files cannot be decoded to the input's shape,
     its numbers, flattened, as `values`.
 
     Args:
@@ -104,12 +104,12 @@ def signatures(network: keras.Model, class_names: Sequence[str], *, top_k: int) 
 
 
 def takes_files(shape: tuple[int | None, ...]) -> bool:
-    """Whether inputs of this shape `(H, W, C)` can be decoded from encoded pictures of any size."""
+    """Whether inputs of this shape `(H, W, C)` can be decoded from encoded images of any size."""
     return len(shape) == 3 and None not in shape and shape[-1] in (1, 3)
 
 
 def decode(encoded: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
-    """Decodes pictures, turns them upright, resizes and crops them as training on folders does.
+    """Decodes images, turns them upright, resizes and crops them as training on folders does.
 
     Args:
         encoded: string `[n]`.

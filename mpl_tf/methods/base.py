@@ -14,26 +14,30 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, schedules
-from mpl_tf.methods import batch_refusals, constraints, loss_scaling, refusals
+from mpl_tf import schedules
+from mpl_tf.data.batches import check_evaluation_batch, evaluation_weights
+from mpl_tf.distribute import replicas
+from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
-from mpl_tf.methods.training_pass import TrainingPass
+from mpl_tf.methods.engine import loss_scaling
+from mpl_tf.methods.engine.microbatching import TrainingPass
+from mpl_tf.utils.validation import check_choice, check_integer
 
 
 class Method(keras.Model):
     """Base of the training methods.
 
     Args:
-        networks: role → built `keras.Model` from pictures to logits. The role `"student"` is the one that is
+        networks: role → built `keras.Model` from images to logits. The role `"student"` is the one that is
             served: `call`, `evaluate` and `predict` mean it.
-        auxiliary: role → built `keras.Model` that does not take pictures and is not evaluated (a generator, a
+        auxiliary: role → built `keras.Model` that does not take images and is not evaluated (a generator, a
             calibrator).
         train_metrics: names of the scalars that `train_step` tracks.
         ema_decay: decay of the exponential moving average of the student's weights *and* BatchNorm
             statistics, warmed up as `schedules.average_decay`. Where it is kept, it is what is served. None
             keeps none.
         weight_decay: λ of an L2 penalty ½ λ ‖w‖² on the kernels of every network that learns.
-        gradient_clip_norm: largest global norm of each network's gradient, weight decay included; None for no
+        global_clipnorm: largest global norm of each network's gradient, weight decay included; None for no
             bound.
         name: name of the model.
 
@@ -44,13 +48,13 @@ class Method(keras.Model):
     # What every method's hyper-parameters may be; each class adds its own, see `constraints`.
     parameter_constraints: ClassVar[dict[str, Constraint]] = {
         "weight_decay": Number(),
-        "gradient_clip_norm": Number(optional=True),
+        "global_clipnorm": Number(optional=True),
         "ema_decay": Number(high=1.0, optional=True),
     }
     # The roles that learn, for each of which `compile` takes an optimizer.
     learners: ClassVar[tuple[str, ...]] = ("student",)
-    # Whether `train_step` reads pictures; where it does not, `data.numbered_batches` is enough.
-    takes_pictures = True
+    # Whether `train_step` reads images; where it does not, `data.index_batches` is enough.
+    uses_images = True
     # What makes a batch's views inside of the step, `mpl_tf.data.BatchViews`; None where the pipeline has made them.
     augmentation = None
 
@@ -62,11 +66,11 @@ class Method(keras.Model):
         train_metrics: tuple[str, ...] | list[str],
         ema_decay: float | None,
         weight_decay: float,
-        gradient_clip_norm: float | None,
+        global_clipnorm: float | None,
         name: str | None,
     ):
         super().__init__(name=name)
-        refusals.networks(networks, auxiliary)
+        validation.check_networks(networks, auxiliary)
         self.classifiers = tuple(networks)
         networks = {**networks, **(auxiliary or {})}
         self.roles = tuple(networks)
@@ -74,7 +78,7 @@ class Method(keras.Model):
             setattr(self, role, network)
         self.ema_decay = ema_decay
         self.weight_decay = weight_decay
-        self.gradient_clip_norm = gradient_clip_norm
+        self.global_clipnorm = global_clipnorm
         for parameter, constraint in Method.parameter_constraints.items():
             constraint.check(parameter, getattr(self, parameter))
         self.student_average = _clone(self.student) if ema_decay is not None else None
@@ -85,7 +89,9 @@ class Method(keras.Model):
         skipped = [f"{role}_skipped_steps" for role in networks if self.scales_losses]
         self.skip_trackers = [keras.metrics.Sum(name=metric) for metric in skipped]
         self.test_trackers = [keras.metrics.Mean(name="loss")]
-        self.test_trackers += [keras.metrics.SparseCategoricalAccuracy(name=key) for key in self.evaluated()]
+        self.test_trackers += [
+            keras.metrics.SparseCategoricalAccuracy(name=key) for key in self.evaluation_models()
+        ]
         self.built = True
 
     def check_parameters(self) -> None:
@@ -98,18 +104,18 @@ class Method(keras.Model):
         pass
 
     @property
-    def served(self) -> keras.Model:
+    def inference_model(self) -> keras.Model:
         """The network that `call`, `evaluate`, `predict` and the export mean."""
         return self.student if self.student_average is None else self.student_average
 
-    def evaluated(self) -> dict[str, keras.Model]:
-        """Metric name → the network whose accuracy on labeled pictures it is."""
+    def evaluation_models(self) -> dict[str, keras.Model]:
+        """Metric name → the network whose accuracy on labeled images it is."""
         others = {f"{role}_accuracy": getattr(self, role) for role in self.classifiers if role != "student"}
-        return {"accuracy": self.served, **others}
+        return {"accuracy": self.inference_model, **others}
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits `[B, K]` of the served student on pictures `[B, H, W, C]` in 0…255."""
-        return self.served(inputs, training=training)
+        """Logits `[B, K]` of the served student on images `[B, H, W, C]` in 0…255."""
+        return self.inference_model(inputs, training=training)
 
     def add_state(self, name: str, dtype: str = "float32", shape: tuple[int, ...] = ()) -> keras.Variable:
         """Numbers that start at 0, are the same on every replica, and are saved with the model."""
@@ -132,7 +138,7 @@ class Method(keras.Model):
 
         Args:
             optimizer: a Keras optimizer, or its name.
-            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+            **options: `jit_compile`, `micro_batches`, `rematerialize` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
 
         Raises:
@@ -146,7 +152,7 @@ class Method(keras.Model):
         *,
         jit_compile: bool | str = "auto",
         micro_batches: int | dict[str, int] = 1,
-        recompute: bool = False,
+        rematerialize: bool = False,
         **options: Any,
     ) -> None:
         """Takes one optimizer per role, with a loss scale where networks compute in float16, and builds its state.
@@ -156,38 +162,43 @@ class Method(keras.Model):
 
         Args:
             optimizers: role → a Keras optimizer, or its name.
-            jit_compile: True, False or `"auto"`, see `distribute.use_xla`.
+            jit_compile: True, False or `"auto"`, see `replicas.use_xla`.
             micro_batches: in how many parts the training passes are made, of which one's activations are in memory
                 at a time; a number for every classifier that learns, or role → number.
-            recompute: whether their backward passes compute activations again instead of keeping them.
+            rematerialize: whether their backward passes compute activations again instead of keeping them.
             **options: `run_eagerly`, `steps_per_execution`.
 
         Raises:
             ValueError: for an optimizer or a value that does not work here.
         """
-        refusals.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
-        refusals.check_optimizers(self.optimizer_arguments, optimizers)
-        jit_compile = distribute.use_xla(jit_compile)
-        checks.one_of("recompute", recompute, (True, False))
-        checks.whole("steps_per_execution", options.get("steps_per_execution", 1), low=1)
+        validation.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
+        validation.check_optimizers(self.optimizer_arguments, optimizers)
+        jit_compile = replicas.use_xla(jit_compile)
+        check_choice("rematerialize", rematerialize, (True, False))
+        check_integer("steps_per_execution", options.get("steps_per_execution", 1), low=1)
         for role, optimizer in optimizers.items():
-            optimizer = refusals.optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
+            optimizer = validation.check_optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
             if self.scales_losses:
                 optimizer = loss_scaling.scaling(optimizer)
             variables = getattr(self, role).trainable_variables
-            refusals.frozen(role, variables)
+            validation.check_not_frozen(role, variables)
             inner = loss_scaling.inner(optimizer)
             if inner.weight_decay and not inner.built:
                 inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
             optimizer.build(variables)
             setattr(self, f"{role}_optimizer", optimizer)
         learners = [role for role in optimizers if role in self.classifiers]
-        self.micro_batches, self.recompute = refusals.micro_batches(micro_batches, learners), recompute
+        self.micro_batches, self.rematerialize = (
+            validation.check_micro_batches(micro_batches, learners),
+            rematerialize,
+        )
         for role, count in self.micro_batches.items():
-            training_pass = TrainingPass(getattr(self, role), micro_batches=count, recompute=recompute)
+            training_pass = TrainingPass(
+                getattr(self, role), micro_batches=count, rematerialize=rematerialize
+            )
             setattr(self, f"{role}_pass", training_pass)
         # What Keras compiles is the step on all replicas together, which is more than XLA can.
-        self.compiles_replicas = jit_compile and distribute.replica_count() > 1
+        self.compiles_replicas = jit_compile and replicas.replica_count() > 1
         jit_compile = jit_compile and not self.compiles_replicas
         super().compile(
             optimizer=self.student_optimizer, jit_compile=jit_compile, auto_scale_loss=False, **options
@@ -201,7 +212,7 @@ class Method(keras.Model):
             super().make_train_function(force)
         elif self.train_function is None or force:
             steps, jit_compile = self.steps_per_execution, self.compiles_replicas
-            self.train_function = distribute.train_function(
+            self.train_function = replicas.train_function(
                 self.train_step, strategy, steps=steps, jit_compile=jit_compile
             )
 
@@ -211,7 +222,7 @@ class Method(keras.Model):
         """Trains, as `keras.Model.fit` does, on the batches of `mpl_tf.data.training_batches`.
 
         Those never end. Where `steps_per_epoch` is not given, an epoch is as long as the stream of the batches that
-        goes through its pictures most slowly needs to see each of them: the unlabeled one where there is one.
+        goes through its images most slowly needs to see each of them: the unlabeled one where there is one.
 
         Args:
             *arguments: of `keras.Model.fit`.
@@ -225,10 +236,10 @@ class Method(keras.Model):
         """
         given = inspect.signature(keras.Model.fit).bind(self, *arguments, **options).arguments
         del given["self"]
-        refusals.check_fit_arguments(given)
+        validation.check_fit_arguments(given)
         if given.get("steps_per_epoch") is None:
             given["steps_per_epoch"] = getattr(given.get("x"), "steps_per_epoch", None)
-            refusals.check_epoch(given.get("x"), given["steps_per_epoch"])
+            validation.check_epoch(given.get("x"), given["steps_per_epoch"])
         for callback in tf.nest.flatten(given.get("callbacks") or []):
             _set_direction(callback)
         # Keras warns of its own default where batches come from a dataset.
@@ -259,7 +270,7 @@ class Method(keras.Model):
 
         Args:
             tape: that recorded the losses.
-            **losses: role → scalar, the mean over this replica's share of the batch. Where there are several, no
+            **losses: role → scalar, the mean over this replica's fraction of the batch. Where there are several, no
                 weight of one role is in the loss of another.
 
         Returns:
@@ -272,9 +283,9 @@ class Method(keras.Model):
             list(losses.values()), variables, output_gradients=seeds if self.scales_losses else None
         )
         gradients = {role: loss_scaling.unscaled(gradients[role], scales[role]) for role in losses}
-        return distribute.replica_mean(gradients)
+        return replicas.replica_mean(gradients)
 
-    def descend(
+    def apply_gradients(
         self, role: str, gradients: list[tf.Tensor], *, weight_decay: float | None = None
     ) -> tf.Tensor:
         """One optimizer step of a role, with the method's weight decay and clipping.
@@ -296,10 +307,10 @@ class Method(keras.Model):
             pairs = zip(gradients, variables, strict=True)
             gradients = [g + decay * v if len(v.shape) > 1 else g for g, v in pairs]
         norm = tf.linalg.global_norm(gradients)
-        if self.gradient_clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.gradient_clip_norm, use_norm=norm)
+        if self.global_clipnorm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, use_norm=norm)
         # Keras optimizers sum over replicas; the gradients are already the global mean on each of them.
-        count = distribute.replica_count()
+        count = replicas.replica_count()
         if count > 1:
             gradients = [gradient / count for gradient in gradients]
         made = loss_scaling.apply(getattr(self, f"{role}_optimizer"), gradients, variables)
@@ -308,7 +319,7 @@ class Method(keras.Model):
                 tracker.update_state(tf.where(made, 0.0, 1.0 / count))
         return tf.where(made, norm, 0.0) if self.scales_losses else norm
 
-    def finish_step(self, *, after: tf.Tensor) -> None:
+    def end_step(self, *, after: tf.Tensor) -> None:
         """Averages BatchNorm statistics over replicas, updates the averaged student, counts the step.
 
         Args:
@@ -316,7 +327,7 @@ class Method(keras.Model):
                 when the dataset turns out to have ended, and that step is not to be counted.
         """
         for role in self.roles:
-            distribute.average_moving_statistics(getattr(self, role).non_trainable_weights)
+            replicas.average_moving_statistics(getattr(self, role).non_trainable_weights)
         if self.student_average is not None:
             decay = schedules.average_decay(self.step.value, self.ema_decay)
             for average, value in zip(self.student_average.weights, self.student.weights, strict=True):
@@ -327,7 +338,7 @@ class Method(keras.Model):
         with tf.control_dependencies([after]):
             self.step.assign_add(1)
 
-    def track(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update_metrics(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds one step's scalars to the metrics and returns the running means, as `train_step` must.
 
         Args:
@@ -335,17 +346,17 @@ class Method(keras.Model):
         """
         for tracker in self.train_trackers:
             tracker.update_state(values.pop(tracker.name))
-        refusals.all_tracked(values)
-        return distribute.as_logs([*self.train_trackers, *self.skip_trackers])
+        validation.check_all_tracked(values)
+        return replicas.as_logs([*self.train_trackers, *self.skip_trackers])
 
-    # --- labels of unlabeled pictures ------------------------------------------------------------------
+    # --- labels of unlabeled images ------------------------------------------------------------------
 
     def label(self, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """What the method would label unlabeled pictures with: the teacher where one learns, else the student.
+        """What the method would label unlabeled images with: the teacher where one learns, else the student.
 
         Args:
             images: float32 `[n, H, W, C]` in 0…255, not augmented.
-            index: int64 `[n]`, their places among the training pictures; for methods that keep labels.
+            index: int64 `[n]`, their places among the training images; for methods that keep labels.
 
         Returns:
             float32 `[n, K]`, probabilities in inference mode; a row of zeros where there is no label yet.
@@ -356,28 +367,28 @@ class Method(keras.Model):
         """What a method does between two epochs, before the checkpoint that has to hold it: here, nothing.
 
         Args:
-            unlabeled: each unlabeled picture once and not augmented, `{"image", "index"}`.
+            unlabeled: each unlabeled image once and not augmented, `{"image", "index"}`.
         """
 
     # --- evaluation -------------------------------------------------------------------------------------
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Loss (nats) of the served student and accuracy of every network on labeled pictures.
+        """Loss (nats) of the served student and accuracy of every network on labeled images.
 
         Args:
-            data: `{"image", "label"}`, and `"sample_weight"` where pictures are to weigh differently; or what Keras
+            data: `{"image", "label"}`, and `"sample_weight"` where images are to weigh differently; or what Keras
                 makes of `x`, `y` and `sample_weight`.
         """
-        images, labels = batch_refusals.evaluation_batch(data)
-        weights = batch_refusals.evaluation_weights(data)
+        images, labels = check_evaluation_batch(data)
+        weights = evaluation_weights(data)
         loss, *accuracies = self.test_trackers
-        for tracker, network in zip(accuracies, self.evaluated().values(), strict=True):
+        for tracker, network in zip(accuracies, self.evaluation_models().values(), strict=True):
             logits = tf.cast(network(images, training=False), tf.float32)
             tracker.update_state(labels, logits, sample_weight=weights)
             if tracker.name == "accuracy":
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
                 loss.update_state(losses, sample_weight=weights)
-        return distribute.as_logs(self.test_trackers)
+        return replicas.as_logs(self.test_trackers)
 
     # --- saving and exporting --------------------------------------------------------------------------
 
@@ -388,7 +399,7 @@ class Method(keras.Model):
             filepath: of the artifact.
             **options: of `keras.Model.export`.
         """
-        self.served.export(filepath, **options)
+        self.inference_model.export(filepath, **options)
 
     def save(self, filepath: str | os.PathLike, **options: Any) -> None:
         """Saves the method, its optimizers and random states, to be loaded by `keras.saving.load_model`.
@@ -400,7 +411,7 @@ class Method(keras.Model):
         Raises:
             ValueError: for another ending: HDF5 has no place for several networks.
         """
-        refusals.check_file(filepath)
+        validation.check_file(filepath)
         super().save(filepath, **options)
 
     def get_config(self) -> dict[str, Any]:
@@ -422,7 +433,7 @@ class Method(keras.Model):
         """One serialized optimizer for each role that learns, and how the passes are made."""
         roles = self.optimizer_arguments
         options = {name: getattr(self, f"{role}_optimizer", None) for role, name in roles.items()}
-        options |= {"micro_batches": self.micro_batches, "recompute": self.recompute}
+        options |= {"micro_batches": self.micro_batches, "rematerialize": self.rematerialize}
         return {key: keras.saving.serialize_keras_object(value) for key, value in options.items()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -459,7 +470,7 @@ class Method(keras.Model):
 
 
 def probabilities(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """A network's predictions `[n, K]` on pictures, in float32 and inference mode."""
+    """A network's predictions `[n, K]` on images, in float32 and inference mode."""
     return tf.nn.softmax(tf.cast(network(images, training=False), tf.float32))
 
 

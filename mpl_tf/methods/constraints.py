@@ -37,7 +37,7 @@ import inspect
 import re
 from typing import Any
 
-from mpl_tf import checks
+from mpl_tf.utils.validation import check_choice, check_integer, check_range
 
 
 class Constraint(abc.ABC):
@@ -68,7 +68,7 @@ class Number(Constraint):
     optional: bool = False
 
     def _check(self, name, value):
-        checks.within(name, value, low=self.low, high=self.high)
+        check_range(name, value, low=self.low, high=self.high)
 
     def __str__(self) -> str:
         return _interval(self)
@@ -83,8 +83,8 @@ class Integer(Constraint):
     optional: bool = False
 
     def _check(self, name, value):
-        checks.whole(name, value, low=self.low)
-        checks.within(name, value, low=self.low, high=self.high)
+        check_integer(name, value, low=self.low)
+        check_range(name, value, low=self.low, high=self.high)
 
     def __str__(self) -> str:
         return f"integer {_interval(self)}"
@@ -102,7 +102,7 @@ class Choice(Constraint):
         object.__setattr__(self, "optional", optional)
 
     def _check(self, name, value):
-        checks.one_of(name, value, self.choices)
+        check_choice(name, value, self.choices)
 
     def __str__(self) -> str:
         return " | ".join(f'"{choice}"' for choice in self.choices) + (" | None" if self.optional else "")

@@ -1,20 +1,20 @@
 """Data-free learning of student networks, DAFL (Chen et al.; ICCV 2019; arXiv 1904.01186).
 
-A generator learns to make pictures on which a finished teacher behaves as on those that it was trained on; a student
-learns the teacher's predictions on them. No picture of the training set is needed.
+A generator learns to make images on which a finished teacher behaves as on those that it was trained on; a student
+learns the teacher's predictions on them. No image of the training set is needed.
 
-    L_oh = mean CE(y_T, argmax y_T)       the teacher is sure of each picture
+    L_oh = mean CE(y_T, argmax y_T)       the teacher is sure of each image
     L_a  = - mean |f_T|                   its features respond
     L_ie = - H(p̄)                         the batch holds all classes: p̄ is the mean prediction
     G descends  w_oh L_oh + w_a L_a + w_ie L_ie   (section 3.2),   S descends  KL(y_T ‖ y_S)   (section 3.1)
 
 | paper | here |
 |---|---|
-| z, G(z) | `noise`, `pictures` |
+| z, G(z) | `noise`, `images` |
 | y_T, f_T, y_S | softmax of `teacher_logits`, `features`, softmax of `student_logits` |
 | p̄ = 1/n Σ y_T | `mean_prediction`, over the batch of all replicas |
 
-As in the released code both networks step on the same pictures; the paper's algorithm draws new ones for the student.
+As in the released code both networks step on the same images; the paper's algorithm draws new ones for the student.
 Where else this departs from either, and why, is in docs/methods/dafl.md.
 """
 
@@ -24,10 +24,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, losses
-from mpl_tf.methods import batch_refusals, refusals, sampling
+from mpl_tf import losses
+from mpl_tf.data.batches import check_index_batch
+from mpl_tf.distribute import replicas
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
+from mpl_tf.methods.engine import sampling
+from mpl_tf.utils.validation import check_choice
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -35,10 +39,10 @@ class DataFreeLearning(Method):
     """Trains a generator against a teacher, and a student on what it generates; the student is served.
 
     Args:
-        teacher: built functional `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`. It does not
+        teacher: built functional `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`. It does not
             change.
         student: another one, with the same input shape and number of classes.
-        generator: built `keras.Model` from noise `[B, Z]` to pictures in 0…255, see `models.generator`; also
+        generator: built `keras.Model` from noise `[B, Z]` to images in 0…255, see `models.generator`; also
             `models.pixel_noise`, which has nothing to learn.
         one_hot: the loss that asks for sure predictions: `"cross_entropy"` with the teacher's own class, or `"l2"`,
             -‖y_T‖₂. The L1 norm is refused: a prediction's is always 1.
@@ -51,7 +55,7 @@ class DataFreeLearning(Method):
         temperature: of the student's distillation; 1 in the paper.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on the student's kernels.
         generator_weight_decay: the same on the generator's.
-        gradient_clip_norm: largest global norm of each network's gradient; None for no bound.
+        global_clipnorm: largest global norm of each network's gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         seed: of the noise.
         name: name of the model.
@@ -60,7 +64,7 @@ class DataFreeLearning(Method):
         ValueError: for a value out of range, networks that do not fit each other, or a layer that is not there.
     """
 
-    takes_pictures = False
+    uses_images = False
     learners = ("generator", "student")
     parameter_constraints = Method.parameter_constraints | {
         "one_hot": Choice("cross_entropy", "l2"),
@@ -88,7 +92,7 @@ class DataFreeLearning(Method):
         temperature: float = 1.0,
         weight_decay: float = 0.0,
         generator_weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = None,
         seed: int = 0,
         name: str | None = None,
@@ -103,7 +107,7 @@ class DataFreeLearning(Method):
             train_metrics=metrics,
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.one_hot = one_hot
@@ -115,10 +119,10 @@ class DataFreeLearning(Method):
         self.temperature = temperature
         self.generator_weight_decay = generator_weight_decay
         self.seed = seed
-        refusals.generator(generator, student)
-        refusals.norm_of_predictions(one_hot)
+        validation.check_generator(generator, student)
+        validation.check_norm_of_predictions(one_hot)
         self.check_parameters()
-        checks.one_of("activation_layer", activation_layer, [layer.name for layer in teacher.layers])
+        check_choice("activation_layer", activation_layer, [layer.name for layer in teacher.layers])
         # Kept as a function: Keras would save a model a second time, with the teacher's weights.
         outputs = [teacher.get_layer(activation_layer).output, *teacher.outputs]
         self._features_and_logits = keras.Model(teacher.inputs, outputs).__call__
@@ -135,7 +139,7 @@ class DataFreeLearning(Method):
             generator_optimizer: a Keras optimizer, or its name; not needed for a generator without trainable weights,
                 which stays as it is.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
-            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+            **options: `jit_compile`, `micro_batches`, `rematerialize` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
 
         Raises:
@@ -148,18 +152,18 @@ class DataFreeLearning(Method):
         self.compile_roles(optimizers, **options)
 
     def train_step(self, data):
-        """One step of both networks on as many pictures as `data["generated"]["index"]` numbers."""
-        batch_refusals.numbered_batch(data)
+        """One step of both networks on as many images as `data["generated"]["index"]` numbers."""
+        check_index_batch(data)
         index = data["generated"]["index"]
         rows, columns = index.shape[0] or tf.shape(index)[0], self.generator.input_shape[-1]
         noise = sampling.normal(rows, columns, seed=self.seed, step=self.step.value)
 
         with tf.GradientTape() as tape:
             # G(z)
-            pictures = self.generator(noise, training=True)
+            images = self.generator(noise, training=True)
 
             # f_T, y_T: the teacher in inference mode; gradients pass through it to the generator.
-            features, teacher_logits = self._features_and_logits(pictures, training=False)
+            features, teacher_logits = self._features_and_logits(images, training=False)
             features, teacher_logits = tf.cast(features, tf.float32), tf.cast(teacher_logits, tf.float32)
 
             # L_oh, L_a
@@ -168,7 +172,7 @@ class DataFreeLearning(Method):
 
             # L_ie. The mean over all replicas is taken inside the tape, which differentiates it.
             mean_prediction = tf.reduce_mean(tf.nn.softmax(teacher_logits), axis=0)
-            mean_prediction = distribute.replica_mean(mean_prediction)
+            mean_prediction = replicas.replica_mean(mean_prediction)
             entropy = batch_entropy = -tf.reduce_sum(tf.math.xlogy(mean_prediction, mean_prediction))
             if self.entropy_over == "example":
                 entropy = tf.reduce_mean(losses.entropy(teacher_logits))
@@ -179,33 +183,33 @@ class DataFreeLearning(Method):
                 - self.entropy_weight * entropy
             )
 
-            # KL(y_T ‖ y_S): neither the pictures nor the teacher's predictions carry a gradient into it.
-            student_logits = self.training_logits("student", tf.stop_gradient(pictures))
+            # KL(y_T ‖ y_S): neither the images nor the teacher's predictions carry a gradient into it.
+            student_logits = self.training_logits("student", tf.stop_gradient(images))
             student_loss = losses.distillation(teacher_logits, student_logits, temperature=self.temperature)
             student_loss = tf.reduce_mean(student_loss)
 
         gradients = self.gradients(tape, generator=generator_loss, student=student_loss)
         # θ_S ← θ_S - η ∇ KL
-        student_norm = self.descend("student", gradients["student"])
+        student_norm = self.apply_gradients("student", gradients["student"])
         # θ_G ← θ_G - η ∇ (w_oh L_oh + w_a L_a + w_ie L_ie)
         generator_norm = tf.constant(0.0)
         if self.generator_optimizer is not None:
-            generator_norm = self.descend(
+            generator_norm = self.apply_gradients(
                 "generator", gradients["generator"], weight_decay=self.generator_weight_decay
             )
-        self.finish_step(after=student_norm)
+        self.end_step(after=student_norm)
 
         same_class = tf.equal(tf.argmax(student_logits, axis=-1), tf.argmax(teacher_logits, axis=-1))
-        return self.track(
+        return self.update_metrics(
             loss=student_loss,
             generator_loss=generator_loss,
             one_hot_loss=one_hot_loss,
             entropy=entropy,
             activation_loss=activation_loss,
             agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
-            # 1 where the mean prediction is uniform, 0 where every picture is of one class.
+            # 1 where the mean prediction is uniform, 0 where every image is of one class.
             class_balance=batch_entropy / math.log(teacher_logits.shape[-1]),
-            pairwise_distance=_pairwise_distance(pictures),
+            pairwise_distance=_pairwise_distance(images),
             student_gradient_norm=student_norm,
             generator_gradient_norm=generator_norm,
         )
@@ -216,9 +220,9 @@ class DataFreeLearning(Method):
         return losses.cross_entropy(tf.argmax(logits, axis=-1), logits)
 
 
-def _pairwise_distance(pictures):
-    """Root mean square difference between the same pixel of two different pictures, in 0…255."""
-    count = tf.cast(tf.shape(pictures)[0], tf.float32)
-    # E (a - b)² = 2 Var over all pairs, of which the n pairs of a picture with itself are left out.
-    variance = tf.reduce_mean(tf.math.reduce_variance(tf.cast(pictures, tf.float32), axis=0))
+def _pairwise_distance(images):
+    """Root mean square difference between the same pixel of two different images, in 0…255."""
+    count = tf.cast(tf.shape(images)[0], tf.float32)
+    # E (a - b)² = 2 Var over all pairs, of which the n pairs of an image with itself are left out.
+    variance = tf.reduce_mean(tf.math.reduce_variance(tf.cast(images, tf.float32), axis=0))
     return tf.sqrt(2.0 * variance * count / tf.maximum(count - 1.0, 1.0))

@@ -2,9 +2,9 @@
 
     L(θ_S) = w_l CE(y_l, S(x_l)) + w_d T² KL(softmax(T(x_u) / T) ‖ softmax(S(x̂_u) / T))        (section 2)
 
-The teacher is frozen and runs in inference mode. With `same_view=False` it sees the weak view x_u of a picture and
+The teacher is frozen and runs in inference mode. With `same_view=False` it sees the weak view x_u of an image and
 the student the strong view x̂_u; with `same_view=True` both see the strong view, which is the "function matching" of
-Beyer et al. 2022 (arXiv 2106.05237): the student copies the teacher as a function, on whatever picture.
+Beyer et al. 2022 (arXiv 2106.05237): the student copies the teacher as a function, on whatever image.
 
 | paper | here |
 |---|---|
@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods import batch_refusals
+from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Boolean, Number
 
@@ -26,7 +26,7 @@ class Distillation(Method):
     """Trains a student to predict what a finished teacher predicts.
 
     Args:
-        teacher: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`. It does not change.
+        teacher: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`. It does not change.
         student: another one, with the same input shape and number of classes.
         temperature: T, above 0. Higher temperatures show more of how the teacher ranks the wrong classes.
         distillation_weight: factor on the distillation loss.
@@ -34,7 +34,7 @@ class Distillation(Method):
         same_view: whether the teacher sees the strong view that the student sees, or the weak one.
         label_smoothing: of the cross-entropy with the labels, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on the student's kernels.
-        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        global_clipnorm: largest global norm of the gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         name: name of the model.
 
@@ -61,7 +61,7 @@ class Distillation(Method):
         same_view: bool = False,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = None,
         name: str | None = None,
     ):
@@ -72,7 +72,7 @@ class Distillation(Method):
             train_metrics=metrics,
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.temperature = temperature
@@ -85,7 +85,7 @@ class Distillation(Method):
     def train_step(self, data):
         """One step on `data["unlabeled"]` and, where they have a weight, the labels of `data["labeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True)
+        check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, strong)]
@@ -95,7 +95,7 @@ class Distillation(Method):
         teacher_logits_on_unlabeled = tf.cast(teacher_logits_on_unlabeled, tf.float32)
 
         with tf.GradientTape() as tape:
-            # z_i: one pass over both domains, in one BatchNorm population.
+            # z_i: one pass over both streams, in one BatchNorm population.
             logits = self.training_logits("student", tf.concat([labeled, strong], axis=0))
             logits = tf.split(logits, sizes)
             student_logits_on_labeled, student_logits_on_unlabeled = logits
@@ -115,12 +115,12 @@ class Distillation(Method):
 
         # θ_S ← θ_S - η ∇L
         gradients = self.gradients(tape, student=loss)
-        norm = self.descend("student", gradients["student"])
-        self.finish_step(after=norm)
+        norm = self.apply_gradients("student", gradients["student"])
+        self.end_step(after=norm)
 
         student_classes = tf.argmax(student_logits_on_unlabeled, axis=-1)
         same_class = tf.equal(student_classes, tf.argmax(teacher_logits_on_unlabeled, axis=-1))
-        return self.track(
+        return self.update_metrics(
             loss=loss,
             labeled_loss=labeled_loss,
             distillation_loss=distillation_loss,

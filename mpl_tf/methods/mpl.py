@@ -1,8 +1,8 @@
 """Meta Pseudo Labels (Pham, Dai, Xie, Le; CVPR 2021; arXiv 2003.10580, Algorithm 1).
 
-1. The teacher labels unlabeled pictures:              ŷ_u ~ T(x_u; θ_T)
+1. The teacher labels unlabeled images:              ŷ_u ~ T(x_u; θ_T)
 2. The student learns from them:                       θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S))
-3. The student's success on labeled pictures, L_l(θ_S') = CE(y_l, S(x_l; θ_S')), flows back to the teacher,
+3. The student's success on labeled images, L_l(θ_S') = CE(y_l, S(x_l; θ_S')), flows back to the teacher,
    which descends it together with its own supervised loss and UDA's consistency loss.
 
 | paper | here |
@@ -20,11 +20,12 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses, schedules
-from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import batch_refusals, refusals
+from mpl_tf.data.batches import check_training_batch
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
-from mpl_tf.methods.student_feedback import student_step
+from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.feedback.student import student_step
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -32,7 +33,7 @@ class MetaPseudoLabels(Method):
     """Trains a teacher and a student together; the student is served.
 
     Args:
-        teacher: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
+        teacher: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`.
         student: another one, with the same input shape and number of classes.
         feedback: the name of an estimator or `FeedbackSettings`; `"none"` is the ablation.
         student_labels: `"soft"` trains the student on the teacher's distribution, `"sampled"` on one draw
@@ -40,10 +41,10 @@ class MetaPseudoLabels(Method):
         label_smoothing: of the teacher's supervised loss, in 0…1.
         uda_weight: factor on the teacher's consistency loss.
         uda_temperature: sharpening of its target.
-        uda_threshold: confidence below which an unlabeled picture is masked.
+        uda_threshold: confidence below which an unlabeled image is masked.
         uda_ramp_steps: steps over which the consistency's weight rises linearly from 0.
         weight_decay: λ of the L2 penalty on both networks' kernels.
-        gradient_clip_norm: largest global norm of each network's gradient; None for no bound.
+        global_clipnorm: largest global norm of each network's gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         seed: of the sampled labels.
         name: name of the model.
@@ -77,7 +78,7 @@ class MetaPseudoLabels(Method):
         uda_threshold: float = 0.6,
         uda_ramp_steps: int = 5000,
         weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = 0.995,
         seed: int = 0,
         name: str | None = None,
@@ -95,7 +96,7 @@ class MetaPseudoLabels(Method):
             train_metrics=metrics,
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.feedback = feedback
@@ -107,7 +108,7 @@ class MetaPseudoLabels(Method):
         self.uda_ramp_steps = uda_ramp_steps
         self.seed = seed
         self.check_parameters()
-        refusals.scalar_feedback(self.feedback, self.student_labels)
+        validation.check_scalar_feedback(self.feedback, self.student_labels)
         self.feedback_baseline = self.add_state("feedback_baseline")
 
     def compile(
@@ -121,7 +122,7 @@ class MetaPseudoLabels(Method):
         Args:
             teacher_optimizer: a Keras optimizer, or its name.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
-            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+            **options: `jit_compile`, `micro_batches`, `rematerialize` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
 
         Raises:
@@ -132,7 +133,7 @@ class MetaPseudoLabels(Method):
     def train_step(self, data):
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True)
+        check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]
@@ -154,7 +155,7 @@ class MetaPseudoLabels(Method):
                 labels, teacher_logits_on_labeled, label_smoothing=self.label_smoothing
             )
             labeled_loss = tf.reduce_mean(labeled_loss)
-            # g_T,UDA; the mean runs over all pictures, kept or not.
+            # g_T,UDA; the mean runs over all images, kept or not.
             mask = losses.confidence_mask(teacher_logits_on_weak, self.uda_threshold)
             consistency = losses.consistency(
                 teacher_logits_on_weak, teacher_logits_on_strong, temperature=self.uda_temperature, mask=mask
@@ -165,13 +166,13 @@ class MetaPseudoLabels(Method):
 
         # θ_T' = θ_T - η_T (g_T + g_T,supervised + g_T,UDA)
         teacher_gradients = self.gradients(teacher_tape, teacher=teacher_loss)["teacher"]
-        teacher_norm = self.descend("teacher", teacher_gradients)
-        self.finish_step(after=teacher_norm)
+        teacher_norm = self.apply_gradients("teacher", teacher_gradients)
+        self.end_step(after=teacher_norm)
 
         same_class = tf.equal(
             tf.argmax(student.logits, axis=-1), tf.argmax(teacher_logits_on_strong, axis=-1)
         )
-        return self.track(
+        return self.update_metrics(
             loss=student.loss,
             teacher_labeled_loss=labeled_loss,
             consistency_loss=consistency_loss,

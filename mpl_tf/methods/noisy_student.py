@@ -2,9 +2,9 @@
 
     L(θ_S) = 1/n Σ CE(y_i, S_noised(x_i; θ_S)) + 1/m Σ CE(ỹ_j, S_noised(x̃_j; θ_S))       (Algorithm 1, step 3)
 
-ỹ_j are the distributions that the teacher, without noise, gave the unlabeled pictures before the round (step 2);
+ỹ_j are the distributions that the teacher, without noise, gave the unlabeled images before the round (step 2);
 they come with the batch, from a label store. The noise is in what is handed in: RandAugment in the views, dropout
-and stochastic depth in the student. The rounds around this step are `mpl_tf.self_training`.
+and stochastic depth in the student. The rounds around this step are `mpl_tf.training.self_training`.
 
 | paper | here |
 |---|---|
@@ -16,26 +16,26 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods import batch_refusals
+from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
 class NoisyStudent(Method):
-    """Trains a noised student on labeled pictures and on a finished teacher's stored labels.
+    """Trains a noised student on labeled images and on a finished teacher's stored labels.
 
     Args:
-        student: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`, with the dropout
+        student: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`, with the dropout
             and stochastic depth that are its noise.
         targets: `"soft"` learns the stored distributions, `"hard"` their most likely classes.
-        labeled_weight: factor on the loss of the labeled pictures; 0 trains on the teacher's labels alone, to be
-            fine-tuned on the labeled pictures afterwards.
-        unlabeled_weight: factor on the loss of the unlabeled pictures. None, as in the released code, weights
-            every picture alike: it is μ, their number per labeled picture.
+        labeled_weight: factor on the loss of the labeled images; 0 trains on the teacher's labels alone, to be
+            fine-tuned on the labeled images afterwards.
+        unlabeled_weight: factor on the loss of the unlabeled images. None, as in the released code, weights
+            every image alike: it is μ, their number per labeled image.
         label_smoothing: of the labels and, where the targets are hard, of those too; in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
-        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        global_clipnorm: largest global norm of the gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         name: name of the model.
 
@@ -59,7 +59,7 @@ class NoisyStudent(Method):
         unlabeled_weight: float | None = None,
         label_smoothing: float = 0.1,
         weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = 0.999,
         name: str | None = None,
     ):
@@ -69,7 +69,7 @@ class NoisyStudent(Method):
             train_metrics=metrics,
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.targets = targets
@@ -81,13 +81,13 @@ class NoisyStudent(Method):
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are the teacher's."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))
+        check_training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         unlabeled, probabilities = data["unlabeled"]["strong"], data["unlabeled"]["probabilities"]
         sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, unlabeled)]
 
         with tf.GradientTape() as tape:
-            # S_noised(x), S_noised(x̃): one pass over both domains, in one BatchNorm population.
+            # S_noised(x), S_noised(x̃): one pass over both streams, in one BatchNorm population.
             logits = self.training_logits("student", tf.concat([labeled, unlabeled], axis=0))
             logits = tf.split(logits, sizes)
             student_logits_on_labeled, student_logits_on_unlabeled = logits
@@ -115,11 +115,11 @@ class NoisyStudent(Method):
 
         # θ_S ← θ_S - η ∇L
         gradients = self.gradients(tape, student=loss)
-        norm = self.descend("student", gradients["student"])
-        self.finish_step(after=norm)
+        norm = self.apply_gradients("student", gradients["student"])
+        self.end_step(after=norm)
 
         same_class = tf.equal(tf.argmax(student_logits_on_unlabeled, axis=-1), teacher_classes)
-        return self.track(
+        return self.update_metrics(
             loss=loss,
             labeled_loss=labeled_loss,
             unlabeled_loss=unlabeled_loss,

@@ -4,13 +4,13 @@
 
 The first two terms are Lee's equation 15, the other two Arazo's. y' comes from the current model at every step
 (`labels="online"`, Lee), from a finished teacher, once (`"fixed"`, what Meta Pseudo Labels is compared with), or from
-the student at the end of every epoch (`"stored"`, Arazo). Arazo trains on mixtures of labeled and unlabeled pictures.
+the student at the end of every epoch (`"stored"`, Arazo). Arazo trains on mixtures of labeled and unlabeled images.
 With `labels="online"` and `view="strong"` the second term is FixMatch's (Sohn et al. 2020, arXiv 2001.07685).
 
 | paper | here |
 |---|---|
 | S(x_l), S(x_u) | `logits`, labeled rows first, from one pass |
-| y' | `targets`, and `mask`, 0 for unlabeled pictures without a confident label |
+| y' | `targets`, and `mask`, 0 for unlabeled images without a confident label |
 | α(t): α_f times a ramp from T1 to T2 | `unlabeled_weight`, `schedules.delayed_ramp`, `ramp_start`, `ramp_end` |
 | x = δ x_p + (1 - δ) x_q | `mix` |
 | R_A, R_H | `prior_divergence`, `entropy` |
@@ -20,40 +20,44 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import checks, distribute, losses, mixup, schedules, workers
-from mpl_tf.methods import batch_refusals, refusals
+from mpl_tf import losses, schedules
+from mpl_tf.data.augmentation import mixup
+from mpl_tf.data.batches import check_training_batch
+from mpl_tf.distribute import replicas, workers
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method, probabilities
 from mpl_tf.methods.constraints import Boolean, Choice, Integer, Number
+from mpl_tf.utils.validation import check_integer
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
 class PseudoLabels(Method):
-    """Trains a student on labels that itself, or a teacher, gives the unlabeled pictures.
+    """Trains a student on labels that itself, or a teacher, gives the unlabeled images.
 
     The defaults are Lee's but for the threshold, of which Lee has none (0). Labels that are kept are the rows of a
-    non-trainable weight, 4 · `num_pictures` · K bytes, so every checkpoint has them; `relabel` fills them in. An
-    unlabeled picture whose row is still zero does not count.
+    non-trainable weight, 4 · `num_images` · K bytes, so every checkpoint has them; `relabel` fills them in. An
+    unlabeled image whose row is still zero does not count.
 
     Args:
-        student: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
+        student: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`.
         labels: `"online"`, `"fixed"` (call `relabel` with a teacher before training) or `"stored"` (refreshed by
-            `end_epoch`; with plain `fit`, pass the callback `mpl_tf.callbacks.EndEpoch`).
-        num_pictures: how many training pictures the source has, labeled or not, where labels are kept: they are
+            `end_epoch`; with plain `fit`, pass the callback `mpl_tf.training.callbacks.EndEpoch`).
+        num_images: how many training images the source has, labeled or not, where labels are kept: they are
             looked up by `data["unlabeled"]["index"]`.
         hard: whether the label is the most likely class or the whole distribution.
-        threshold: confidence below which an unlabeled picture is masked, in 0…1. The mean still runs over all.
-        labeled_weight: factor on the loss of the labeled pictures. With 1 / (1 + μ) here and μ / (1 + μ) for the
-            unlabeled ones, μ unlabeled pictures to a labeled one, every picture weighs the same, as in Arazo.
-        unlabeled_weight: α_f, what the factor on the loss of the unlabeled pictures rises to.
+        threshold: confidence below which an unlabeled image is masked, in 0…1. The mean still runs over all.
+        labeled_weight: factor on the loss of the labeled images. With 1 / (1 + μ) here and μ / (1 + μ) for the
+            unlabeled ones, μ unlabeled images to a labeled one, every image weighs the same, as in Arazo.
+        unlabeled_weight: α_f, what the factor on the loss of the unlabeled images rises to.
         ramp_start: T1, the step until which that factor is 0.
         ramp_end: T2, the step at which it has risen, linearly, to α_f.
-        view: `"weak"` or `"strong"`, the view of an unlabeled picture that the student learns from.
+        view: `"weak"` or `"strong"`, the view of an unlabeled image that the student learns from.
         mixup: α of mixup's Beta distribution; 0 mixes nothing.
         prior_weight: λ_A, the factor on the divergence of the mean prediction from the uniform one; Arazo's is 0.8.
         entropy_weight: λ_H, the factor on the predictions' entropy; Arazo's is 0.4.
-        label_smoothing: of the labeled pictures' labels, in 0…1.
+        label_smoothing: of the labeled images' labels, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
-        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        global_clipnorm: largest global norm of the gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         seed: of the mixtures.
         name: name of the model.
@@ -64,7 +68,7 @@ class PseudoLabels(Method):
 
     parameter_constraints = Method.parameter_constraints | {
         "labels": Choice("online", "fixed", "stored"),
-        "num_pictures": Integer(),
+        "num_images": Integer(),
         "hard": Boolean(),
         "threshold": Number(high=1.0),
         "labeled_weight": Number(),
@@ -84,7 +88,7 @@ class PseudoLabels(Method):
         *,
         student: keras.Model,
         labels: str = "online",
-        num_pictures: int = 0,
+        num_images: int = 0,
         hard: bool = True,
         threshold: float = 0.95,
         labeled_weight: float = 1.0,
@@ -97,7 +101,7 @@ class PseudoLabels(Method):
         entropy_weight: float = 0.0,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = None,
         seed: int = 0,
         name: str | None = None,
@@ -111,11 +115,11 @@ class PseudoLabels(Method):
             train_metrics=metrics,
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.labels = labels
-        self.num_pictures = num_pictures
+        self.num_images = num_images
         self.hard = hard
         self.threshold = threshold
         self.labeled_weight = labeled_weight
@@ -129,55 +133,55 @@ class PseudoLabels(Method):
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.check_parameters()
-        checks.whole("num_pictures", num_pictures, low=0 if labels == "online" else 1)
-        checks.whole("ramp_end", ramp_end, low=ramp_start)
-        self.keeps_labels = labels != "online"
-        if self.keeps_labels:
-            self.kept_labels = self.add_state("kept_labels", shape=(num_pictures, student.output_shape[-1]))
+        check_integer("num_images", num_images, low=0 if labels == "online" else 1)
+        check_integer("ramp_end", ramp_end, low=ramp_start)
+        self.stores_labels = labels != "online"
+        if self.stores_labels:
+            self.stored_labels = self.add_state("stored_labels", shape=(num_images, student.output_shape[-1]))
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=True, index=self.keeps_labels)
+        check_training_batch(data, self.student, unlabeled=True, index=self.stores_labels)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, unlabeled = data["unlabeled"]["weak"], data["unlabeled"][self.view]
         num_labeled, num_unlabeled = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, unlabeled)]
-        num_pictures = num_labeled + num_unlabeled
+        num_images = num_labeled + num_unlabeled
 
-        # x = δ x_p + (1 - δ) x_q, over labeled and unlabeled pictures together.
-        mix = self._draw_mixing(num_pictures)
-        pictures = mix(tf.concat([labeled, unlabeled], axis=0))
+        # x = δ x_p + (1 - δ) x_q, over labeled and unlabeled images together.
+        mix = self._draw_mixing(num_images)
+        images = mix(tf.concat([labeled, unlabeled], axis=0))
 
         with tf.GradientTape() as tape:
             # S(x_l), S(x_u): one pass. The current model's labels come from it too; where it would not see the
             # weak views as they are, they are appended.
-            if not self.keeps_labels and (self.view == "strong" or self.mixup):
-                pictures = tf.concat([pictures, weak], axis=0)
-            logits = self.training_logits("student", pictures)
-            logits, logits_on_weak = logits[:num_pictures], logits[-num_unlabeled:]
+            if not self.stores_labels and (self.view == "strong" or self.mixup):
+                images = tf.concat([images, weak], axis=0)
+            logits = self.training_logits("student", images)
+            logits, logits_on_weak = logits[:num_images], logits[-num_unlabeled:]
 
             # y': no gradient reaches it.
-            if self.keeps_labels:
-                predictions = tf.gather(self.kept_labels.value, data["unlabeled"]["index"])
+            if self.stores_labels:
+                predictions = tf.gather(self.stored_labels.value, data["unlabeled"]["index"])
             else:
                 predictions = tf.stop_gradient(tf.nn.softmax(logits_on_weak))
             targets, mask = self._pseudo_labels(predictions)
 
-            # Each domain's targets in rows of all pictures, zeros in the other's, so that both may be mixed.
+            # Each stream's targets in rows of all images, zeros in the other's, so that both may be mixed.
             labeled_targets = losses.smoothed_one_hot(
                 labels, logits.shape[-1], label_smoothing=self.label_smoothing
             )
             labeled_targets = tf.pad(labeled_targets, [[0, num_unlabeled], [0, 0]])
             unlabeled_targets = tf.pad(mask[:, tf.newaxis] * targets, [[num_labeled, 0], [0, 0]])
 
-            # 1/n Σ CE(y, S(x_l)) and 1/n' Σ CE(y', S(x_u)); n' counts the masked pictures too.
+            # 1/n Σ CE(y, S(x_l)) and 1/n' Σ CE(y', S(x_u)); n' counts the masked images too.
             labeled_losses = losses.soft_cross_entropy(mix(labeled_targets), logits)
             labeled_loss = tf.reduce_sum(labeled_losses) / tf.cast(num_labeled, tf.float32)
             unlabeled_losses = losses.soft_cross_entropy(mix(unlabeled_targets), logits)
             unlabeled_loss = tf.reduce_sum(unlabeled_losses) / tf.cast(num_unlabeled, tf.float32)
 
             # R_A, of the mean prediction over the global batch, and R_H.
-            mean_prediction = distribute.replica_mean(tf.reduce_mean(tf.nn.softmax(logits), axis=0))
+            mean_prediction = replicas.replica_mean(tf.reduce_mean(tf.nn.softmax(logits), axis=0))
             prior_divergence = losses.prior_divergence(mean_prediction)
             entropy = tf.reduce_mean(losses.entropy(logits))
 
@@ -188,10 +192,10 @@ class PseudoLabels(Method):
 
         # θ ← θ - η ∇L
         gradients = self.gradients(tape, student=loss)
-        norm = self.descend("student", gradients["student"])
-        self.finish_step(after=norm)
+        norm = self.apply_gradients("student", gradients["student"])
+        self.end_step(after=norm)
 
-        return self.track(
+        return self.update_metrics(
             loss=loss,
             labeled_loss=labeled_loss,
             unlabeled_loss=unlabeled_loss,
@@ -217,43 +221,47 @@ class PseudoLabels(Method):
     # --- labels that are kept --------------------------------------------------------------------------
 
     def relabel(self, network: keras.Model, batches: tf.data.Dataset) -> None:
-        """Keeps a network's predictions, in inference mode, as the labels of unlabeled pictures.
+        """Keeps a network's predictions, in inference mode, as the labels of unlabeled images.
 
         Args:
-            network: from pictures to logits `[b, K]`. It is not kept.
+            network: from images to logits `[b, K]`. It is not kept.
             batches: finite dataset of `{"image": float32 [b, H, W, C], "index": int64 [b]}`, not augmented.
 
         Raises:
             ValueError: when labels are not kept, or the network has another number of classes.
         """
-        refusals.relabeling(network, self.student, labels=self.labels)
-        self._keep_labels(tf.function(lambda images: probabilities(network, images)), batches)
+        validation.check_relabeling(network, self.student, labels=self.labels)
+        self._store_labels(tf.function(lambda images: probabilities(network, images)), batches)
 
     def end_epoch(self, unlabeled):
         """Refreshes stored labels with the served student's predictions."""
         if self.labels == "stored":
-            self._keep_labels(self._predict, unlabeled)
+            self._store_labels(self._predict, unlabeled)
 
     # Compiled once; a function of `relabel`'s own would be compiled anew in every epoch.
     @tf.function(reduce_retracing=True)
     def _predict(self, images):
-        return probabilities(self.served, images)
+        return probabilities(self.inference_model, images)
 
-    def _keep_labels(self, predict, batches):
-        kept = self.kept_labels.numpy()
+    def _store_labels(self, predict, batches):
+        kept = self.stored_labels.numpy()
         table, labeled = np.zeros_like(kept), np.zeros(len(kept), bool)
         for batch in batches:
             rows = np.asarray(batch["index"])
             table[rows], labeled[rows] = predict(batch["image"]), True
-        table, labeled = workers.put_together(self.distribute_strategy, table, labeled)
-        self.kept_labels.assign(np.where(labeled[:, np.newaxis], table, kept))
+        table, labeled = workers.merge(self.distribute_strategy, table, labeled)
+        self.stored_labels.assign(np.where(labeled[:, np.newaxis], table, kept))
 
-    def label(self, images, index):
+    def pseudo_label(self, images, index):
         """The labels that are kept, or else what the student predicts."""
-        return tf.gather(self.kept_labels.value, index) if self.keeps_labels else super().label(images, index)
+        return (
+            tf.gather(self.stored_labels.value, index)
+            if self.stores_labels
+            else super().pseudo_label(images, index)
+        )
 
     def fit(self, *arguments, **options):
         """As `keras.Model.fit`; refuses to train on fixed labels that nobody has given yet."""
         if self.labels == "fixed":
-            refusals.missing_labels(self.kept_labels)
+            validation.check_labels_stored(self.stored_labels)
         return super().fit(*arguments, **options)

@@ -1,12 +1,12 @@
 """Reduced Meta Pseudo Labels (Pham, Dai, Xie, Le; CVPR 2021; arXiv 2003.10580, appendix).
 
-For when teacher and student do not fit in memory together. A large teacher T labels all pictures once, and its
-distributions are stored. A small network T' takes T's place: it adjusts T's distribution of a picture, and is
+For when teacher and student do not fit in memory together. A large teacher T labels all images once, and its
+distributions are stored. A small network T' takes T's place: it adjusts T's distribution of an image, and is
 trained by the student's feedback as Algorithm 1 trains the teacher.
 
-1. The adjusted label of an unlabeled picture:         ŷ_u = T'(log T(x_u); θ_T')
+1. The adjusted label of an unlabeled image:         ŷ_u = T'(log T(x_u); θ_T')
 2. The student learns from it:                         θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S))
-3. The student's success on labeled pictures flows back into θ_T'.
+3. The student's success on labeled images flows back into θ_T'.
 
 | paper | here |
 |---|---|
@@ -22,11 +22,12 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import batch_refusals, refusals
+from mpl_tf.data.batches import check_training_batch
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
-from mpl_tf.methods.student_feedback import student_step
+from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.feedback.student import student_step
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
 SMALLEST_PROBABILITY = 1e-7
@@ -37,17 +38,17 @@ class ReducedMetaPseudoLabels(Method):
     """Trains a student on a large teacher's stored labels and a small network that adjusts them.
 
     Args:
-        student: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
+        student: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`.
         calibrator: built `keras.Model` from log-probabilities `[B, K]` to logits `[B, K]`.
         feedback: the name of an estimator or `FeedbackSettings`; with `"none"` and `labeled_weight=0` the
             calibrator stays as it is, which is plain learning from stored labels.
         student_labels: `"soft"` trains the student on the adjusted distribution, `"sampled"` on one draw from
             it. None is `"sampled"` for the scalar feedbacks, which need it, and `"soft"` otherwise.
         labeled_weight: factor on the calibrator's own cross-entropy with the labels, which needs the stored labels
-            of the labeled pictures too.
+            of the labeled images too.
         label_smoothing: of that cross-entropy, in 0…1.
         weight_decay: λ of the L2 penalty on both networks' kernels.
-        gradient_clip_norm: largest global norm of each network's gradient; None for no bound.
+        global_clipnorm: largest global norm of each network's gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         seed: of the sampled labels.
         name: name of the model.
@@ -75,7 +76,7 @@ class ReducedMetaPseudoLabels(Method):
         labeled_weight: float = 0.0,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = 0.995,
         seed: int = 0,
         name: str | None = None,
@@ -94,7 +95,7 @@ class ReducedMetaPseudoLabels(Method):
             train_metrics=metrics,
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.feedback = feedback
@@ -103,8 +104,8 @@ class ReducedMetaPseudoLabels(Method):
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.check_parameters()
-        refusals.scalar_feedback(feedback, self.student_labels)
-        refusals.calibrator(calibrator, student)
+        validation.check_scalar_feedback(feedback, self.student_labels)
+        validation.check_calibrator(calibrator, student)
         self.feedback_baseline = self.add_state("feedback_baseline")
 
     @property
@@ -123,7 +124,7 @@ class ReducedMetaPseudoLabels(Method):
         Args:
             calibrator_optimizer: a Keras optimizer, or its name; not needed where nothing trains the calibrator.
             student_optimizer: a Keras optimizer, or its name. Learning-rate callbacks act on this one.
-            **options: `jit_compile`, `micro_batches`, `recompute` as in `compile_roles`; `run_eagerly`,
+            **options: `jit_compile`, `micro_batches`, `rematerialize` as in `compile_roles`; `run_eagerly`,
                 `steps_per_execution`.
 
         Raises:
@@ -137,8 +138,8 @@ class ReducedMetaPseudoLabels(Method):
     def train_step(self, data):
         """One iteration on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are stored."""
         data = self.views(data)
-        domains = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)
-        batch_refusals.training_batch(data, self.student, unlabeled=True, probabilities=domains)
+        streams = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)
+        check_training_batch(data, self.student, unlabeled=True, probabilities=streams)
         metrics = {}
 
         with tf.GradientTape() as calibrator_tape:
@@ -153,7 +154,7 @@ class ReducedMetaPseudoLabels(Method):
 
             # g_T' = h · ∇CE(ŷ_u, T'), here for any feedback on the logits.
             calibrator_loss = tf.reduce_sum(student.feedback_on_logits * teacher_logits)
-            # The calibrator's own success on the labeled pictures.
+            # The calibrator's own success on the labeled images.
             if self.labeled_weight:
                 logits = self.calibrator(_logarithm(data["labeled"]["probabilities"]), training=True)
                 labeled_losses = losses.cross_entropy(
@@ -165,11 +166,11 @@ class ReducedMetaPseudoLabels(Method):
         # θ_T'' = θ_T' - η g_T'
         if self.calibrates:
             gradients = self.gradients(calibrator_tape, calibrator=calibrator_loss)
-            metrics["calibrator_gradient_norm"] = self.descend("calibrator", gradients["calibrator"])
-        self.finish_step(after=student.gradient_norm)
+            metrics["calibrator_gradient_norm"] = self.apply_gradients("calibrator", gradients["calibrator"])
+        self.end_step(after=student.gradient_norm)
 
         same_class = tf.equal(tf.argmax(student.logits, axis=-1), tf.argmax(teacher_logits, axis=-1))
-        return self.track(
+        return self.update_metrics(
             loss=student.loss,
             agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
             # How far the adjusted labels are from the stored ones, in nats.

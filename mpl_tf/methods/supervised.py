@@ -1,27 +1,27 @@
-"""Supervised training on the labeled pictures alone: the baseline, and the fine-tuning of a finished student.
+"""Supervised training on the labeled images alone: the baseline, and the fine-tuning of a finished student.
 
 Meta Pseudo Labels' student never sees a label directly; at the end the paper trains it on the labeled
-pictures with a small learning rate (section 3.2), which is this method too.
+images with a small learning rate (section 3.2), which is this method too.
 """
 
 import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.methods import batch_refusals
+from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
 class Supervised(Method):
-    """Minimizes the cross-entropy on labeled pictures.
+    """Minimizes the cross-entropy on labeled images.
 
     Args:
-        student: built `keras.Model` from pictures `[B, H, W, C]` in 0…255 to logits `[B, K]`.
-        label_smoothing: share of the target spread over all classes, in 0…1.
+        student: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`.
+        label_smoothing: fraction of the target spread over all classes, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
-        gradient_clip_norm: largest global norm of the gradient; None for no bound.
+        global_clipnorm: largest global norm of the gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
         name: name of the model.
 
@@ -37,7 +37,7 @@ class Supervised(Method):
         student: keras.Model,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
-        gradient_clip_norm: float | None = None,
+        global_clipnorm: float | None = None,
         ema_decay: float | None = None,
         name: str | None = None,
     ):
@@ -47,7 +47,7 @@ class Supervised(Method):
             train_metrics=metrics,
             ema_decay=ema_decay,
             weight_decay=weight_decay,
-            gradient_clip_norm=gradient_clip_norm,
+            global_clipnorm=global_clipnorm,
             name=name,
         )
         self.label_smoothing = label_smoothing
@@ -56,7 +56,7 @@ class Supervised(Method):
     def train_step(self, data):
         """One step on `data["labeled"]`; anything else in the batch is ignored."""
         data = self.views(data)
-        batch_refusals.training_batch(data, self.student, unlabeled=False)
+        check_training_batch(data, self.student, unlabeled=False)
         images, labels = data["labeled"]["image"], data["labeled"]["label"]
 
         # L = CE(y_l, S(x_l; θ_S))
@@ -66,9 +66,9 @@ class Supervised(Method):
 
         # θ_S ← θ_S - η ∇L
         gradients = self.gradients(tape, student=loss)
-        norm = self.descend("student", gradients["student"])
-        self.finish_step(after=norm)
+        norm = self.apply_gradients("student", gradients["student"])
+        self.end_step(after=norm)
 
         hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
         accuracy = tf.reduce_mean(tf.cast(hits, tf.float32))
-        return self.track(loss=loss, train_accuracy=accuracy, student_gradient_norm=norm)
+        return self.update_metrics(loss=loss, train_accuracy=accuracy, student_gradient_norm=norm)

@@ -13,8 +13,8 @@ from mpl_tf.models import backbones, small
 from mpl_tf.models.calibrator import calibrator
 from mpl_tf.models.finetuned import to_finetune
 from mpl_tf.models.generator import generator, pixel_noise
-from mpl_tf.models.loading import load
-from mpl_tf.models.rebuilding import Edit, rebuild, seed_from, synchronize_batch_norm
+from mpl_tf.models.saving import load
+from mpl_tf.models.surgery import Edit, clone_with_edits, seed_from, synchronize_batch_norm
 from mpl_tf.models.wide_resnet import wide_resnet
 
 __all__ = ["build", "calibrator", "generator", "load", "names", "pixel_noise", "to_finetune"]
@@ -22,8 +22,8 @@ __all__ = ["build", "calibrator", "generator", "load", "names", "pixel_noise", "
 
 class _Network(NamedTuple):
     builder: Callable[..., keras.Model]
-    takes_points: bool = False
-    smallest_side: int | None = None  # of a picture, in pixels; None where pictures are not taken
+    accepts_points: bool = False
+    smallest_side: int | None = None  # of an image, in pixels; None where images are not taken
     residual: bool = False
 
 
@@ -37,7 +37,7 @@ def _efficientnet_v2(size: str) -> _Network:
 
 def _perceptron(width: int, depth: int) -> _Network:
     builder = partial(small.multilayer_perceptron, width=width, depth=depth)
-    return _Network(builder, takes_points=True, smallest_side=1)
+    return _Network(builder, accepts_points=True, smallest_side=1)
 
 
 _NETWORKS = {
@@ -46,7 +46,7 @@ _NETWORKS = {
     "lenet-5": _Network(small.lenet5, smallest_side=28),
     "lenet-5-half": _Network(partial(small.lenet5, filters=(3, 8, 60), units=42), smallest_side=28),
     "mlp": _perceptron(128, 2),
-    "moons_mlp": _Network(small.moons_mlp, takes_points=True),
+    "moons_mlp": _Network(small.moons_mlp, accepts_points=True),
     "resnet-50": _Network(backbones.resnet50, smallest_side=32),
     "wrn-10-1": _wide_resnet(10, 1),
     "wrn-28-2": _wide_resnet(28, 2),
@@ -89,7 +89,7 @@ def build(
         name: One of `names()`, `wrn-DEPTH-WIDTH` or `mlp-WIDTHxDEPTH`.
         num_classes: K, the number of logits, 2 or more.
         image_shape: `(height, width, channels)`, or `(features,)` for points.
-        dropout: Share of the features dropped before the layer `logits`, in [0, 1).
+        dropout: Fraction of the features dropped before the layer `logits`, in [0, 1).
         stochastic_depth: Probability of dropping the last residual branch, in [0, 1); it grows linearly with
             depth. Only wide ResNets and EfficientNetV2 have it.
         synchronized: Whether BatchNormalization takes its statistics over all replicas.
@@ -100,7 +100,7 @@ def build(
         A model from float32 `[B, *image_shape]`, pixels in 0…255, to logits, float32 `[B, K]`.
 
     Raises:
-        ValueError: If the name is unknown, or the network does not take these pictures or settings.
+        ValueError: If the name is unknown, or the network does not take these images or settings.
     """
     network = _find(name)
     _check_shape(name, network, image_shape)
@@ -112,7 +112,7 @@ def build(
     edits: list[Edit] = [synchronize_batch_norm] if synchronized else []
     if seed is not None:
         edits.append(seed_from(seed))
-    return rebuild(model, *edits) if edits else model
+    return clone_with_edits(model, *edits) if edits else model
 
 
 def _find(name: str) -> _Network:
@@ -135,19 +135,19 @@ def _check_shape(name: str, network: _Network, image_shape: Sequence[int]) -> No
             f"image_shape must be (height, width, channels), such as (32, 32, 3), or (features,) for points, "
             f"all whole numbers above 0, got {shape}."
         )
-    if len(shape) == 1 and not network.takes_points:
+    if len(shape) == 1 and not network.accepts_points:
         raise ValueError(
-            f"{name} takes pictures, got points with image_shape={shape}; give (height, width, channels) or "
+            f"{name} takes images, got points with image_shape={shape}; give (height, width, channels) or "
             f"choose mlp or moons_mlp."
         )
     if len(shape) == 3 and network.smallest_side is None:
         raise ValueError(
-            f"{name} takes points, such as image_shape=(2,), got pictures with image_shape={shape}; choose mlp "
+            f"{name} takes points, such as image_shape=(2,), got images with image_shape={shape}; choose mlp "
             f"or convnet."
         )
     if len(shape) == 3 and min(shape[:2]) < network.smallest_side:
         raise ValueError(
-            f"{name} takes pictures of at least {network.smallest_side}×{network.smallest_side} pixels, got "
+            f"{name} takes images of at least {network.smallest_side}×{network.smallest_side} pixels, got "
             f"image_shape={shape}; enlarge them or choose a smaller network, such as convnet or mlp."
         )
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from mpl_tf.models.ends import logits_output, pixel_input
-from mpl_tf.models.rebuilding import LayerConfig, rebuild
+from mpl_tf.models.heads import logits_output, pixel_input
+from mpl_tf.models.surgery import LayerConfig, clone_with_edits
 
 # What keras.applications fixes for the last block; its rates grow linearly towards it.
 _DROP_RATE_IN_KERAS = 0.2
@@ -35,7 +35,7 @@ def resnet50(
     Args:
         num_classes: Number of logits.
         image_shape: `(height, width, channels)`, at least 32×32.
-        dropout: Share of the pooled features dropped before the last layer.
+        dropout: Fraction of the pooled features dropped before the last layer.
         name: Name of the model.
 
     Returns:
@@ -61,7 +61,7 @@ def efficientnet_v2(
         size: One of `EFFICIENTNET_V2_SIZES`.
         num_classes: Number of logits.
         image_shape: `(height, width, channels)`, at least 32×32.
-        dropout: Share of the pooled features dropped before the last layer.
+        dropout: Fraction of the pooled features dropped before the last layer.
         stochastic_depth: Probability of dropping a residual branch, which grows linearly from 0 at the first
             block and would reach this value one block after the last. Keras fixes 0.2 in its own networks.
         name: Name of the model.
@@ -91,4 +91,4 @@ def _with_stochastic_depth(model: keras.Model, rate: float) -> keras.Model:
             return config | {"rate": layer.rate * rate / _DROP_RATE_IN_KERAS}
         return config
 
-    return rebuild(model, edit)
+    return clone_with_edits(model, edit)

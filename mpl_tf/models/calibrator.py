@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
-from mpl_tf import checks
-from mpl_tf.models.rebuilding import rebuild, seed_from
+from mpl_tf.models.surgery import clone_with_edits, seed_from
+from mpl_tf.utils.validation import check_range
 
 
 def calibrator(num_classes: int, *, width: int = 64, depth: int = 1, seed: int | None = None) -> keras.Model:
@@ -25,9 +25,9 @@ def calibrator(num_classes: int, *, width: int = 64, depth: int = 1, seed: int |
     Raises:
         ValueError: for a number out of range.
     """
-    checks.within("num_classes", num_classes, low=2)
-    checks.within("width", width, low=1)
-    checks.within("depth", depth, low=0)
+    check_range("num_classes", num_classes, low=2)
+    check_range("width", width, low=1)
+    check_range("depth", depth, low=0)
     inputs = keras.Input((num_classes,), dtype="float32", name="log_probabilities")
     hidden = inputs
     for index in range(depth):
@@ -35,4 +35,4 @@ def calibrator(num_classes: int, *, width: int = 64, depth: int = 1, seed: int |
     change = layers.Dense(num_classes, kernel_initializer="zeros", dtype="float32", name="change")(hidden)
     logits = layers.Add(dtype="float32", name="logits")([inputs, change])
     model = keras.Model(inputs, logits, name="calibrator")
-    return model if seed is None else rebuild(model, seed_from(seed))
+    return model if seed is None else clone_with_edits(model, seed_from(seed))

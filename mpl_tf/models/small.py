@@ -5,20 +5,20 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from mpl_tf.models.ends import logits_output, pixel_input
+from mpl_tf.models.heads import logits_output, pixel_input
 
 
 def convnet(
     num_classes: int, image_shape: Sequence[int], *, dropout: float = 0.0, name: str = "convnet"
 ) -> keras.Model:
-    """Builds three 3×3 convolutions of 32, 64 and 64 filters for pictures of 8×8 to 32×32 pixels.
+    """Builds three 3×3 convolutions of 32, 64 and 64 filters for images of 8×8 to 32×32 pixels.
 
-    The picture is halved twice, early, which makes a step cheap enough for a CPU.
+    The image is halved twice, early, which makes a step cheap enough for a CPU.
 
     Args:
         num_classes: Number of logits.
         image_shape: `(height, width, channels)`, at least 4×4.
-        dropout: Share of the pooled features dropped before the last layer.
+        dropout: Fraction of the pooled features dropped before the last layer.
         name: Name of the model.
 
     Returns:
@@ -47,7 +47,7 @@ def multilayer_perceptron(
     dropout: float = 0.0,
     name: str | None = None,
 ) -> keras.Model:
-    """Builds `depth` hidden layers of `width` ReLU units for points or flattened pictures.
+    """Builds `depth` hidden layers of `width` ReLU units for points or flattened images.
 
     Two layers of 1200 are the teacher of Hinton et al., *Distilling the Knowledge in a Neural Network*, arXiv
     1503.02531, section 3, and two of 800 its student.
@@ -57,7 +57,7 @@ def multilayer_perceptron(
         image_shape: `(height, width, channels)`, or `(features,)` for points.
         width: Units of each hidden layer.
         depth: Number of hidden layers.
-        dropout: Share of the last hidden layer dropped before the logits.
+        dropout: Fraction of the last hidden layer dropped before the logits.
         name: Name of the model.
 
     Returns:
@@ -91,7 +91,7 @@ def moons_mlp(
     Args:
         num_classes: Number of logits; 2 in the paper.
         image_shape: `(features,)`; `(2,)` in the paper.
-        dropout: Share of the last hidden layer dropped before the logits; 0 in the paper.
+        dropout: Fraction of the last hidden layer dropped before the logits; 0 in the paper.
         name: Name of the model.
 
     Returns:
@@ -123,7 +123,7 @@ def lenet5(
 ) -> keras.Model:
     """Builds LeNet-5 with ReLU and max pooling, the teacher of DAFL on MNIST (Chen et al., arXiv 1904.01186).
 
-    The network was made for 32×32 pixels, to which smaller pictures are padded with black, the ground of
+    The network was made for 32×32 pixels, to which smaller images are padded with black, the ground of
     handwriting. As in DAFL's released code the layer `features` is the output of the third convolution, of which
     DAFL asks large activations; one hidden layer lies between it and the logits.
 
@@ -132,7 +132,7 @@ def lenet5(
         image_shape: `(height, width, channels)`, at least 28×28.
         filters: Filters of the three 5×5 convolutions. DAFL's student has half of each: 3, 8 and 60.
         units: Units of the hidden layer; 42 in DAFL's student.
-        dropout: Share of the hidden layer dropped before the logits.
+        dropout: Fraction of the hidden layer dropped before the logits.
         name: Name of the model.
 
     Returns:

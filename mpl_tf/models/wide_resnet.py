@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from mpl_tf.models.ends import logits_output, pixel_input
+from mpl_tf.models.heads import logits_output, pixel_input
 
 
 def wide_resnet(
@@ -37,7 +37,7 @@ def wide_resnet(
         width: k, the widening factor.
         num_classes: Number of logits.
         image_shape: `(height, width, channels)`.
-        dropout: Share of the pooled features dropped before the last layer.
+        dropout: Fraction of the pooled features dropped before the last layer.
         stochastic_depth: Probability of dropping the last block's residual branch; it grows linearly from
             the first block (Huang et al., arXiv 1603.09382; Noisy Student takes 0.2).
         stem_filters: Filters of the first convolution.
@@ -97,7 +97,7 @@ def _residual_block(
     x = _activation(_normalization(x, name=f"{name}_norm2"), name=f"{name}_leaky2")
     x = _convolution(x, filters, 3, name=f"{name}_conv2")
     if drop_rate:
-        # One draw per picture for the whole branch is stochastic depth. Dropout divides what survives by
+        # One draw per image for the whole branch is stochastic depth. Dropout divides what survives by
         # 1 − p in training instead of multiplying by it in inference; the expectation is the same.
         x = layers.Dropout(drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return layers.Add(name=f"{name}_add")([x, shortcut])

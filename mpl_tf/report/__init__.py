@@ -7,7 +7,7 @@ from mpl_tf.report.html.render import PAGE
 from mpl_tf.report.html.run_page import page
 from mpl_tf.report.label_tables import class_rows, confidence_rows
 from mpl_tf.report.summary import comparison_summary, run_summary
-from mpl_tf.report.tables import table
+from mpl_tf.utils.markdown import table
 
 __all__ = [
     "PAGE",

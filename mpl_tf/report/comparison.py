@@ -3,12 +3,12 @@
 import statistics
 from collections.abc import Mapping
 
-from mpl_tf.report.tables import table
 from mpl_tf.runs.roles import final_role, role_name
+from mpl_tf.utils.markdown import table
 
 # In the table they come in this order; the last one that a run has is the one that counts.
 NETWORKS = ("teacher", "student", "finetuned")
-_BUDGET = {"updates": "steps", "pictures": "pictures"}
+_BUDGET = {"updates": "steps", "images": "images"}
 
 # Trial → seed → what metrics.json of the run holds.
 Results = Mapping[str, Mapping[int, Mapping]]
@@ -66,7 +66,9 @@ def budget_note(rows: list[dict[str, str]]) -> str:
     """Whether the trials have had the same budget."""
     unequal = [name for name in _BUDGET if len({row[name] for row in rows}) > 1]
     if not unequal:
-        return "All trials have made the same number of updates of their students on the same number of pictures."
+        return (
+            "All trials have made the same number of updates of their students on the same number of images."
+        )
     return f"The trials differ in {' and in '.join(unequal)}: see the columns."
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mpl_tf.data.selection import SelectionReport
+from mpl_tf.data.soft_labels.selection import SelectionReport
 
 # Marked in the table itself, since a reader may take it for something that the labeling knew.
 RIGHT = "right % (for information; true labels play no part)"
@@ -13,10 +13,10 @@ RIGHT = "right % (for information; true labels play no part)"
 def confidence_rows(
     confidence: np.ndarray, classes: np.ndarray, labels: np.ndarray, thresholds: Iterable[float]
 ) -> list[dict]:
-    """How many pictures reach each confidence and, where the truth is known, how many of those are right.
+    """How many images reach each confidence and, where the truth is known, how many of those are right.
 
     Args:
-        confidence: float `[n]`, the largest probability of each picture.
+        confidence: float `[n]`, the largest probability of each image.
         classes: int `[n]`, its most likely class.
         labels: int `[n]`, its true class, -1 where unknown.
         thresholds: confidences.
@@ -29,8 +29,8 @@ def confidence_rows(
         reach = confidence >= threshold
         row = {
             "confidence from": f"{threshold:g}",
-            "pictures": f"{reach.sum():,}",
-            "share %": f"{100 * reach.mean():.1f}",
+            "images": f"{reach.sum():,}",
+            "fraction %": f"{100 * reach.mean():.1f}",
         }
         if known.any():
             right = (classes == labels)[reach & known]
@@ -51,7 +51,7 @@ def class_rows(
 
     Args:
         class_names: K names.
-        confidence: float `[n]`, the largest probability of each picture.
+        confidence: float `[n]`, the largest probability of each image.
         classes: int `[n]`, its most likely class.
         selected: what `mpl_tf.data.selection_report` counted.
         most: how many classes are shown; of more, those that are predicted most often.
@@ -63,7 +63,7 @@ def class_rows(
     return [
         {
             "predicted class": class_names[label],
-            "pictures": f"{selected.predicted[label]:,}",
+            "images": f"{selected.predicted[label]:,}",
             "mean confidence": f"{confidence[classes == label].mean():.3f}"
             if selected.predicted[label]
             else None,

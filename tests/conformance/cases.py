@@ -6,17 +6,17 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from mpl_tf.feedback_settings import FeedbackSettings
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.distillation import Distillation
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.methods.uda import UDA
-from tests import tiny
+from tests.support import tiny
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Case:
 
 
 def supervised(network):
-    return Supervised(student=network("student"), weight_decay=1e-3, gradient_clip_norm=5.0, ema_decay=0.9)
+    return Supervised(student=network("student"), weight_decay=1e-3, global_clipnorm=5.0, ema_decay=0.9)
 
 
 def uda(network):
@@ -56,8 +56,8 @@ def uda(network):
         student=network("student"),
         threshold=0.4,
         entropy_weight=0.1,
-        annealing="linear",
-        annealing_steps=20,
+        tsa_schedule="linear",
+        tsa_steps=20,
         ema_decay=0.9,
     )
 
@@ -74,7 +74,7 @@ def data_free(**settings):
             generator=tiny.generator(network),
             weight_decay=1e-3,
             generator_weight_decay=1e-4,
-            gradient_clip_norm=5.0,
+            global_clipnorm=5.0,
             ema_decay=0.9,
             seed=3,
             **settings,
@@ -109,7 +109,7 @@ def pseudo_labels(labels, **settings):
             **settings,
         )
         if labels != "online":
-            method.relabel(network("teacher", seed=1), tiny.unlabeled_pictures(6))
+            method.relabel(network("teacher", seed=1), tiny.unlabeled_images(6))
         return method
 
     return make
@@ -128,7 +128,7 @@ def meta_pseudo_labels(feedback):
             uda_threshold=0.4,
             uda_ramp_steps=4,
             weight_decay=1e-3,
-            gradient_clip_norm=5.0,
+            global_clipnorm=5.0,
             ema_decay=0.9,
             seed=3,
         )
@@ -190,11 +190,11 @@ CASES = {
         pseudo_labels("online", view="strong"), learns=("student",), on_several_replicas="slow"
     ),
     "pseudo labels fixed": Case(
-        pseudo_labels("fixed", num_pictures=8), learns=("student",), on_several_replicas="slow"
+        pseudo_labels("fixed", num_images=8), learns=("student",), on_several_replicas="slow"
     ),
-    # Every replica mixes its own pictures, so two do not equal one.
+    # Every replica mixes its own images, so two do not equal one.
     "pseudo labels mixed": Case(
-        pseudo_labels("stored", num_pictures=8, hard=False, mixup=1.0),
+        pseudo_labels("stored", num_images=8, hard=False, mixup=1.0),
         learns=("student",),
         on_several_replicas=False,
     ),
@@ -208,7 +208,7 @@ CASES = {
         meta_pseudo_labels("per_example"),
         learns=BOTH,
         on_several_replicas="slow",
-        options={"micro_batches": 2, "recompute": True},
+        options={"micro_batches": 2, "rematerialize": True},
     ),
     "mpl unrolled": Case(meta_pseudo_labels("unrolled"), learns=BOTH, on_several_replicas=False),
 }

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mpl_tf.methods.base import Method
-from tests import tiny
 from tests.conformance.cases import CASES, Case
 from tests.programs import forked
+from tests.support import tiny
 
 
 @dataclasses.dataclass

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import distribute
+from mpl_tf.distribute import replicas
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from tests import tiny
 from tests.conformance.cases import CASES
+from tests.support import tiny
 
 # Two roles, of which one learns from a derivative along the other's gradient.
 IN_FLOAT16 = ("mpl per_example",)
@@ -47,7 +47,10 @@ def compare(case, strategy) -> dict:
         two_synchronized.fit(case.data(batches=1), verbose=0)
     # An odd number: the replicas do not get equally many.
     images, _ = tiny.examples(7)
-    shown = distribute.predict(two.served, images), np.asarray(two.served(images, training=False))
+    shown = (
+        replicas.predict(two.inference_model, images),
+        np.asarray(two.inference_model(images, training=False)),
+    )
     copies = [tiny.values(strategy.experimental_local_results(v.value)) for v in normalized.weights]
     return {
         "replicas": strategy.num_replicas_in_sync,
@@ -88,9 +91,9 @@ def xla_is_inside_of_the_replicas(strategy) -> str:
 
     data = tf.data.Dataset.from_tensors(tf.ones([2])).repeat()
     iterator = iter(strategy.experimental_distribute_dataset(data.batch(2)))
-    distribute.train_function(step, strategy, steps=2, jit_compile=False)(iterator)
+    replicas.train_function(step, strategy, steps=2, jit_compile=False)(iterator)
     try:
-        distribute.train_function(step, strategy, steps=2, jit_compile=True)(iterator)
+        replicas.train_function(step, strategy, steps=2, jit_compile=True)(iterator)
     except tf.errors.InvalidArgumentError as error:
         return str(error)
     return "compiled"

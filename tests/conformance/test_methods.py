@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from tests import tiny
 from tests.conformance import replicas
 from tests.conformance.cases import CASES
+from tests.support import tiny
 
 ON_SEVERAL_REPLICAS = [
     pytest.param(name, marks=[pytest.mark.slow] * (case.on_several_replicas == "slow"))
@@ -65,7 +65,7 @@ def test_no_training_pass_is_larger_than_a_micro_batch(run):
 
         network.call = call
     method.fit(run.case.data(batches=1), verbose=0)
-    # 4 labeled pictures and two views of 6 unlabeled ones, or what is made of 6 numbers.
+    # 4 labeled images and two views of 6 unlabeled ones, or what is made of 6 numbers.
     assert 0 < max(rows) <= 8
 
 
@@ -82,11 +82,11 @@ def test_the_metrics_are_the_declared_ones_and_finite(run):
 
 def test_evaluation_and_prediction(run):
     images, _ = tiny.examples(8)
-    assert set(run.evaluated) == {"loss", *run.method.evaluated()}
+    assert set(run.evaluated) == {"loss", *run.method.evaluation_models()}
     assert all(np.isfinite(value) for value in run.evaluated.values())
     assert run.predicted.shape == (8, tiny.NUM_CLASSES)
     predicted = run.method.predict(images, verbose=0)
-    assert np.allclose(predicted, run.method.served(images, training=False), atol=1e-5)
+    assert np.allclose(predicted, run.method.inference_model(images, training=False), atol=1e-5)
     assert not np.allclose(predicted, run.predicted)
 
 
@@ -174,6 +174,6 @@ def test_xla_compiles_each_replica_and_not_all_together(on_two_replicas):
 
 
 @pytest.mark.parametrize("name", ON_SEVERAL_REPLICAS)
-def test_each_picture_is_predicted_once_on_several_replicas(on_two_replicas, name):
+def test_each_image_is_predicted_once_on_several_replicas(on_two_replicas, name):
     assert on_two_replicas[name]["rows predicted"] == 7
     assert on_two_replicas[name]["predictions apart"] < 1e-5

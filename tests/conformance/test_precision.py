@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from tests import tiny
 from tests.conformance.cases import CASES
+from tests.support import tiny
 
-# Largest difference of a weight after ten steps, as a share of the longest way that any weight has gone. The two
-# formats round to 8 and to 11 binary digits; the sampled labels and the masks may differ in single pictures.
+# Largest difference of a weight after ten steps, as a fraction of the longest way that any weight has gone. The two
+# formats round to 8 and to 11 binary digits; the sampled labels and the masks may differ in single images.
 BOUNDS = {"mixed_bfloat16": 0.25, "mixed_float16": 0.1}
 
 
@@ -108,7 +108,7 @@ def test_an_overflow_skips_the_step_of_its_role_and_is_counted(policy, overflowi
 
 def test_gradients_too_small_for_float16_arrive(policy):
     method = in_float16(policy)
-    images = tf.constant(tiny.pictures(np.random.default_rng(0), 4))
+    images = tf.constant(tiny.images(np.random.default_rng(0), 4))
     with tf.GradientTape() as tape:
         # 1e-9 is zero in float16, whose smallest number is 6e-8.
         loss = 1e-9 * tf.reduce_mean(tf.cast(method.student(images, training=True), tf.float32))

@@ -1,4 +1,4 @@
-"""Datasets that tests write themselves: folders of pictures, and TFDS directories without a network."""
+"""Datasets that tests write themselves: folders of images, and TFDS directories without a network."""
 
 import os
 import pathlib
@@ -17,8 +17,8 @@ def rng():
 
 
 @pytest.fixture
-def save_picture(rng):
-    """Writes a picture (drawn at random where none is given) and returns its pixels."""
+def save_image(rng):
+    """Writes an image (drawn at random where none is given) and returns its pixels."""
 
     def save(path, pixels=None, *, size=(6, 6), **options):
         if pixels is None:

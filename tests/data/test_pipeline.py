@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.data import augment, batch_views, pipeline
+from mpl_tf.data import batch_views, pipeline
+from mpl_tf.data.augmentation import views
 
 
 class Numbers:
-    """Pictures whose every pixel is their own index, so that a batch tells what is in it."""
+    """Images whose every pixel is their own index, so that a batch tells what is in it."""
 
     image_shape = (2, 2, 1)
 
@@ -23,9 +24,9 @@ class Numbers:
 
 
 def a_source(count=40):
-    pictures = Numbers(count)
+    images = Numbers(count)
     return types.SimpleNamespace(
-        name="numbers", train=pictures, test=None, num_classes=3, image_shape=(2, 2, 1), flip=False
+        name="numbers", train=images, test=None, num_classes=3, image_shape=(2, 2, 1), flip=False
     )
 
 
@@ -41,13 +42,13 @@ def a_split(labeled=(1, 5, 9, 13, 17), unlabeled=range(40), validation=()):
     )
 
 
-def view(pictures, *, seed, position):
-    return tf.cast(pictures, tf.float32)
+def view(images, *, seed, position):
+    return tf.cast(images, tf.float32)
 
 
-def view_that_tells_its_draw(pictures, *, seed, position):
+def view_that_tells_its_draw(images, *, seed, position):
     drawn = tf.cast(position * 7 + seed, tf.float32)
-    return tf.cast(pictures, tf.float32) * 0.0 + tf.reshape(drawn, (-1, 1, 1, 1))
+    return tf.cast(images, tf.float32) * 0.0 + tf.reshape(drawn, (-1, 1, 1, 1))
 
 
 def batches(steps, start=0, **options):
@@ -64,21 +65,21 @@ def test_shapes_and_types_are_the_contract():
     dataset = pipeline.training_batches(
         a_source(), a_split(), batch_size=4, unlabeled_ratio=3, weak=view, strong=view
     )
-    picture = (2, 2, 1)
+    image = (2, 2, 1)
     assert dataset.element_spec == {
         "labeled": {
-            "image": tf.TensorSpec((4, *picture), tf.float32),
+            "image": tf.TensorSpec((4, *image), tf.float32),
             "label": tf.TensorSpec((4,), tf.int32),
         },
         "unlabeled": {
-            "weak": tf.TensorSpec((12, *picture), tf.float32),
-            "strong": tf.TensorSpec((12, *picture), tf.float32),
+            "weak": tf.TensorSpec((12, *image), tf.float32),
+            "strong": tf.TensorSpec((12, *image), tf.float32),
             "index": tf.TensorSpec((12,), tf.int64),
         },
     }
 
 
-def test_labels_and_indices_belong_to_their_pictures():
+def test_labels_and_indices_belong_to_their_images():
     for batch in batches(5):
         shown = indices(batch["labeled"]["image"])
         assert set(shown) <= {1, 5, 9, 13, 17}
@@ -86,8 +87,8 @@ def test_labels_and_indices_belong_to_their_pictures():
         np.testing.assert_array_equal(batch["unlabeled"]["index"], indices(batch["unlabeled"]["weak"]))
 
 
-def test_every_epoch_of_each_stream_shows_each_picture_once():
-    # 20 steps are 80 labeled pictures = 16 epochs of 5, and 240 unlabeled ones = 6 epochs of 40.
+def test_every_epoch_of_each_stream_shows_each_image_once():
+    # 20 steps are 80 labeled images = 16 epochs of 5, and 240 unlabeled ones = 6 epochs of 40.
     drawn = batches(20)
     labeled = np.concatenate([indices(batch["labeled"]["image"]) for batch in drawn]).reshape(16, 5)
     unlabeled = np.concatenate([batch["unlabeled"]["index"] for batch in drawn]).reshape(6, 40)
@@ -117,51 +118,51 @@ def test_the_seed_changes_the_order_and_the_draws():
 def test_labeled_and_unlabeled_views_are_drawn_from_different_seeds():
     seeds = []
 
-    def recording(pictures, *, seed, position):
+    def recording(images, *, seed, position):
         seeds.append(seed)
-        return tf.cast(pictures, tf.float32)
+        return tf.cast(images, tf.float32)
 
     batches(1, weak=recording)
     assert len(set(seeds)) == 2
 
 
 def test_strong_view_starts_from_the_weak_one():
-    def plus_hundred(pictures, *, seed, position):
-        return tf.cast(pictures, tf.float32) + 100.0
+    def plus_hundred(images, *, seed, position):
+        return tf.cast(images, tf.float32) + 100.0
 
     batch = batches(1, weak=plus_hundred, strong=plus_hundred)[0]
     np.testing.assert_array_equal(batch["unlabeled"]["strong"], batch["unlabeled"]["weak"] + 100.0)
 
 
-def test_labeled_pictures_may_have_a_view_of_their_own():
-    def shifted(pictures, *, seed, position):
-        return view(pictures, seed=seed, position=position) + 100.0
+def test_labeled_images_may_have_a_view_of_their_own():
+    def shifted(images, *, seed, position):
+        return view(images, seed=seed, position=position) + 100.0
 
-    plain, own = batches(2), batches(2, labeled_view=augment.Chain(view, shifted))
+    plain, own = batches(2), batches(2, labeled_view=views.Chain(view, shifted))
     for one, other in zip(plain, own, strict=True):
         assert np.array_equal(other["labeled"]["image"], one["labeled"]["image"] + 100.0)
         assert np.array_equal(other["unlabeled"]["weak"], one["unlabeled"]["weak"])
 
 
-def test_without_unlabeled_pictures_there_is_no_unlabeled_entry():
+def test_without_unlabeled_images_there_is_no_unlabeled_entry():
     assert set(batches(1, unlabeled_ratio=0, strong=None)[0]) == {"labeled"}
 
 
-def test_one_labeled_picture_fills_a_batch():
+def test_one_labeled_image_fills_a_batch():
     dataset = pipeline.training_batches(a_source(), a_split(labeled=(4,)), batch_size=4, weak=view)
     assert list(indices(next(iter(dataset))["labeled"]["image"].numpy())) == [4, 4, 4, 4]
 
 
 def test_numbered_batches_count_on_from_any_step():
-    dataset = pipeline.numbered_batches(4, start=3)
+    dataset = pipeline.index_batches(4, start=3)
     assert dataset.element_spec == {"generated": {"index": tf.TensorSpec((4,), tf.int64)}}
     numbers = [list(batch["generated"]["index"]) for batch in dataset.take(2).as_numpy_iterator()]
     assert numbers == [[12, 13, 14, 15], [16, 17, 18, 19]]
     with pytest.raises(ValueError, match="batch_size=0 makes no batch: it must be at least 1"):
-        pipeline.numbered_batches(0)
+        pipeline.index_batches(0)
 
 
-def test_evaluation_shows_each_picture_once_in_order():
+def test_evaluation_shows_each_image_once_in_order():
     shown = list(pipeline.evaluation_batches(Numbers(10), [7, 3, 5], batch_size=2).as_numpy_iterator())
     assert [list(indices(batch["image"])) for batch in shown] == [[7, 3], [5]]
     assert [list(batch["label"]) for batch in shown] == [[1, 0], [2]]
@@ -175,11 +176,11 @@ def test_evaluation_shows_each_picture_once_in_order():
         ({"batch_size": 0}, a_split(), "batch_size=0 and unlabeled_ratio=3 make no batch"),
         ({"unlabeled_ratio": -1}, a_split(), "unlabeled_ratio=-1 make no batch"),
         ({"strong": None}, a_split(), "need a strong view"),
-        ({}, a_split(unlabeled=()), "has no unlabeled pictures"),
-        ({}, a_split(labeled=()), "has no labeled pictures"),
+        ({}, a_split(unlabeled=()), "has no unlabeled images"),
+        ({}, a_split(labeled=()), "has no labeled images"),
     ],
 )
-def test_refusals(options, split, message):
+def test_validation(options, split, message):
     settings = {"batch_size": 4, "unlabeled_ratio": 3, "weak": view, "strong": view} | options
     with pytest.raises(ValueError, match=message):
         pipeline.training_batches(a_source(), split, **settings)
@@ -188,18 +189,18 @@ def test_refusals(options, split, message):
 def test_labels_outside_the_classes_are_refused():
     source = a_source()
     source.train.labels[5] = 3
-    with pytest.raises(ValueError, match=r"The label 3 of a labeled picture is outside 0…2"):
+    with pytest.raises(ValueError, match=r"The label 3 of a labeled image is outside 0…2"):
         pipeline.training_batches(source, a_split(), batch_size=4, weak=view)
 
 
 class OwnNumbers:
-    """Soft labels [i, i, i] of picture i."""
+    """Soft labels [i, i, i] of image i."""
 
     def fetch(self, index):
         return tf.tile(tf.cast(index, tf.float32)[:, None], (1, 3))
 
 
-def test_targets_are_those_of_the_pictures_beside_them():
+def test_targets_are_those_of_the_images_beside_them():
     for batch in batches(5, targets=OwnNumbers(), labeled_targets=True):
         for part, image in (("labeled", "image"), ("unlabeled", "weak")):
             shown = indices(batch[part][image])
@@ -222,19 +223,19 @@ def test_labeled_targets_without_targets_are_refused():
         batches(1, labeled_targets=True)
 
 
-def test_pictures_to_label_come_once_in_order_with_their_index():
-    shown = list(pipeline.picture_batches(Numbers(10), [7, 3, 5], 2).as_numpy_iterator())
+def test_images_to_label_come_once_in_order_with_their_index():
+    shown = list(pipeline.image_batches(Numbers(10), [7, 3, 5], 2).as_numpy_iterator())
     assert [list(indices(batch["image"])) for batch in shown] == [[7, 3], [5]]
     assert [list(batch["index"]) for batch in shown] == [[7, 3], [5]]
     assert shown[0]["image"].dtype == np.float32
     assert shown[0]["index"].dtype == np.int64
-    everything = list(pipeline.picture_batches(Numbers(10)).as_numpy_iterator())
+    everything = list(pipeline.image_batches(Numbers(10)).as_numpy_iterator())
     assert [list(batch["index"]) for batch in everything] == [list(range(10))]
 
 
-def test_the_view_of_a_picture_to_label_depends_on_the_seed_and_the_picture_alone():
+def test_the_view_of_an_image_to_label_depends_on_the_seed_and_the_image_alone():
     def views(order, size, seed=0):
-        drawn = pipeline.picture_batches(Numbers(10), order, size, view_that_tells_its_draw, seed)
+        drawn = pipeline.image_batches(Numbers(10), order, size, view_that_tells_its_draw, seed)
         return {
             index: image[0, 0, 0]
             for batch in drawn.as_numpy_iterator()
@@ -248,7 +249,7 @@ def test_the_view_of_a_picture_to_label_depends_on_the_seed_and_the_picture_alon
 
 def test_views_made_later_are_those_that_the_pipeline_makes():
     def times(factor):
-        return lambda pictures, **place: factor * view_that_tells_its_draw(pictures, **place)
+        return lambda images, **place: factor * view_that_tells_its_draw(images, **place)
 
     views = {"weak": times(1), "strong": times(2), "labeled_view": times(3)}
     drawn = batches(3, start=2, augment=False, seed=4, **views)
@@ -266,7 +267,7 @@ def unequal_source():
     return source
 
 
-def balanced_draws(steps, *, size=4, start=0, seed=0, share=(0, 1), **options):
+def balanced_draws(steps, *, size=4, start=0, seed=0, shard=(0, 1), **options):
     batches = pipeline.training_batches(
         unequal_source(),
         a_split(labeled=range(16), unlabeled=range(16)),
@@ -275,7 +276,7 @@ def balanced_draws(steps, *, size=4, start=0, seed=0, share=(0, 1), **options):
         balance="sample",
         seed=seed,
         start=start,
-        share=share,
+        shard=shard,
         **options,
     )
     return [indices(batch["labeled"]["image"]) for batch in batches.take(steps).as_numpy_iterator()]
@@ -297,7 +298,7 @@ def test_balanced_draws_go_through_the_classes_and_in_each_through_its_images():
 def test_balanced_draws_resume_divide_and_follow_the_seed():
     whole = balanced_draws(9)
     np.testing.assert_array_equal(balanced_draws(4, start=5), whole[5:])
-    parts = [balanced_draws(9, share=(part, 2)) for part in range(2)]
+    parts = [balanced_draws(9, shard=(part, 2)) for part in range(2)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
     np.testing.assert_array_equal(np.concatenate(balanced_draws(6, size=6)), np.concatenate(whole))
     assert not np.array_equal(balanced_draws(9, seed=1), whole)

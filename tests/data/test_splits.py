@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mpl_tf.data import split_file
-from mpl_tf.data.pictures import ArrayPictures
-from mpl_tf.data.source import Source
+from mpl_tf.data.images.images import ArrayImages
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.split_file import load_or_draw_split
 from mpl_tf.data.splits import draw_split
 
@@ -15,12 +15,12 @@ SEEDS = range(5)
 
 
 def make_source(counts, unknown=0, name="tiny"):
-    """A source with so many pictures per class, in an order of its own, each picture different."""
+    """A source with so many images per class, in an order of its own, each image different."""
     labels = np.repeat([*range(len(counts)), -1], [*counts, unknown])
     labels = np.random.default_rng(0).permutation(labels)
-    pictures = np.arange(len(labels)).astype(np.uint16).view(np.uint8).reshape(-1, 1, 2, 1)
+    images = np.arange(len(labels)).astype(np.uint16).view(np.uint8).reshape(-1, 1, 2, 1)
     return Source(
-        name, tuple(f"class {number}" for number in range(len(counts))), ArrayPictures(pictures, labels)
+        name, tuple(f"class {number}" for number in range(len(counts))), ArrayImages(images, labels)
     )
 
 
@@ -42,7 +42,7 @@ def same(split, other):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("inside", [True, False])
-def test_every_picture_has_its_place(source, seed, inside):
+def test_every_image_has_its_place(source, seed, inside):
     split = draw_split(source, num_labeled=10, seed=seed, validation=0.2, labeled_in_unlabeled=inside)
     labeled, unlabeled, validation = map(set, (split.labeled, split.unlabeled, split.validation))
     everything = set(range(len(source.train)))
@@ -231,13 +231,13 @@ def test_numpy_numbers_are_numbers(source, tmp_path):
         ({"validation": -0.1}, r"validation=-0\.1 is out of range: pass a fraction"),
         ({"validation": 1.0}, r"validation=1\.0 is out of range: pass a fraction of at least 0 and below 1"),
         ({"validation": float("nan")}, "validation=nan is out of range"),
-        ({"validation": -1}, "validation=-1 is out of range: 113 pictures have a label"),
+        ({"validation": -1}, "validation=-1 is out of range: 113 images have a label"),
         (
             {"validation": 113},
-            "validation=113 is out of range: 113 pictures have a label, so pass .* from 0 to 112",
+            "validation=113 is out of range: 113 images have a label, so pass .* from 0 to 112",
         ),
-        ({"validation": "some"}, "validation='some' is neither a number of pictures nor a fraction"),
-        ({"validation": True}, "validation=True is neither a number of pictures nor a fraction"),
+        ({"validation": "some"}, "validation='some' is neither a number of images nor a fraction"),
+        ({"validation": True}, "validation=True is neither a number of images nor a fraction"),
         ({"validation": 112}, r"validation=112 leaves no label to the class 'class \d': hold out fewer"),
     ],
 )
@@ -253,7 +253,7 @@ def test_as_many_labels_as_there_are_can_be_asked_for(source):
 
 def test_a_class_without_labels_is_named():
     with pytest.raises(
-        ValueError, match="The class 'class 1' of 'tiny' has no picture with a label: add some, or"
+        ValueError, match="The class 'class 1' of 'tiny' has no image with a label: add some, or"
     ):
         draw_split(make_source([9, 0, 9]), num_labeled=8, seed=0)
 
@@ -262,7 +262,7 @@ def test_a_class_without_labels_is_named():
 def test_labels_outside_the_classes_are_refused(source, wrong):
     source.train.labels[5] = wrong
     with pytest.raises(
-        ValueError, match=f"The label {wrong} of a picture of 'tiny' is outside 0…3: mend the labels"
+        ValueError, match=f"The label {wrong} of an image of 'tiny' is outside 0…3: mend the labels"
     ):
         draw_split(source, num_labeled=8, seed=0)
 
@@ -316,7 +316,7 @@ def test_a_file_of_another_split_is_never_overwritten(source, tmp_path, change, 
     assert path.read_bytes() == written
 
 
-def test_a_file_of_other_pictures_is_refused(source, tmp_path):
+def test_a_file_of_other_images_is_refused(source, tmp_path):
     path = tmp_path / "split.json"
     load_or_draw_split(path, source, num_labeled=8, seed=1)
     with pytest.raises(ValueError, match=r"dataset='tiny'.*another is asked for \(dataset='other'"):
@@ -346,7 +346,7 @@ def test_a_file_that_holds_no_split_is_refused(source, tmp_path, text):
     [
         ("far", r"split\.json has indices outside 0…152"),
         ("negative", r"split\.json has indices outside 0…152"),
-        ("validation", r"split\.json trains on validation pictures"),
+        ("validation", r"split\.json trains on validation images"),
     ],
 )
 def test_a_file_with_impossible_indices_is_refused(source, tmp_path, part, message):

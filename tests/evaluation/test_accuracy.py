@@ -11,7 +11,7 @@ from mpl_tf import evaluation
 
 
 def table_network(logits, dtype="float32"):
-    """A network whose logits on the picture [[i]] are `logits[i]`."""
+    """A network whose logits on the image [[i]] are `logits[i]`."""
     index = keras.Input((1,), name="image")
     flat = keras.layers.Flatten(dtype=dtype)(
         keras.layers.Embedding(*logits.shape, embeddings_initializer=keras.initializers.Constant(logits))(
@@ -21,17 +21,17 @@ def table_network(logits, dtype="float32"):
     return keras.Model(index, flat, name="table")
 
 
-def pictures(labels, batch_size=4):
+def labeled_batches(labels, batch_size=4):
     images = np.arange(len(labels), dtype="float32")[:, None]
     data = {"image": images, "label": np.asarray(labels, "int32")}
     return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
 
 
-def test_every_number_is_that_of_a_loop_over_the_pictures():
+def test_every_number_is_that_of_a_loop_over_the_images():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(23, 4)).astype("float32") * 3
-    labels = generator.choice([0, 1, 3], size=23)  # class 2 has no picture
-    result = evaluation.evaluate(table_network(logits), pictures(labels))
+    labels = generator.choice([0, 1, 3], size=23)  # class 2 has no image
+    result = evaluation.evaluate(table_network(logits), labeled_batches(labels))
 
     confusion, losses = [[0] * 4 for _ in range(4)], []
     for row, label in zip(logits.astype("float64"), labels, strict=True):
@@ -47,7 +47,7 @@ def test_every_number_is_that_of_a_loop_over_the_pictures():
         hits = confusion[label][label] / (labels == label).sum()
         assert result["per_class_accuracy"][label] == pytest.approx(hits, abs=1e-12)
     assert result["per_class_accuracy"][2] is None
-    # Binomial: the variance of a share, by enumeration over all 24 counts.
+    # Binomial: the variance of a fraction, by enumeration over all 24 counts.
     chances = [np.exp(log_chance(hits, 23, share)) for hits in range(24)]
     variance = sum(chance * (hits / 23 - share) ** 2 for hits, chance in enumerate(chances))
     assert result["standard_error"] == pytest.approx(np.sqrt(variance), rel=1e-9)
@@ -60,7 +60,10 @@ def test_balanced_accuracy_and_macro_f1_are_scikit_learns(seed):
     # Unequal classes: the last two have no image, and the fourth is never predicted.
     labels = generator.choice(4, size=30, p=[0.6, 0.2, 0.1, 0.1])
     logits[:, 3] = -9.0
-    result, predicted = evaluation.evaluate(table_network(logits), pictures(labels)), logits.argmax(axis=1)
+    result, predicted = (
+        evaluation.evaluate(table_network(logits), labeled_batches(labels)),
+        logits.argmax(axis=1),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of classes that are predicted without having images
         balanced = sklearn.metrics.balanced_accuracy_score(labels, predicted)
@@ -73,7 +76,7 @@ def test_brier_top_5_and_calibration_are_those_of_loops():
     generator = np.random.default_rng(3)
     logits = generator.normal(size=(40, 9)).astype("float32") * 2
     labels = generator.integers(9, size=40)
-    result = evaluation.evaluate(table_network(logits), pictures(labels, 7))
+    result = evaluation.evaluate(table_network(logits), labeled_batches(labels, 7))
 
     brier, in_top, bins = [], 0, {}
     for row, label in zip(logits.astype("float64"), labels, strict=True):
@@ -93,22 +96,22 @@ def test_brier_top_5_and_calibration_are_those_of_loops():
 
 def test_classes_of_a_subset_are_compared_among_themselves():
     logits = np.array([[9.0, 1.0, 2.0, 0.0], [9.0, 5.0, 2.0, 3.0]], "float32")
-    among = evaluation.evaluate(table_network(logits), pictures([1, 1]), classes=[3, 2])
-    expected = evaluation.evaluate(table_network(logits[:, [3, 2]]), pictures([1, 1]))
+    among = evaluation.evaluate(table_network(logits), labeled_batches([1, 1]), classes=[3, 2])
+    expected = evaluation.evaluate(table_network(logits[:, [3, 2]]), labeled_batches([1, 1]))
     assert among == expected
     assert among["accuracy"] == 0.5
     with pytest.raises(ValueError, match="The label 2 is out of range for a network with 2 outputs"):
-        evaluation.evaluate(table_network(logits), pictures([1, 2]), classes=[3, 2])
+        evaluation.evaluate(table_network(logits), labeled_batches([1, 2]), classes=[3, 2])
 
 
 def test_predict_collects_what_evaluate_judges():
     logits = np.random.default_rng(2).normal(size=(11, 3)).astype("float32")
     labels = np.arange(11) % 3
-    found, given = evaluation.predict(table_network(logits), pictures(labels))
+    found, given = evaluation.predict(table_network(logits), labeled_batches(labels))
     np.testing.assert_array_equal(found, logits)
     np.testing.assert_array_equal(given, labels)
     outcomes = evaluation.outcomes(found, given)
-    result = evaluation.evaluate(table_network(logits), pictures(labels))
+    result = evaluation.evaluate(table_network(logits), labeled_batches(labels))
     assert evaluation.summarize(outcomes, 3) == result
 
 
@@ -120,7 +123,9 @@ def log_chance(hits, count, share):
 def test_the_result_survives_json_and_does_not_depend_on_the_batches():
     logits = np.random.default_rng(1).normal(size=(12, 3)).astype("float32")
     labels = [0, 1, 2] * 4
-    results = [evaluation.evaluate(table_network(logits), pictures(labels, size)) for size in (1, 5, 12)]
+    results = [
+        evaluation.evaluate(table_network(logits), labeled_batches(labels, size)) for size in (1, 5, 12)
+    ]
     for result in results:
         assert json.loads(json.dumps(result, allow_nan=False)) == result
         assert result["nll"] == pytest.approx(results[0]["nll"], rel=1e-6)
@@ -130,8 +135,8 @@ def test_the_result_survives_json_and_does_not_depend_on_the_batches():
 def test_all_correct_and_all_wrong():
     labels = [0, 1, 2, 1]
     certain = np.eye(3, dtype="float32")[labels] * 50
-    right = evaluation.evaluate(table_network(certain), pictures(labels))
-    wrong = evaluation.evaluate(table_network(certain), pictures([1, 2, 0, 0]))
+    right = evaluation.evaluate(table_network(certain), labeled_batches(labels))
+    wrong = evaluation.evaluate(table_network(certain), labeled_batches([1, 2, 0, 0]))
     assert (right["accuracy"], right["standard_error"], right["per_class_accuracy"]) == (1.0, 0.0, [1.0] * 3)
     assert (wrong["accuracy"], wrong["standard_error"], wrong["per_class_accuracy"]) == (0.0, 0.0, [0.0] * 3)
     assert right["nll"] == pytest.approx(0.0, abs=1e-6)
@@ -150,29 +155,29 @@ def test_the_network_is_evaluated_in_inference_mode():
 
 def test_losses_of_a_16_bit_network_are_computed_in_float32():
     logits = np.array([[0.0, 30.0], [0.0, 0.0078125]], "float32")
-    result = evaluation.evaluate(table_network(logits, dtype="float16"), pictures([0, 0]))
+    result = evaluation.evaluate(table_network(logits, dtype="float16"), labeled_batches([0, 0]))
     expected = np.mean(np.logaddexp(0.0, logits[:, 1].astype("float64")))
     assert result["nll"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_an_empty_dataset_is_refused():
     with pytest.raises(ValueError, match="The dataset to evaluate on is empty: pass at least one batch"):
-        evaluation.evaluate(table_network(np.zeros((2, 2), "float32")), pictures([0, 1]).take(0))
+        evaluation.evaluate(table_network(np.zeros((2, 2), "float32")), labeled_batches([0, 1]).take(0))
 
 
 @pytest.mark.parametrize("label", [-1, 2, 9])
 def test_labels_without_an_output_are_refused(label):
     with pytest.raises(ValueError, match=f"The label {label} is out of range for a network with 2 outputs"):
-        evaluation.evaluate(table_network(np.zeros((3, 2), "float32")), pictures([0, 1, label]))
+        evaluation.evaluate(table_network(np.zeros((3, 2), "float32")), labeled_batches([0, 1, label]))
 
 
 def test_outputs_that_are_not_finite_are_refused():
     logits = np.array([[0.0, 1.0], [np.nan, 0.0]], "float32")
-    with pytest.raises(ValueError, match="The logits of 'table' on the evaluated pictures are not finite"):
-        evaluation.evaluate(table_network(logits), pictures([0, 1]))
+    with pytest.raises(ValueError, match="The logits of 'table' on the evaluated images are not finite"):
+        evaluation.evaluate(table_network(logits), labeled_batches([0, 1]))
 
 
 def test_batches_without_labels_are_refused():
     batches = tf.data.Dataset.from_tensors({"image": np.zeros((2, 1), "float32")})
-    with pytest.raises(ValueError, match="Evaluation needs labeled pictures"):
+    with pytest.raises(ValueError, match="Evaluation needs labeled images"):
         evaluation.evaluate(table_network(np.zeros((2, 2), "float32")), batches)

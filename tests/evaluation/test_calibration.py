@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mpl_tf import evaluation
-from tests import oracles
+from tests.support import oracles
 
 
 def predictions(count=200, seed=0):

@@ -20,29 +20,29 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def examples():
     return np.random.default_rng(0).integers(0, 256, (70, 6, 5, 3)).astype("float32")
 
 
 @pytest.fixture(scope="module")
-def logits(model, pictures):
-    return np.asarray(model(pictures), "float64")
+def logits(model, examples):
+    return np.asarray(model(examples), "float64")
 
 
 @pytest.fixture(scope="module")
-def converted(model, pictures):
-    return dict(litert.convert(model, litert.KINDS, pictures))
+def converted(model, examples):
+    return dict(litert.convert(model, litert.KINDS, examples))
 
 
 # 2⁻¹¹ is half a unit in the last place of a float16 weight; 1/256 is the grain of 8-bit probabilities.
 @pytest.mark.parametrize(
     ("kind", "bound"), [("float32", 1e-5), ("float16", 2e-3), ("int8", 0.02), ("int8_full", 0.03)]
 )
-def test_every_kind_computes_what_the_network_does(converted, pictures, logits, kind, bound):
+def test_every_kind_computes_what_the_network_does(converted, examples, logits, kind, bound):
     assert converted[kind].builtin
     interpreter = litert.Interpreter(converted[kind])
     for count in (1, 70, 3):
-        found = interpreter(pictures[:count])
+        found = interpreter(examples[:count])
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, softmax(logits)[:count], atol=bound)
 
@@ -67,16 +67,16 @@ def test_points_keep_their_signs():
     np.testing.assert_allclose(found, softmax(np.asarray(model(points), "float64")), atol=0.03)
 
 
-def test_variants_are_measured_against_the_network(tmp_path, model, pictures, logits):
+def test_variants_are_measured_against_the_network(tmp_path, model, examples, logits):
     labels = logits.argmax(axis=-1)
-    labels[:7] = (labels[:7] + 1) % 3  # A tenth of the pictures is classified wrongly.
+    labels[:7] = (labels[:7] + 1) % 3  # A tenth of the images is classified wrongly.
     measured = litert.write_variants(
         model,
         tmp_path,
         name="net",
         kinds=["float32", "int8"],
-        representative=pictures,
-        images=pictures,
+        representative=examples,
+        images=examples,
         labels=labels,
         max_accuracy_drop=0.2,
     )
@@ -92,7 +92,7 @@ def test_variants_are_measured_against_the_network(tmp_path, model, pictures, lo
 
 
 def test_a_variant_that_loses_too_much_accuracy_fails_the_export(
-    tmp_path, monkeypatch, model, pictures, logits
+    tmp_path, monkeypatch, model, examples, logits
 ):
     def always_zero(self, images):
         return np.eye(3, dtype=np.float32)[np.zeros(len(images), int)]
@@ -110,8 +110,8 @@ def test_a_variant_that_loses_too_much_accuracy_fails_the_export(
             folder,
             name="net",
             kinds=["float32"],
-            representative=pictures,
-            images=pictures,
+            representative=examples,
+            images=examples,
             labels=labels,
             max_accuracy_drop=0.5,
         )
@@ -126,15 +126,15 @@ def test_a_variant_that_loses_too_much_accuracy_fails_the_export(
     [
         ({"kinds": ["int4"]}, "kind='int4' is unknown: did you mean 'int8'"),
         ({"max_accuracy_drop": 2}, "max_accuracy_drop=2 is out of range"),
-        ({"images": np.zeros((0, 6, 5, 3)), "labels": []}, "There are no validation pictures"),
-        ({"representative": np.zeros((0, 6, 5, 3))}, "There are no representative pictures"),
+        ({"images": np.zeros((0, 6, 5, 3)), "labels": []}, "There are no validation images"),
+        ({"representative": np.zeros((0, 6, 5, 3))}, "There are no representative images"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(tmp_path, model, pictures, change, message):
+def test_what_cannot_be_measured_is_refused(tmp_path, model, examples, change, message):
     arguments = {
         "kinds": ["int8"],
-        "representative": pictures,
-        "images": pictures,
+        "representative": examples,
+        "images": examples,
         "labels": [0] * 70,
     } | change
     with pytest.raises(ValueError, match=message):
@@ -155,7 +155,7 @@ def test_the_program_for_a_device_in_the_documentation(tmp_path, monkeypatch, ca
     monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
     pixels = np.random.default_rng(5).integers(0, 256, (6, 5, 3), np.uint8)
-    files = [tmp_path / name for name in ("model.tflite", "picture.png", "labels.txt")]
+    files = [tmp_path / name for name in ("model.tflite", "image.png", "labels.txt")]
     files[0].write_bytes(converted[kind].content)
     Image.fromarray(pixels).save(files[1])
     files[2].write_text("\n".join(NAMES))

@@ -94,25 +94,25 @@ def server(request, model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def raw_images():
     return np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def expected(model, pictures):
+def expected(model, raw_images):
     """Probabilities, and names and scores of the two likeliest classes."""
-    probabilities = softmax(np.asarray(model(pictures.astype("float32")), "float64"))
+    probabilities = softmax(np.asarray(model(raw_images.astype("float32")), "float64"))
     order = np.argsort(-probabilities, axis=-1)[:, :2]
     names = [[NAMES[index] for index in row] for row in order]
     return probabilities, names, np.take_along_axis(probabilities, order, axis=-1)
 
 
-def png(picture):
-    return tf.io.encode_png(picture).numpy()
+def png(image):
+    return tf.io.encode_png(image).numpy()
 
 
-def example(picture):
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[png(picture)]))
+def example(image):
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[png(image)]))
     return tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature}))
 
 
@@ -154,8 +154,8 @@ def available_versions(rest):
         ("serving_bytes", "image_bytes", lambda images: [png(image) for image in images]),
     ],
 )
-def test_grpc_predict(server, pictures, expected, signature, argument, encode, count):
-    request = predict_request(encode(pictures[:count]), argument=argument, signature=signature)
+def test_grpc_predict(server, raw_images, expected, signature, argument, encode, count):
+    request = predict_request(encode(raw_images[:count]), argument=argument, signature=signature)
     response = stub(server[0]).Predict(request, timeout=60)
     outputs = {name: tf.make_ndarray(value) for name, value in response.outputs.items()}
     probabilities, names, scores = (values[:count] for values in expected)
@@ -167,11 +167,11 @@ def test_grpc_predict(server, pictures, expected, signature, argument, encode, c
     assert response.model_spec.version.value >= 1
 
 
-def test_grpc_classify(server, pictures, expected):
+def test_grpc_classify(server, raw_images, expected):
     request = classification_pb2.ClassificationRequest()
     request.model_spec.name = "pets"
     request.model_spec.signature_name = "tensorflow/serving/classify"
-    request.input.example_list.examples.extend(example(picture) for picture in pictures)
+    request.input.example_list.examples.extend(example(image) for image in raw_images)
     results = stub(server[0]).Classify(request, timeout=60).result.classifications
     assert [[entry.label for entry in row.classes] for row in results] == expected[1]
     scores = [[entry.score for entry in row.classes] for row in results]
@@ -200,27 +200,27 @@ def test_grpc_metadata(server):
     assert [side.size for side in images.tensor_shape.dim] == [-1, *SHAPE]
 
 
-def test_grpc_refusals(server, pictures):
+def test_grpc_errors(server, raw_images):
     for request, code in [
-        (predict_request(pictures), grpc.StatusCode.INVALID_ARGUMENT),
-        (predict_request(pictures, argument="x"), grpc.StatusCode.INVALID_ARGUMENT),
+        (predict_request(raw_images), grpc.StatusCode.INVALID_ARGUMENT),
+        (predict_request(raw_images, argument="x"), grpc.StatusCode.INVALID_ARGUMENT),
         (
-            predict_request([b"no picture"], argument="image_bytes", signature="serving_bytes"),
+            predict_request([b"no image"], argument="image_bytes", signature="serving_bytes"),
             grpc.StatusCode.INVALID_ARGUMENT,
         ),
-        (predict_request(pictures.astype("float32"), version=7), grpc.StatusCode.NOT_FOUND),
+        (predict_request(raw_images.astype("float32"), version=7), grpc.StatusCode.NOT_FOUND),
     ]:
         with pytest.raises(grpc.RpcError) as error:
             stub(server[0]).Predict(request, timeout=60)
         assert error.value.code() == code
 
 
-def test_rest_predict(server, pictures, expected):
+def test_rest_predict(server, raw_images, expected):
     url = f"{server[1]}/v1/models/pets:predict"
-    encoded = [{"b64": base64.b64encode(png(picture)).decode()} for picture in pictures]
+    encoded = [{"b64": base64.b64encode(png(image)).decode()} for image in raw_images]
     for body in (
-        {"instances": pictures.tolist()},
-        {"signature_name": "serving_uint8", "instances": pictures.tolist()},
+        {"instances": raw_images.tolist()},
+        {"signature_name": "serving_uint8", "instances": raw_images.tolist()},
         {"signature_name": "serving_bytes", "instances": encoded},
     ):
         predictions = post(url, body)["predictions"]
@@ -229,8 +229,8 @@ def test_rest_predict(server, pictures, expected):
             np.testing.assert_allclose([row[output] for row in predictions], values, atol=1e-5)
 
 
-def test_rest_classify(server, pictures, expected):
-    examples = [{"image/encoded": {"b64": base64.b64encode(png(picture)).decode()}} for picture in pictures]
+def test_rest_classify(server, raw_images, expected):
+    examples = [{"image/encoded": {"b64": base64.b64encode(png(image)).decode()}} for image in raw_images]
     body = {"signature_name": "tensorflow/serving/classify", "examples": examples}
     results = post(f"{server[1]}/v1/models/pets:classify", body)["results"]
     assert [[label for label, _ in row] for row in results] == expected[1]
@@ -238,11 +238,13 @@ def test_rest_classify(server, pictures, expected):
 
 
 @pytest.mark.parametrize("client", ["import grpc", "urllib.request"])
-def test_the_clients_in_the_documentation(server, pictures, expected, client, tmp_path, monkeypatch, capsys):
+def test_the_clients_in_the_documentation(
+    server, raw_images, expected, client, tmp_path, monkeypatch, capsys
+):
     page = (pathlib.Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     (program,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if client in code)
     program = program.replace("localhost:8500", server[0]).replace("http://localhost:8501", server[1])
-    (tmp_path / "photo.jpg").write_bytes(png(pictures[1]))
+    (tmp_path / "photo.jpg").write_bytes(png(raw_images[1]))
     monkeypatch.chdir(tmp_path)
     exec(program, {})
     name, score = capsys.readouterr().out.split()
@@ -250,19 +252,19 @@ def test_the_clients_in_the_documentation(server, pictures, expected, client, tm
     assert float(score) == pytest.approx(expected[2][1][0], abs=1e-5)
 
 
-def test_rest_metadata_and_refusals(server, pictures):
+def test_rest_metadata_and_errors(server, raw_images):
     metadata = get(f"{server[1]}/v1/models/pets/metadata")
     signatures = metadata["metadata"]["signature_def"]["signature_def"]
     assert signatures["serving_bytes"]["inputs"]["image_bytes"]["dtype"] == "DT_STRING"
     with pytest.raises(urllib.error.HTTPError) as error:
-        post(f"{server[1]}/v1/models/pets/versions/7:predict", {"instances": pictures.tolist()})
+        post(f"{server[1]}/v1/models/pets/versions/7:predict", {"instances": raw_images.tolist()})
     assert error.value.code == 404
 
 
-def test_a_new_version_appears_and_the_old_one_can_be_asked_for(server, pictures, expected):
+def test_a_new_version_appears_and_the_old_one_can_be_asked_for(server, raw_images, expected):
     grpc_address, rest, directory = server
     assert available_versions(rest) == ["1"]
-    images = pictures.astype("float32")
+    images = raw_images.astype("float32")
     other = network(SHAPE)
     *body, kernel, bias = other.get_weights()
     other.set_weights([*body, -kernel, bias])

@@ -8,8 +8,8 @@ from PIL import Image
 from sklearn import datasets
 
 from mpl_tf import export
-from mpl_tf.data import decoding
-from mpl_tf.export import requests, signatures
+from mpl_tf.data.images import decoding
+from mpl_tf.export import example_requests, signatures
 from tests.export.networks import NAMES, network, softmax
 
 PHOTOGRAPHS = sorted(pathlib.Path(datasets.__file__).parent.glob("images/*.jpg"))
@@ -33,9 +33,9 @@ def test_photographs_are_decoded_as_in_training(path, shape):
     encoded = path.read_bytes()
     served = signatures.decode(tf.constant([encoded, encoded]), shape).numpy().astype(float)
     in_training = decoding.decode_file(io.BytesIO(encoded), shape).astype(float)
-    for picture in served:
-        assert abs(picture - in_training).mean() < 2.5
-        assert np.quantile(abs(picture - in_training), 0.99) < 16.0
+    for image in served:
+        assert abs(image - in_training).mean() < 2.5
+        assert np.quantile(abs(image - in_training), 0.99) < 16.0
 
 
 def test_a_photograph_taken_sideways_is_served_upright():
@@ -97,10 +97,10 @@ def test_each_kind_of_input_gets_the_signatures_that_suit_it(tmp_path, shape, na
     found = loaded(model, tmp_path, num_checks=2)
     assert set(found) == names
     if "tensorflow/serving/classify" in names:
-        values = requests.random_inputs(shape, 3)
+        values = example_requests.random_inputs(shape, 3)
         outputs = ask(
             found["tensorflow/serving/classify"],
-            [requests.example(row).SerializeToString() for row in values],
+            [example_requests.example(row).SerializeToString() for row in values],
         )
         scores = -np.sort(-softmax(np.asarray(model(values.astype("float32")), "float64")), axis=-1)
         assert outputs.keys() == {"classes", "scores"}

@@ -33,7 +33,7 @@ def test_the_card_says_what_is_served_where_it_comes_from_and_how_good_it_is(tmp
     card = (folder / "card.md").read_text(encoding="utf-8")
     for text in (
         "# pets\n",
-        "- input: 6 × 5 × 3, pictures, raw pixels in 0…255\n",
+        "- input: 6 × 5 × 3, images, raw pixels in 0…255\n",
         "- 3 classes: zero, one, two (",
         "`serving_default`, `serve`, `serving_uint8`, `serving_bytes`, `tensorflow/serving/classify`",
         "- exported network: `finetuned`, the student as it is served (the moving average",

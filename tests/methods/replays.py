@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.feedback_settings import FeedbackSettings
-from mpl_tf.methods import sampling
+from mpl_tf.methods.engine import sampling
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.mpl import MetaPseudoLabels
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 TEACHER_RATE, STUDENT_RATE = 0.7, 0.9
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -83,9 +83,9 @@ def meta_gradients(method, batch):
     rate = float(method.student_optimizer.learning_rate)
     views = [images, batch["unlabeled"]["weak"], batch["unlabeled"]["strong"]]
 
-    def logits(network, weights, pictures):
+    def logits(network, weights, inputs):
         state = [tf.constant(v) for v in network.non_trainable_variables]
-        return network.stateless_call(weights, state, pictures, training=True)[0]
+        return network.stateless_call(weights, state, inputs, training=True)[0]
 
     with tf.GradientTape() as teacher_tape:
         teacher_tape.watch(teacher_weights)
@@ -93,8 +93,8 @@ def meta_gradients(method, batch):
         with tf.GradientTape() as student_tape:
             student_tape.watch(student_weights)
             loss = mean_cross_entropy(targets, logits(method.student, student_weights, views[2]))
-        slopes = student_tape.gradient(loss, student_weights)
-        moved = [w - rate * slope for w, slope in zip(student_weights, slopes, strict=True)]
+        tangents = student_tape.gradient(loss, student_weights)
+        moved = [w - rate * tangent for w, tangent in zip(student_weights, tangents, strict=True)]
         new_loss = mean_cross_entropy(labels, logits(method.student, moved, images))
     return teacher_tape.gradient(new_loss, teacher_weights)
 

@@ -9,7 +9,7 @@ import pytest
 
 import mpl_tf
 from mpl_tf.methods.base import Method
-from tests import tiny
+from tests.support import tiny
 
 METHODS = [kind for kind in vars(mpl_tf).values() if isinstance(kind, type) and issubclass(kind, Method)]
 NETWORKS = {
@@ -46,7 +46,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(kind, name, value):
     [
         ({"student_optimizer": "sdg"}, "sdg"),
         ({"jit_compile": "yes"}, "jit_compile='yes' is unknown: Choose one of True, False, 'auto'"),
-        ({"recompute": "no"}, "recompute='no' is unknown: Choose one of True, False"),
+        ({"rematerialize": "no"}, "rematerialize='no' is unknown: Choose one of True, False"),
         ({"steps_per_execution": 0}, "steps_per_execution=0 is out of range: pass a value of at least 1"),
         ({"steps_per_execution": 1.5}, "steps_per_execution=1.5 is not a whole number"),
         ({"micro_batches": 0}, "micro_batches of the teacher=0 is out of range: pass a value of at least 1"),

@@ -9,7 +9,7 @@ from mpl_tf.methods import base
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(*, learning_rate=0.5, network=None, **settings):
@@ -92,7 +92,7 @@ def test_decoupled_weight_decay_of_an_optimizer_skips_biases_and_normalization()
     for variable in student.trainable_variables:
         variable.assign(tf.ones_like(variable))
     zeros = [tf.zeros_like(variable) for variable in student.trainable_variables]
-    moved = tiny.changes(student, lambda: method.descend("student", zeros))
+    moved = tiny.changes(student, lambda: method.apply_gradients("student", zeros))
     ranks = [len(variable.shape) for variable in student.trainable_variables]
     assert sorted(set(ranks)) == [1, 2, 4]
     expected = [-0.1 * 0.5 if rank > 1 else 0.0 for rank in ranks]
@@ -102,10 +102,10 @@ def test_decoupled_weight_decay_of_an_optimizer_skips_biases_and_normalization()
 # --- one descent step --------------------------------------------------------------------------------------
 
 
-def test_descend_moves_against_the_gradient():
+def test_apply_gradients_moves_against_the_gradient():
     method = compiled(learning_rate=0.5)
     gradients = gradients_like(method.student.trainable_variables)
-    moved = tiny.changes(method.student, lambda: method.descend("student", gradients))
+    moved = tiny.changes(method.student, lambda: method.apply_gradients("student", gradients))
     for change, gradient in zip(moved, gradients, strict=True):
         assert np.allclose(change, -0.5 * gradient, atol=1e-6)
 
@@ -120,14 +120,14 @@ def test_weight_decay_is_coupled_and_skips_biases_and_normalization():
         -0.5 * (np.array(gradient) + (0.3 * np.array(variable) if len(variable.shape) > 1 else 0.0))
         for gradient, variable in zip(gradients, variables, strict=True)
     ]
-    moved = tiny.changes(method.student, lambda: method.descend("student", gradients))
+    moved = tiny.changes(method.student, lambda: method.apply_gradients("student", gradients))
     assert {len(variable.shape) for variable in variables} == {1, 2, 4}
     assert all(np.allclose(*pair, atol=1e-6) for pair in zip(moved, expected, strict=True))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 10.0])
 def test_gradients_are_clipped_by_their_global_norm_with_the_decay_in_it(scale):
-    method = compiled(learning_rate=1.0, weight_decay=0.01, gradient_clip_norm=0.5)
+    method = compiled(learning_rate=1.0, weight_decay=0.01, global_clipnorm=0.5)
     variables = method.student.trainable_variables
     gradients = gradients_like(variables, scale=scale)
     decayed = [
@@ -136,7 +136,7 @@ def test_gradients_are_clipped_by_their_global_norm_with_the_decay_in_it(scale):
     ]
     norm = oracles.global_norm(decayed)
     norms = []
-    moved = tiny.changes(method.student, lambda: norms.append(method.descend("student", gradients)))
+    moved = tiny.changes(method.student, lambda: norms.append(method.apply_gradients("student", gradients)))
     assert float(norms[0]) == pytest.approx(norm, rel=1e-5)
     assert (norm > 0.5) == (scale == 10.0)
     for change, gradient in zip(moved, decayed, strict=True):
@@ -163,7 +163,7 @@ def test_the_average_covers_weights_and_batch_norm_statistics():
 def test_the_average_starts_as_a_copy_and_is_what_is_served():
     method = compiled(ema_decay=0.9)
     images = tiny.batch()["labeled"]["image"]
-    assert method.served is method.student_average
+    assert method.inference_model is method.student_average
     assert np.array_equal(method(images), method.student(images))
     method.student.trainable_variables[-1].assign_add([1.0, 2.0, 3.0])
     assert np.array_equal(method(images), method.student_average(images))
@@ -173,7 +173,7 @@ def test_the_average_starts_as_a_copy_and_is_what_is_served():
 def test_without_an_average_the_student_is_served():
     method = compiled()
     assert method.student_average is None
-    assert method.served is method.student
+    assert method.inference_model is method.student
 
 
 def test_the_average_can_be_trained_further_as_the_student_can():
@@ -191,13 +191,13 @@ def test_the_average_can_be_trained_further_as_the_student_can():
 def test_a_metric_that_was_not_declared_is_refused():
     method = compiled()
     with pytest.raises(ValueError, match=r"The metrics \['surprise'\] were not declared: add them to train"):
-        method.track(loss=0.0, train_accuracy=0.0, student_gradient_norm=0.0, surprise=1.0)
+        method.update_metrics(loss=0.0, train_accuracy=0.0, student_gradient_norm=0.0, surprise=1.0)
 
 
 def test_tracked_metrics_are_running_means():
     method = compiled()
     for loss in (1.0, 2.0, 6.0):
-        logs = method.track(loss=loss, train_accuracy=0.5, student_gradient_norm=0.0)
+        logs = method.update_metrics(loss=loss, train_accuracy=0.5, student_gradient_norm=0.0)
     assert float(logs["loss"]) == pytest.approx(3.0)
 
 
@@ -207,7 +207,7 @@ def test_evaluation_measures_loss_and_accuracy_of_every_network(form):
     method = MetaPseudoLabels(teacher=teacher, student=student, ema_decay=None)
     method.compile("sgd", "sgd", run_eagerly=True)
     generator = np.random.default_rng(0)
-    images, labels = tiny.pictures(generator, 10), generator.integers(3, size=10)
+    images, labels = tiny.images(generator, 10), generator.integers(3, size=10)
     if form == "dict":
         data = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels}).batch(4)
         logs = method.evaluate(data, return_dict=True, verbose=0)
@@ -233,7 +233,7 @@ def test_predict_returns_the_logits_of_the_served_student():
     assert np.allclose(method.predict(images, verbose=0), method.student_average(images), atol=1e-6)
 
 
-# --- labels of unlabeled pictures --------------------------------------------------------------------------
+# --- labels of unlabeled images --------------------------------------------------------------------------
 
 
 def test_the_teacher_labels_where_one_learns_and_the_student_otherwise():
@@ -242,10 +242,10 @@ def test_the_teacher_labels_where_one_learns_and_the_student_otherwise():
     learning.compile("sgd", "sgd")
     frozen = Distillation(teacher=teacher, student=student)
     frozen.compile("sgd")
-    images = tiny.pictures(np.random.default_rng(0), 5)
+    images = tiny.images(np.random.default_rng(0), 5)
     for method, network in ((learning, teacher), (frozen, student)):
         expected = oracles.softmax(np.array(network(images, training=False), np.float64))
-        assert np.allclose(method.label(images, np.arange(5)), expected, atol=1e-6)
+        assert np.allclose(method.pseudo_label(images, np.arange(5)), expected, atol=1e-6)
 
 
 # --- random states -----------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import models
-from mpl_tf.methods import sampling
 from mpl_tf.methods.dafl import DataFreeLearning
-from tests import oracles, tiny
+from mpl_tf.methods.engine import sampling
+from tests.support import oracles, tiny
 
 RATE = 0.5
 ONE_STEP = {"generated": {"index": tf.range(6, dtype=tf.int64)}}
@@ -31,8 +31,8 @@ def noise_of_step(step=0, *, rows=6, columns=5, seed=0):
     return sampling.normal(rows, columns, seed=seed, step=tf.constant(step, tf.int64))
 
 
-def features_of(teacher, pictures):
-    return keras.Model(teacher.inputs, teacher.get_layer("features").output)(pictures, training=False)
+def features_of(teacher, images):
+    return keras.Model(teacher.inputs, teacher.get_layer("features").output)(images, training=False)
 
 
 # --- a step ------------------------------------------------------------------------------------------------
@@ -55,21 +55,21 @@ def test_a_step_descends_each_networks_own_loss(one_hot, entropy_over):
         return -tf.reduce_sum(probabilities * tf.math.log(probabilities), axis=-1)
 
     with tf.GradientTape() as tape:
-        pictures = method.generator(noise)
-        predictions = tf.nn.softmax(method.teacher(pictures))
+        images = method.generator(noise)
+        predictions = tf.nn.softmax(method.teacher(images))
         largest = tf.reduce_max(predictions, axis=-1)
         unsure = -tf.math.log(largest) if one_hot == "cross_entropy" else -tf.norm(predictions, axis=-1)
         spread = entropy(tf.reduce_mean(predictions, axis=0))
         if entropy_over == "example":
             spread = tf.reduce_mean(entropy(predictions))
-        response = tf.reduce_mean(tf.abs(features_of(method.teacher, pictures)))
+        response = tf.reduce_mean(tf.abs(features_of(method.teacher, images)))
         loss = 0.7 * tf.reduce_mean(unsure) - 0.9 * spread - 0.4 * response
     generator_gradients = tape.gradient(loss, method.generator.trainable_variables)
 
-    pictures = np.array(method.generator(noise))
-    targets = oracles.softmax(np.array(method.teacher(pictures), np.float64) / 2).astype(np.float32)
+    images = np.array(method.generator(noise))
+    targets = oracles.softmax(np.array(method.teacher(images), np.float64) / 2).astype(np.float32)
     with tf.GradientTape() as tape:
-        predictions = tf.nn.softmax(method.student(pictures) / 2)
+        predictions = tf.nn.softmax(method.student(images) / 2)
         loss = -4.0 * tf.reduce_sum(targets * tf.math.log(predictions)) / 6
     student_gradients = tape.gradient(loss, method.student.trainable_variables)
 
@@ -86,10 +86,10 @@ def test_a_step_descends_each_networks_own_loss(one_hot, entropy_over):
 def test_the_metrics_are_those_of_the_step(entropy_over):
     settings = {"one_hot_weight": 0.5, "entropy_weight": 2.0, "activation_weight": 0.3, "temperature": 2.0}
     method = compiled(entropy_over=entropy_over, **settings)
-    pictures = np.array(method.generator(noise_of_step()), np.float64)
-    teacher_logits = np.array(method.teacher(pictures), np.float64)
-    student_logits = np.array(method.student(pictures), np.float64)
-    features = np.array(features_of(method.teacher, pictures), np.float64)
+    images = np.array(method.generator(noise_of_step()), np.float64)
+    teacher_logits = np.array(method.teacher(images), np.float64)
+    student_logits = np.array(method.student(images), np.float64)
+    features = np.array(features_of(method.teacher, images), np.float64)
     logs = method.train_step(ONE_STEP)
 
     predictions = oracles.softmax(teacher_logits)
@@ -98,7 +98,7 @@ def test_the_metrics_are_those_of_the_step(entropy_over):
     entropy = batch_entropy if entropy_over == "batch" else oracles.entropies(teacher_logits).mean()
     one_hot_loss = -np.log(predictions.max(axis=-1)).mean()
     activation_loss = -np.abs(features).mean()
-    distances = [((one - other) ** 2).mean() for i, one in enumerate(pictures) for other in pictures[i + 1 :]]
+    distances = [((one - other) ** 2).mean() for i, one in enumerate(images) for other in images[i + 1 :]]
     expected = {
         "loss": 4 * oracles.kl_divergences(teacher_logits / 2, student_logits / 2).mean(),
         "generator_loss": 0.5 * one_hot_loss - 2.0 * entropy + 0.3 * activation_loss,
@@ -148,10 +148,10 @@ def test_a_class_that_is_never_predicted_leaves_the_gradients_finite():
 def test_the_l1_norm_of_a_prediction_has_no_gradient_and_the_l2_norm_has_one():
     logits = np.random.default_rng(0).normal(0, 3, (5, 4))
     # Probabilities are positive, so their sum is their L1 norm, and it is analytic.
-    slope = oracles.gradient(lambda point: oracles.softmax(point).sum(), logits)
-    assert np.abs(slope).max() < 1e-15
-    slope = oracles.gradient(lambda point: np.sqrt((oracles.softmax(point) ** 2).sum(-1)).sum(), logits)
-    assert np.abs(slope).max() > 0.1
+    tangent = oracles.gradient(lambda point: oracles.softmax(point).sum(), logits)
+    assert np.abs(tangent).max() < 1e-15
+    tangent = oracles.gradient(lambda point: np.sqrt((oracles.softmax(point) ** 2).sum(-1)).sum(), logits)
+    assert np.abs(tangent).max() > 0.1
     with pytest.raises(ValueError, match=r"one_hot='l1' has no gradient: a softmax sums to 1.*'l2'"):
         uncompiled(one_hot="l1")
 
@@ -160,7 +160,7 @@ def test_only_the_entropy_over_the_batch_asks_for_many_classes():
     method = {over: compiled(entropy_over=over) for over in ("batch", "example")}
 
     def entropy(over, logits):
-        method[over]._features_and_logits = lambda pictures, training: (pictures, tf.constant(logits))
+        method[over]._features_and_logits = lambda images, training: (images, tf.constant(logits))
         logs = method[over].train_step({"generated": {"index": tf.range(3, dtype=tf.int64)}})
         method[over].reset_metrics()
         return float(logs["entropy"])
@@ -240,7 +240,7 @@ def test_a_student_learns_from_pixel_noise():
 
 def test_the_generator_is_not_evaluated_and_adds_no_second_teacher():
     method = uncompiled()
-    assert set(method.evaluated()) == {"accuracy", "teacher_accuracy"}
+    assert set(method.evaluation_models()) == {"accuracy", "teacher_accuracy"}
     parts = [method.teacher, method.student, method.generator]
     assert len(method.trainable_variables) == sum(len(part.trainable_variables) for part in parts)
     assert len(method.layers) == 3
@@ -249,12 +249,12 @@ def test_the_generator_is_not_evaluated_and_adds_no_second_teacher():
 def test_another_layer_can_be_named():
     teacher = tiny.plain_network("teacher")
     method = compiled(teacher=teacher, activation_layer=teacher.layers[-1].name)
-    pictures = method.generator(noise_of_step())
-    expected = -np.abs(np.array(method.teacher(pictures), np.float64)).mean()
+    images = method.generator(noise_of_step())
+    expected = -np.abs(np.array(method.teacher(images), np.float64)).mean()
     assert float(method.train_step(ONE_STEP)["activation_loss"]) == pytest.approx(expected, rel=1e-5)
 
 
-# --- refusals ----------------------------------------------------------------------------------------------
+# --- validation ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_settings_are_refused(setting, message):
     ("generator", "message"),
     [
         (models.pixel_noise((8, 8, 1)), r"maps \(64,\) to \(8, 8, 1\), but the student takes .* \(4, 4, 1\)"),
-        (tiny.plain_network("pictures"), r"maps \(4, 4, 1\) to \(3,\), but the student takes pictures"),
+        (tiny.plain_network("images"), r"maps \(4, 4, 1\) to \(3,\), but the student takes images"),
     ],
 )
 def test_a_generator_of_other_shapes_is_refused(generator, message):
@@ -287,6 +287,6 @@ def test_a_generator_of_other_shapes_is_refused(generator, message):
         uncompiled(generator=generator)
 
 
-def test_a_batch_of_pictures_is_refused(batch):
-    with pytest.raises(ValueError, match=r"no 'generated' entry with 'index': .*numbered_batches"):
+def test_a_batch_of_images_is_refused(batch):
+    with pytest.raises(ValueError, match=r"no 'generated' entry with 'index': .*index_batches"):
         compiled().train_step(batch)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.methods.distillation import Distillation
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(network=tiny.plain_network, **settings):

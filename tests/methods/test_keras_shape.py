@@ -12,7 +12,7 @@ from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def supervised():
@@ -88,7 +88,10 @@ def test_a_network_that_nothing_trains_needs_no_optimizer():
         ({"metrics": ["accuracy"]}, "compile the network that it trains with them afterwards, method"),
         ({"weighted_metrics": ["accuracy"]}, "so compile takes no weighted_metrics="),
         ({"auto_scale_loss": True}, "The option of compile='auto_scale_loss' is unknown"),
-        ({"recompute_": True}, "The option of compile='recompute_' is unknown: did you mean 'recompute'?"),
+        (
+            {"recompute_": True},
+            "The option of compile='recompute_' is unknown: did you mean 'rematerialize'?",
+        ),
     ],
 )
 def test_options_without_an_effect(options, message):
@@ -203,7 +206,7 @@ def test_sample_weights_weigh_the_loss_and_every_accuracy(form):
     method = mpl()
     method.compile("sgd", "sgd", run_eagerly=True)
     generator = np.random.default_rng(0)
-    images, labels = tiny.pictures(generator, 10), generator.integers(3, size=10)
+    images, labels = tiny.images(generator, 10), generator.integers(3, size=10)
     weights = generator.uniform(0.0, 5.0, 10).astype(np.float32)
     if form == "arrays":
         logs = method.evaluate(
@@ -241,9 +244,7 @@ def test_labels_in_every_whole_type_and_as_a_column(dtype, shape):
 def test_labels_that_are_no_class_numbers(labels):
     method = supervised()
     method.compile("sgd", run_eagerly=True)
-    with pytest.raises(
-        ValueError, match="pass one whole number per picture, its class; the argmax of one-hot"
-    ):
+    with pytest.raises(ValueError, match="pass one whole number per image, its class; the argmax of one-hot"):
         method.evaluate(tiny.examples(2)[0], labels, verbose=0)
 
 
@@ -257,7 +258,7 @@ def test_a_method_is_exported_as_the_network_that_is_served(tmp_path, ema_decay)
     method.export(tmp_path / "exported", verbose=False)
     images, _ = tiny.examples(2)
     exported = tf.saved_model.load(tmp_path / "exported")
-    assert np.allclose(exported.serve(images), method.served(images), atol=1e-5)
+    assert np.allclose(exported.serve(images), method.inference_model(images), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["method.h5", "method.hdf5", "method"])

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.methods import sampling
-from tests import oracles, tiny
+from mpl_tf.methods.engine import sampling
 from tests.methods.replays import (
     STUDENT_RATE,
     TEACHER_RATE,
@@ -17,11 +16,12 @@ from tests.methods.replays import (
     relative_error,
     teacher_changes,
 )
+from tests.support import oracles, tiny
 
 
 @pytest.fixture
 def batch(batch):
-    """The strong views are those of other pictures, so that mixing up the views is seen."""
+    """The strong views are those of other images, so that mixing up the views is seen."""
     unlabeled = {**batch["unlabeled"], "strong": batch["unlabeled"]["strong"][::-1]}
     return {**batch, "unlabeled": unlabeled}
 
@@ -52,7 +52,7 @@ def replayed_consistency(batch, *, temperature, threshold):
 
 @pytest.fixture
 def threshold(batch):
-    """Keeps half of the six pictures, and others than on the strong views."""
+    """Keeps half of the six images, and others than on the strong views."""
     threshold = float(np.median(confidences(batch, "weak")))
     assert np.any((confidences(batch, "weak") >= threshold) != (confidences(batch, "strong") >= threshold))
     return threshold
@@ -81,9 +81,9 @@ def test_the_teacher_descends_its_labeled_loss(batch, smoothing):
 
 
 def test_decay_and_clip_reach_both_networks(batch):
-    method = compiled(weight_decay=0.1, gradient_clip_norm=1e-3)
+    method = compiled(weight_decay=0.1, global_clipnorm=1e-3)
     for role, rate in (("teacher", TEACHER_RATE), ("student", STUDENT_RATE)):
-        fresh = compiled(weight_decay=0.1, gradient_clip_norm=1e-3)
+        fresh = compiled(weight_decay=0.1, global_clipnorm=1e-3)
         moved = tiny.changes(getattr(fresh, role), lambda fresh=fresh: fresh.train_step(batch))
         assert oracles.global_norm(moved) == pytest.approx(rate * 1e-3, rel=1e-2)
     logs = method.train_step(batch)
@@ -175,7 +175,7 @@ def test_default_student_labels(estimator, labels):
     assert compiled(estimator).student_labels == labels
 
 
-# --- refusals ----------------------------------------------------------------------------------------------
+# --- validation ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,10 +193,10 @@ def test_default_student_labels(estimator, labels):
         ({"uda_threshold": 95}, "uda_threshold=95 is out of range: pass a value between 0 and 1"),
         ({"uda_ramp_steps": -1}, "uda_ramp_steps=-1 is out of range: pass a value of at least 0"),
         ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 is out of range: pass a value of at least 0"),
-        ({"gradient_clip_norm": -5}, "gradient_clip_norm=-5 is out of range: pass a value of at least 0"),
+        ({"global_clipnorm": -5}, "global_clipnorm=-5 is out of range: pass a value of at least 0"),
         ({"ema_decay": 995}, "ema_decay=995 is out of range: pass a value between 0 and 1"),
     ],
 )
-def test_refusals(settings, message):
+def test_validation(settings, message):
     with pytest.raises(ValueError, match=message):
         compiled(**settings)

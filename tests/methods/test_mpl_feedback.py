@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.feedback_settings import FeedbackSettings
-from tests import oracles, tiny
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from tests.methods.replays import (
     LABELS,
     STUDENT_RATE,
@@ -21,12 +20,13 @@ from tests.methods.replays import (
     relative_error,
     teacher_changes,
 )
+from tests.support import oracles, tiny
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "BatchNorm and dropout"])
 @pytest.mark.parametrize("estimator", ["per_example", "unrolled"])
 def test_the_teacher_descends_the_loss_of_the_new_student(estimator, plain, batch):
-    expected = [-TEACHER_RATE * slope for slope in meta_gradients(compiled(plain=plain), batch)]
+    expected = [-TEACHER_RATE * tangent for tangent in meta_gradients(compiled(plain=plain), batch)]
     moved = feedback_changes(raw(estimator), batch, plain=plain)
     assert all(np.abs(change).max() > 1e-6 for change in expected)
     assert relative_error(moved, expected) < 1e-4
@@ -78,7 +78,7 @@ def small_batch():
 
 
 def expected_changes(estimator, small_batch, rate):
-    """The feedback's mean over every labeling of two pictures, by the teacher's probabilities."""
+    """The feedback's mean over every labeling of two images, by the teacher's probabilities."""
     method = compiled(raw(estimator), student=keras.optimizers.SGD(rate))
     networks = (method.teacher, method.student)
     old = [network.get_weights() for network in networks]
@@ -106,9 +106,9 @@ def enumerated_meta_gradients(small_batch, rate):
         for labeling in oracles.labelings(2, 3):
             with teacher_tape.stop_recording(), tf.GradientTape() as tape:
                 loss = mean_cross_entropy(tf.one_hot(labeling, 3), student(strong))
-            slopes = tape.gradient(loss, student.trainable_variables)
-            for variable, weight, slope in zip(student.trainable_variables, old, slopes, strict=True):
-                variable.assign(weight - rate * slope)
+            tangents = tape.gradient(loss, student.trainable_variables)
+            for variable, weight, tangent in zip(student.trainable_variables, old, tangents, strict=True):
+                variable.assign(weight - rate * tangent)
             new_loss = float(mean_cross_entropy(labels, student(small_batch["labeled"]["image"])))
             for variable, weight in zip(student.trainable_variables, old, strict=True):
                 variable.assign(weight)
@@ -117,7 +117,7 @@ def enumerated_meta_gradients(small_batch, rate):
 
 
 def test_the_loss_difference_teaches_the_exact_gradient_on_average(small_batch):
-    expected = [-TEACHER_RATE * slope for slope in enumerated_meta_gradients(small_batch, STUDENT_RATE)]
+    expected = [-TEACHER_RATE * tangent for tangent in enumerated_meta_gradients(small_batch, STUDENT_RATE)]
     moved = expected_changes("loss_difference", small_batch, STUDENT_RATE)
     assert relative_error(moved, expected) < 1e-3
 
@@ -125,14 +125,14 @@ def test_the_loss_difference_teaches_the_exact_gradient_on_average(small_batch):
 def test_the_dot_product_teaches_the_gradient_to_first_order(small_batch):
     errors = {}
     for rate in (0.04, 0.02):
-        expected = [-TEACHER_RATE * slope for slope in enumerated_meta_gradients(small_batch, rate)]
+        expected = [-TEACHER_RATE * tangent for tangent in enumerated_meta_gradients(small_batch, rate)]
         errors[rate] = relative_error(expected_changes("dot_product", small_batch, rate), expected)
     # The gradient is of order η and the error of order η², so the relative error halves with η.
     assert errors[0.02] == pytest.approx(errors[0.04] / 2, rel=0.2)
 
 
 @pytest.mark.parametrize("estimator", ["dot_product", "loss_difference"])
-def test_the_mean_cross_entropy_is_the_sum_divided_by_the_pictures(estimator, batch):
+def test_the_mean_cross_entropy_is_the_sum_divided_by_the_images(estimator, batch):
     of_sum = feedback_changes(raw(estimator), batch, labels=LABELS)
     of_mean = feedback_changes(raw(estimator, cross_entropy="mean"), batch, labels=LABELS)
     assert relative_error([6 * change for change in of_mean], of_sum) < 1e-3

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.feedback_settings import FeedbackSettings
-from tests import oracles, tiny
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from tests.methods.replays import (
     LABELS,
     STUDENT_RATE,
@@ -21,37 +20,38 @@ from tests.methods.replays import (
     relative_error,
     teacher_changes,
 )
+from tests.support import oracles, tiny
 
 
 @pytest.fixture(scope="module")
-def targets_and_slopes():
-    """q and u on the six unlabeled pictures, u by one backward pass per logit instead of a forward mode."""
+def targets_and_tangents():
+    """q and u on the six unlabeled images, u by one backward pass per logit instead of a forward mode."""
     method, batch = compiled(), tiny.tensors(tiny.batch())
     student, strong = method.student, batch["unlabeled"]["strong"]
     variables = student.trainable_variables
     targets = oracles.softmax(np.array(method.teacher(strong), np.float64))
     with tf.GradientTape(persistent=True) as tape:
         logits = student(strong)
-        entries = [logits[picture, index] for picture in range(6) for index in range(3)]
+        entries = [logits[image, index] for image in range(6) for index in range(3)]
         loss = mean_cross_entropy(targets.astype(np.float32), logits)
     jacobian = [tape.gradient(entry, variables) for entry in entries]
-    for variable, slope in zip(variables, tape.gradient(loss, variables), strict=True):
-        variable.assign_sub(STUDENT_RATE * slope)
+    for variable, tangent in zip(variables, tape.gradient(loss, variables), strict=True):
+        variable.assign_sub(STUDENT_RATE * tangent)
     with tf.GradientTape() as tape:
         labels = tf.one_hot(batch["labeled"]["label"], 3)
         loss = mean_cross_entropy(labels, student(batch["labeled"]["image"]))
     direction = tape.gradient(loss, variables)
-    slopes = [
-        sum(float(tf.reduce_sum(slope * along)) for slope, along in zip(row, direction, strict=True))
+    tangents = [
+        sum(float(tf.reduce_sum(tangent * along)) for tangent, along in zip(row, direction, strict=True))
         for row in jacobian
     ]
-    return targets, np.reshape(slopes, (6, 3))
+    return targets, np.reshape(tangents, (6, 3))
 
 
 @pytest.mark.parametrize(("floor", "clip"), [(1e-6, None), (1e-6, 0.5), (100.0, None)])
-def test_normalized_feedback(targets_and_slopes, batch, floor, clip):
-    targets, slopes = targets_and_slopes
-    centered = slopes - (targets * slopes).sum(axis=-1, keepdims=True)
+def test_normalized_feedback(targets_and_tangents, batch, floor, clip):
+    targets, tangents = targets_and_tangents
+    centered = tangents - (targets * tangents).sum(axis=-1, keepdims=True)
     size = np.sqrt((centered**2).mean())
     values = np.clip(centered / max(size, floor), -(clip or np.inf), clip or np.inf)
     values -= (targets * values).sum(axis=-1, keepdims=True)
@@ -147,8 +147,8 @@ def test_the_feedback_warms_up_linearly(batch, step, share):
     method.step.assign(step)
     moved = difference(teacher_changes(method, batch), changes_without_feedback())
     full = meta_gradients(compiled(), batch)
-    for change, slope in zip(moved, full, strict=True):
-        assert np.allclose(change, -TEACHER_RATE * share * slope, atol=1e-6)
+    for change, tangent in zip(moved, full, strict=True):
+        assert np.allclose(change, -TEACHER_RATE * share * tangent, atol=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["per_example", "unrolled", "dot_product", "loss_difference"])
@@ -158,11 +158,11 @@ def test_a_student_that_waits_gives_no_feedback(estimator, batch):
     assert not any(change.any() for change in moved)
 
 
-@pytest.mark.parametrize(("nesterov", "boost"), [(False, 1.0), (True, 1.9)])
-def test_nesterov_momentum_enlarges_the_step_that_is_fed_back(nesterov, boost, batch):
+@pytest.mark.parametrize(("nesterov", "nesterov_factor"), [(False, 1.0), (True, 1.9)])
+def test_nesterov_momentum_enlarges_the_step_that_is_fed_back(nesterov, nesterov_factor, batch):
     # The first step of plain momentum is that of SGD.
     momentum = keras.optimizers.SGD(STUDENT_RATE, momentum=0.9, nesterov=nesterov)
-    sgd = keras.optimizers.SGD(STUDENT_RATE * boost)
+    sgd = keras.optimizers.SGD(STUDENT_RATE * nesterov_factor)
     sizes = [
         float(compiled(raw("dot_product"), student=optimizer).train_step(batch)["feedback"])
         for optimizer in (momentum, sgd)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.noisy_student import NoisyStudent
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(**settings):
@@ -34,7 +34,7 @@ def test_the_losses_are_those_of_algorithm_1(batch, targets):
     logs = method.train_step(batch)
     assert float(logs["labeled_loss"]) == pytest.approx(labeled, rel=1e-5)
     assert float(logs["unlabeled_loss"]) == pytest.approx(unlabeled, rel=1e-5)
-    # Four labeled and six unlabeled pictures, each of the same weight.
+    # Four labeled and six unlabeled images, each of the same weight.
     assert float(logs["loss"]) == pytest.approx(labeled + 6 / 4 * unlabeled, rel=1e-5)
 
 

@@ -4,10 +4,10 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf import models
-from mpl_tf.feedback_settings import FeedbackSettings
+from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
-from tests import oracles, tiny
 from tests.methods.replays import mean_cross_entropy, relative_error
+from tests.support import oracles, tiny
 
 CALIBRATOR_RATE, STUDENT_RATE = 0.7, 0.9
 LITERAL = FeedbackSettings("per_example", weight=1.0, normalization="raw", clip=None)
@@ -33,8 +33,8 @@ def meta_gradients(method, batch):
     stored = tf.math.log(batch["unlabeled"]["probabilities"])
     labels = tf.one_hot(batch["labeled"]["label"], 3)
 
-    def student_logits(weights, pictures):
-        return method.student.stateless_call(weights, [], pictures)[0]
+    def student_logits(weights, images):
+        return method.student.stateless_call(weights, [], images)[0]
 
     with tf.GradientTape() as calibrator_tape:
         calibrator_tape.watch(weights)
@@ -42,8 +42,8 @@ def meta_gradients(method, batch):
         with tf.GradientTape() as student_tape:
             student_tape.watch(student_weights)
             loss = mean_cross_entropy(targets, student_logits(student_weights, batch["unlabeled"]["strong"]))
-        slopes = student_tape.gradient(loss, student_weights)
-        moved = [w - STUDENT_RATE * slope for w, slope in zip(student_weights, slopes, strict=True)]
+        tangents = student_tape.gradient(loss, student_weights)
+        moved = [w - STUDENT_RATE * tangent for w, tangent in zip(student_weights, tangents, strict=True)]
         new_loss = mean_cross_entropy(labels, student_logits(moved, batch["labeled"]["image"]))
     return calibrator_tape.gradient(new_loss, weights)
 
@@ -51,7 +51,7 @@ def meta_gradients(method, batch):
 @pytest.mark.parametrize("estimator", ["per_example", "unrolled"])
 def test_the_calibrator_descends_the_loss_of_the_new_student(estimator, batch):
     method = compiled(FeedbackSettings(estimator, weight=1.0, normalization="raw", clip=None))
-    expected = [-CALIBRATOR_RATE * slope for slope in meta_gradients(method, batch)]
+    expected = [-CALIBRATOR_RATE * tangent for tangent in meta_gradients(method, batch)]
     assert all(np.abs(change).max() > 1e-6 for change in expected)
     moved = tiny.changes(method.calibrator, lambda: method.train_step(batch))
     assert relative_error(moved, expected) < 1e-4
@@ -90,7 +90,7 @@ def test_the_calibrator_may_learn_the_labels_too(batch):
     variables = method.calibrator.trainable_variables
     with tf.GradientTape() as tape:
         loss = 0.5 * mean_cross_entropy(one_hot, method.calibrator(stored))
-    expected = [-CALIBRATOR_RATE * slope for slope in tape.gradient(loss, variables)]
+    expected = [-CALIBRATOR_RATE * tangent for tangent in tape.gradient(loss, variables)]
     assert all(np.abs(change).max() > 1e-4 for change in expected)
     moved = tiny.changes(method.calibrator, lambda: method.train_step(batch))
     assert relative_error(moved, expected) < 1e-5

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.supervised import Supervised
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(*, learning_rate=0.5, **settings):
@@ -46,12 +46,12 @@ def test_the_metrics_are_those_of_the_step(batch):
 
 
 def test_the_clip_bounds_the_step(batch):
-    method = compiled(gradient_clip_norm=1e-3)
+    method = compiled(global_clipnorm=1e-3)
     moved = tiny.changes(method.student, lambda: method.train_step(batch))
     assert oracles.global_norm(moved) == pytest.approx(0.5 * 1e-3, rel=1e-3)
 
 
-def test_a_batch_without_unlabeled_pictures_is_enough(batch):
+def test_a_batch_without_unlabeled_images_is_enough(batch):
     method = compiled()
     logs = method.train_step({"labeled": batch["labeled"]})
     assert np.isfinite(float(logs["loss"]))
@@ -72,11 +72,11 @@ def test_it_learns_its_batch(batch):
     [
         ({"label_smoothing": 1.5}, r"label_smoothing=1\.5 is out of range: pass a value between 0 and 1"),
         ({"weight_decay": -1.0}, r"weight_decay=-1\.0 is out of range: pass a value of at least 0"),
-        ({"gradient_clip_norm": -1.0}, r"gradient_clip_norm=-1\.0 is out of range"),
-        ({"gradient_clip_norm": "5"}, "gradient_clip_norm='5' is not a number"),
+        ({"global_clipnorm": -1.0}, r"global_clipnorm=-1\.0 is out of range"),
+        ({"global_clipnorm": "5"}, "global_clipnorm='5' is not a number"),
         ({"ema_decay": 1.1}, r"ema_decay=1\.1 is out of range: pass a value between 0 and 1"),
     ],
 )
-def test_refusals(settings, message):
+def test_validation(settings, message):
     with pytest.raises(ValueError, match=message):
         compiled(**settings)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mpl_tf import schedules
 from mpl_tf.methods.uda import UDA
-from tests import oracles, tiny
+from tests.support import oracles, tiny
 
 
 def compiled(**settings):
@@ -21,7 +21,7 @@ def logits_of(method, batch):
 
 @pytest.fixture
 def threshold(batch):
-    """Keeps half of the six unlabeled pictures."""
+    """Keeps half of the six unlabeled images."""
     _, weak, _ = logits_of(compiled(), batch)
     return float(np.median(oracles.softmax(weak).max(axis=-1)))
 
@@ -62,14 +62,14 @@ def test_the_metrics_are_those_of_the_step(batch, threshold):
         "labeled_loss": labeled_loss,
         "consistency_loss": consistency,
         "mask_rate": (oracles.softmax(weak).max(axis=-1) >= threshold).mean(),
-        "annealed_rate": 0.0,
+        "tsa_rate": 0.0,
         "entropy": oracles.entropies(weak).mean(),
     }
     assert {name: float(logs[name]) for name in expected} == pytest.approx(expected, abs=1e-4)
 
 
-def test_annealing_leaves_out_the_labeled_pictures_that_are_predicted_well(batch):
-    method = compiled(annealing="linear", annealing_steps=100, consistency_weight=0.0)
+def test_annealing_leaves_out_the_labeled_images_that_are_predicted_well(batch):
+    method = compiled(tsa_schedule="linear", tsa_steps=100, consistency_weight=0.0)
     on_labeled, _, _ = logits_of(method, batch)
     labels = np.array(batch["labeled"]["label"])
     correct = oracles.softmax(on_labeled)[np.arange(4), labels]
@@ -83,7 +83,7 @@ def test_annealing_leaves_out_the_labeled_pictures_that_are_predicted_well(batch
     logs = method.train_step(batch)
     losses = oracles.cross_entropies(oracles.one_hot(labels, 3), on_labeled)
     assert float(logs["labeled_loss"]) == pytest.approx(losses[kept].mean(), rel=1e-4)
-    assert float(logs["annealed_rate"]) == pytest.approx(1 - kept.mean())
+    assert float(logs["tsa_rate"]) == pytest.approx(1 - kept.mean())
 
 
 @pytest.mark.parametrize(
@@ -94,12 +94,12 @@ def test_annealing_leaves_out_the_labeled_pictures_that_are_predicted_well(batch
         ("logarithmic", lambda share: 1 - np.exp(-5 * share)),
     ],
 )
-def test_annealing_thresholds(kind, formula):
+def test_tsa_thresholds(kind, formula):
     for step in (0, 1, 37, 99):
-        value = schedules.annealing_threshold(tf.constant(step, tf.int64), 100, num_classes=4, kind=kind)
+        value = schedules.tsa_threshold(tf.constant(step, tf.int64), 100, num_classes=4, kind=kind)
         assert float(value) == pytest.approx(formula(step / 100) * 3 / 4 + 1 / 4, rel=1e-5)
     for step in (100, 250):
-        value = schedules.annealing_threshold(tf.constant(step, tf.int64), 100, num_classes=4, kind=kind)
+        value = schedules.tsa_threshold(tf.constant(step, tf.int64), 100, num_classes=4, kind=kind)
         assert float(value) == 1.0
 
 
@@ -110,8 +110,8 @@ def test_annealing_thresholds(kind, formula):
         ({"temperature": 0.0}, "temperature=0.0 is out of range"),
         ({"threshold": 1.5}, "threshold=1.5 is out of range"),
         ({"entropy_weight": -0.1}, "entropy_weight=-0.1 is out of range"),
-        ({"annealing": "liner", "annealing_steps": 3}, "annealing='liner' is unknown: did you mean 'linear'"),
-        ({"annealing": "linear"}, "annealing_steps=0 is out of range"),
+        ({"tsa_schedule": "liner", "tsa_steps": 3}, "tsa_schedule='liner' is unknown: did you mean 'linear'"),
+        ({"tsa_schedule": "linear"}, "tsa_steps=0 is out of range"),
         ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
     ],
 )

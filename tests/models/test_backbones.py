@@ -6,7 +6,7 @@ import pytest
 
 from mpl_tf import models
 
-PICTURES = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
 
 
 def branch_drop_rates(model):
@@ -35,8 +35,8 @@ def efficientnet():
 
 def test_efficientnet_is_that_of_keras_on_pixels_rescaled_once(original, efficientnet):
     original.set_weights(efficientnet.get_weights())
-    expected = original(PICTURES / 127.5 - 1)
-    np.testing.assert_allclose(efficientnet(PICTURES), expected, rtol=1e-4, atol=1e-7)
+    expected = original(IMAGES / 127.5 - 1)
+    np.testing.assert_allclose(efficientnet(IMAGES), expected, rtol=1e-4, atol=1e-7)
     assert efficientnet.get_layer("features").output.shape == (None, 1280)
     assert efficientnet.output.dtype == "float32"
 

@@ -134,9 +134,9 @@ def test_mixed_precision_keeps_pixels_and_logits_in_float32(name, image_shape, m
 
 
 def test_pixels_are_brought_to_one_and_points_left_alone():
-    pictures = models.build("mlp", CLASSES, (4, 4, 3), seed=1)
+    images = models.build("mlp", CLASSES, (4, 4, 3), seed=1)
     pixels = batch((4, 4, 3))
-    rescale = keras.Model(pictures.input, pictures.get_layer("rescale").output)
+    rescale = keras.Model(images.input, images.get_layer("rescale").output)
     np.testing.assert_allclose(rescale(pixels), (pixels.astype("float64") - 127.5) / 127.5, atol=1e-6)
     points = models.build("mlp", CLASSES, (2,), seed=1)
     assert "rescale" not in [layer.name for layer in points.layers]
@@ -217,7 +217,7 @@ def test_a_name_like_no_other_is_answered_with_all():
 
 
 @pytest.mark.parametrize("image_shape", [(8, 8), (0, 8, 3), (None, None, 3), (8.0, 8.0, 1), ()])
-def test_a_shape_that_is_neither_picture_nor_point_is_refused(image_shape):
+def test_a_shape_that_is_neither_image_nor_point_is_refused(image_shape):
     with pytest.raises(ValueError, match=r"such as \(32, 32, 3\), or \(features,\) for points, .*got \("):
         models.build("mlp", CLASSES, image_shape)
 
@@ -228,13 +228,13 @@ def test_sizes_may_be_numpy_integers():
 
 @pytest.mark.parametrize("name", ["convnet", "lenet-5", "wrn-10-1", "resnet-50", "efficientnetv2-b0"])
 def test_convolutions_refuse_points(name):
-    with pytest.raises(ValueError, match=rf"{name} takes pictures, got points with image_shape=\(2,\); give"):
+    with pytest.raises(ValueError, match=rf"{name} takes images, got points with image_shape=\(2,\); give"):
         models.build(name, CLASSES, (2,))
 
 
-def test_the_moons_network_refuses_pictures():
+def test_the_moons_network_refuses_images():
     with pytest.raises(
-        ValueError, match=r"moons_mlp takes points, .* got pictures with image_shape=\(8, 8, 1\)"
+        ValueError, match=r"moons_mlp takes points, .* got images with image_shape=\(8, 8, 1\)"
     ):
         models.build("moons_mlp", CLASSES, (8, 8, 1))
 
@@ -243,16 +243,16 @@ def test_the_moons_network_refuses_pictures():
     ("name", "side"),
     [("convnet", 4), ("wrn-10-1", 8), ("lenet-5", 28), ("resnet-50", 32), ("efficientnetv2-s", 32)],
 )
-def test_too_small_pictures_are_refused(name, side):
+def test_too_small_images_are_refused(name, side):
     too_small = (
-        rf"{name} takes pictures of at least {side}×{side} pixels, got image_shape=\({side}, {side - 1}, 3\)"
+        rf"{name} takes images of at least {side}×{side} pixels, got image_shape=\({side}, {side - 1}, 3\)"
     )
     with pytest.raises(ValueError, match=too_small):
         models.build(name, CLASSES, (side, side - 1, 3))
 
 
 @pytest.mark.parametrize(("name", "side"), [("convnet", 4), ("wrn-10-1", 8), ("lenet-5", 28)])
-def test_the_smallest_pictures_are_taken(name, side):
+def test_the_smallest_images_are_taken(name, side):
     assert models.build(name, CLASSES, (side, side, 3)).output.shape == (None, CLASSES)
 
 

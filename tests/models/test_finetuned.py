@@ -4,7 +4,7 @@ import pytest
 
 from mpl_tf import models
 from mpl_tf.methods.supervised import Supervised
-from tests import tiny
+from tests.support import tiny
 
 
 def wide(size=8):
@@ -17,7 +17,7 @@ def wide(size=8):
 def test_a_copy_computes_the_same_and_is_another_network():
     network = wide()
     copy = models.to_finetune(network)
-    images = tiny.pictures(np.random.default_rng(0), 2).repeat(2, axis=1).repeat(2, axis=2)
+    images = tiny.images(np.random.default_rng(0), 2).repeat(2, axis=1).repeat(2, axis=2)
     assert np.array_equal(copy.predict_on_batch(images), network.predict_on_batch(images))
     assert not {id(v) for v in copy.weights} & {id(v) for v in network.weights}
 
@@ -32,7 +32,7 @@ def test_at_another_resolution_it_is_what_would_have_been_built_there():
 
 def test_shallow_layers_are_frozen():
     network = wide()
-    copy = models.to_finetune(network, frozen_share=0.5)
+    copy = models.to_finetune(network, frozen_fraction=0.5)
     method = Supervised(student=copy)
     method.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     data = tiny.tensors(tiny.batch())
@@ -49,12 +49,12 @@ def test_shallow_layers_are_frozen():
 
 
 def test_weights_that_depend_on_the_resolution_are_refused():
-    message = r"takes pictures of shape \(4, 4, 1\), and its weights would have other shapes for \(8, 8, 1\)"
+    message = r"takes images of shape \(4, 4, 1\), and its weights would have other shapes for \(8, 8, 1\)"
     with pytest.raises(ValueError, match=message):
         models.to_finetune(tiny.network("student"), (8, 8, 1))
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_out_of_range_is_refused(share):
-    with pytest.raises(ValueError, match=f"frozen_share={share} is out of range"):
-        models.to_finetune(wide(), frozen_share=share)
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_a_share_out_of_range_is_refused(fraction):
+    with pytest.raises(ValueError, match=f"frozen_fraction={fraction} is out of range"):
+        models.to_finetune(wide(), frozen_fraction=fraction)

@@ -14,12 +14,12 @@ def noise(count, columns, seed=0):
 def test_noise_becomes_pixels(image_shape):
     generator = models.generator(image_shape, latent_dim=6, width=8)
     for training in (False, True):
-        pictures = np.array(generator(100.0 * noise(4, 6), training=training))
-        assert pictures.shape == (4, *image_shape)
-        assert pictures.dtype == np.float32
-        assert pictures.min() >= 0
-        assert pictures.max() <= 255
-        assert pictures.std() > 10
+        images = np.array(generator(100.0 * noise(4, 6), training=training))
+        assert images.shape == (4, *image_shape)
+        assert images.dtype == np.float32
+        assert images.min() >= 0
+        assert images.max() <= 255
+        assert images.std() > 10
 
 
 def test_as_many_weights_as_the_released_generator():
@@ -34,13 +34,13 @@ def test_as_many_weights_as_the_released_generator():
 
 def test_a_batch_has_the_moments_that_were_asked_for():
     # So small a deviation that nothing is cut off.
-    generator = models.generator((8, 8, 2), latent_dim=6, width=8, pixel_mean=100.0, pixel_deviation=5.0)
-    pictures = np.array(generator(noise(64, 6), training=True), np.float64)
-    assert pictures.mean(axis=(0, 1, 2)) == pytest.approx([100.0, 100.0], abs=1e-2)
-    assert pictures.std(axis=(0, 1, 2)) == pytest.approx([5.0, 5.0], abs=1e-2)
+    generator = models.generator((8, 8, 2), latent_dim=6, width=8, pixel_mean=100.0, pixel_std=5.0)
+    images = np.array(generator(noise(64, 6), training=True), np.float64)
+    assert images.mean(axis=(0, 1, 2)) == pytest.approx([100.0, 100.0], abs=1e-2)
+    assert images.std(axis=(0, 1, 2)) == pytest.approx([5.0, 5.0], abs=1e-2)
 
 
-def test_a_network_sees_the_standardized_picture_by_default():
+def test_a_network_sees_the_standardized_image_by_default():
     # The rescaling that every network of models.build begins with undoes the generator's last step.
     generator = models.generator((8, 8, 1), latent_dim=6, width=8, seed=0)
     rescale = models.build("convnet", 3, (8, 8, 1)).get_layer("rescale")
@@ -81,14 +81,14 @@ def test_pixels_are_float32_under_a_mixed_policy():
     finally:
         keras.config.set_dtype_policy("float32")
     assert generator.get_layer("conv1").compute_dtype == "bfloat16"
-    pictures = np.array(generator(noise(16, 6), training=True))
-    assert pictures.dtype == np.float32
+    images = np.array(generator(noise(16, 6), training=True))
+    assert images.dtype == np.float32
     # bfloat16 has no more than 256 different numbers between two powers of 2.
-    assert not np.array_equal(pictures, np.array(tf.cast(tf.cast(pictures, tf.bfloat16), tf.float32)))
+    assert not np.array_equal(images, np.array(tf.cast(tf.cast(images, tf.bfloat16), tf.float32)))
 
 
 def test_pixel_noise_is_the_noise_itself_cut_off():
-    model = models.pixel_noise((6, 5, 3), pixel_mean=40.0, pixel_deviation=60.0)
+    model = models.pixel_noise((6, 5, 3), pixel_mean=40.0, pixel_std=60.0)
     inputs = noise(50, 6 * 5 * 3)
     assert model.weights == []
     expected = np.clip(40.0 + 60.0 * inputs.astype(np.float64), 0, 255).reshape(50, 6, 5, 3)
@@ -101,15 +101,15 @@ def test_pixel_noise_is_the_noise_itself_cut_off():
     [
         ((30, 30, 3), {}, r"image_shape=\(30, 30, 3\) has a side that is not divisible by 4.*resize or pad"),
         ((28, 30, 1), {}, r"image_shape=\(28, 30, 1\) has a side that is not divisible by 4"),
-        ((2,), {}, r"image_shape=\(2,\) is not that of a picture: pass \(height, width, channels\)"),
-        ((8, 8, 0), {}, r"image_shape=\(8, 8, 0\) is not that of a picture"),
+        ((2,), {}, r"image_shape=\(2,\) is not that of an image: pass \(height, width, channels\)"),
+        ((8, 8, 0), {}, r"image_shape=\(8, 8, 0\) is not that of an image"),
         ((8, 8, 1), {"latent_dim": 0}, "latent_dim=0 is out of range"),
         ((8, 8, 1), {"width": 1}, "width=1 is out of range"),
         ((8, 8, 1), {"pixel_mean": -1.0}, "pixel_mean=-1.0 is out of range"),
-        ((8, 8, 1), {"pixel_deviation": 0.0}, "pixel_deviation=0.0 is out of range"),
+        ((8, 8, 1), {"pixel_std": 0.0}, "pixel_std=0.0 is out of range"),
     ],
 )
-def test_refusals(image_shape, settings, message):
+def test_validation(image_shape, settings, message):
     with pytest.raises(ValueError, match=message):
         models.generator(image_shape, **settings)
     if not {"latent_dim", "width"} & set(settings) and "divisible" not in message:

@@ -89,7 +89,7 @@ def test_lenets_weights_by_hand(name, filters, units):
         assert model.get_layer("features").output.shape == (None, third)
 
 
-def test_lenet_pads_small_pictures_with_black():
+def test_lenet_pads_small_images_with_black():
     small = models.build("lenet-5", 10, (28, 28, 1), seed=1)
     full = models.build("lenet-5", 10, (32, 32, 1), seed=1)
     pixels = np.random.default_rng(0).uniform(0, 255, (3, 28, 28, 1)).astype("float32")
@@ -121,11 +121,11 @@ def test_convnet_learns_two_labels_per_class():
     rng = np.random.default_rng(0)
     prototypes = rng.uniform(0, 255, (3, 8, 8, 1))
     labels = np.arange(90) % 3
-    pictures = np.clip(prototypes[labels] + rng.normal(0, 30, (90, 8, 8, 1)), 0, 255).astype("float32")
+    images = np.clip(prototypes[labels] + rng.normal(0, 30, (90, 8, 8, 1)), 0, 255).astype("float32")
     model = models.build("convnet", 3, (8, 8, 1), seed=1)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, jit_compile=False)
     for _ in range(30):
-        model.train_on_batch(pictures[:6], labels[:6])
-    predicted = np.argmax(model(pictures[6:]), axis=-1)
+        model.train_on_batch(images[:6], labels[:6])
+    predicted = np.argmax(model(images[6:]), axis=-1)
     assert np.mean(predicted == labels[6:]) > 0.95

@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mpl_tf import models
 from mpl_tf.models.wide_resnet import wide_resnet
 
-PICTURES = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)).astype("float32")
+IMAGES = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)).astype("float32")
 
 
 def count_by_hand(depth, width, classes, channels, stem=16):
@@ -79,8 +79,8 @@ def test_the_forward_pass_is_the_papers(width):
     model = models.build(f"wrn-10-{width}", 4, (8, 8, 3), seed=1)
     set_random_batch_norm(model)
     assert ("group1_block0_shortcut" in [layer.name for layer in model.layers]) == (width == 2)
-    expected = forward_in_numpy(model, PICTURES)
-    np.testing.assert_allclose(model(PICTURES), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    expected = forward_in_numpy(model, IMAGES)
+    np.testing.assert_allclose(model(IMAGES), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_logits_start_from_a_uniform_draw_over_the_classes():
 
 def test_batch_norm_remembers_99_parts_in_100():
     model = models.build("wrn-10-1", 4, (8, 8, 3), seed=1)
-    stem = keras.Model(model.input, model.get_layer("stem_conv").output)(PICTURES).numpy()
-    model(PICTURES, training=True)
+    stem = keras.Model(model.input, model.get_layer("stem_conv").output)(IMAGES).numpy()
+    model(IMAGES, training=True)
     normalization = model.get_layer("group1_block0_norm1")
     mean = stem.mean(axis=(0, 1, 2), dtype="float64")
     np.testing.assert_allclose(normalization.moving_mean, 0.01 * mean, rtol=1e-4, atol=1e-6)
@@ -149,7 +149,7 @@ def test_stochastic_depth_drops_whole_branches_and_keeps_their_mean():
     dropped = model.get_layer("group3_block0_drop")(branch, training=True).numpy()
     survives = dropped.any(axis=(1, 2, 3))
     np.testing.assert_allclose(dropped[survives], branch[survives] / 0.6, rtol=1e-5)
-    # Five standard errors of a share of 4000.
+    # Five standard errors of a fraction of 4000.
     assert abs(survives.mean() - 0.6) < 5 * np.sqrt(0.4 * 0.6 / 4000)
 
 

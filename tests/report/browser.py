@@ -30,8 +30,8 @@ class Browser:
         self.messages, self.requests, self.events = [], [], []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
+        for split in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{split}.enable")
 
     def call(self, method, **parameters):
         number = next(self.numbers)
@@ -92,7 +92,7 @@ def opened():
         to_browser, commands = os.pipe()
         answers, from_browser = os.pipe()
 
-        def places():
+        def positions():
             # The protocol's pipes are the file descriptors 3 and 4. Others may be in their place still.
             one, other = os.dup(to_browser), os.dup(from_browser)
             one, other = (os.dup(end) if end in (3, 4) else end for end in (one, other))
@@ -103,7 +103,7 @@ def opened():
         options += ["--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}"]
         process = subprocess.Popen(
             [executable(), *options],
-            preexec_fn=places,
+            preexec_fn=positions,
             close_fds=False,
             stderr=subprocess.DEVNULL,
         )

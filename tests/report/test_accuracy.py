@@ -81,7 +81,7 @@ def test_a_reliability_diagram_has_a_bar_per_bin_with_images_pale_where_they_are
 def test_the_rarest_of_many_classes_are_one_band():
     fractions = np.array([[0.02] * 4 + [0.08] * 4 + [0.15] * 4, [0.03] * 4 + [0.07] * 4 + [0.15] * 4])
     rows = [
-        {"step": step, "pictures": 9} | {str(label): value for label, value in enumerate(row)}
+        {"step": step, "images": 9} | {str(label): value for label, value in enumerate(row)}
         for step, row in enumerate(fractions)
     ]
     (axes,) = plots.class_fractions(rows, [f"class {label}" for label in range(12)]).axes

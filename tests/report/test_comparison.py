@@ -9,14 +9,14 @@ from mpl_tf import report
 ACCURACIES = {"plain": (0.5, 0.7, 0.6), "taught": (0.9, 0.8, 1.0), "silent": (0.8, 0.8, 0.9)}
 
 
-def results(**pictures):
+def results(**images):
     def run(trial, accuracy):
         networks = {"student": {"accuracy": accuracy - 0.1}, "finetuned": {"accuracy": accuracy}}
         if trial == "plain":
             networks = {"student": {"accuracy": accuracy}}
         splits = {"test": networks, "validation": {key: {"accuracy": 0.25} for key in networks}}
         seconds = {"method": 2.0, "finetune": 1.0}
-        return {**splits, "seconds": seconds, "steps": 10, "pictures": pictures.get(trial, 1000)}
+        return {**splits, "seconds": seconds, "steps": 10, "images": images.get(trial, 1000)}
 
     return {
         trial: {seed: run(trial, value) for seed, value in enumerate(values)}
@@ -45,7 +45,7 @@ def test_the_table_has_means_deviations_and_paired_differences():
     assert taught["student %"].startswith("80.00")
     assert taught["final - plain"] == expected_difference("taught", "plain")
     assert taught["final - its ablation"] == expected_difference("taught", "silent")
-    assert (taught["updates"], taught["pictures"], taught["seconds"]) == ("10", "1,000", "3")
+    assert (taught["updates"], taught["images"], taught["seconds"]) == ("10", "1,000", "3")
     assert row(text, "plain")["final - plain"] == row(text, "silent")["final - its ablation"] == ""
 
 
@@ -68,7 +68,7 @@ def test_unequal_budgets_are_said():
     assert "the same number of updates of their students" in report.comparison_table(
         results(), reference="plain"
     )
-    assert "The trials differ in pictures: see" in report.comparison_table(
+    assert "The trials differ in images: see" in report.comparison_table(
         results(plain=500), reference="plain"
     )
 

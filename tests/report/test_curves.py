@@ -105,10 +105,10 @@ def test_one_panel_is_drawn_as_among_the_others(history):
 
 def test_curves_are_legible_with_the_accuracies_largest(history):
     figure = plots.curves(history)
-    picture = plots.to_pixels(figure)
-    assert picture.shape[1] == 1200
-    assert 700 < picture.shape[0] < 1200
-    assert 0.005 < (picture.min(axis=-1) < 128).mean() < 0.2
+    image = plots.to_pixels(figure)
+    assert image.shape[1] == 1200
+    assert 700 < image.shape[0] < 1200
+    assert 0.005 < (image.min(axis=-1) < 128).mean() < 0.2
     boxes = {title: axes.get_window_extent() for title, axes in panels(figure).items()}
     accuracy = boxes.pop("Accuracy on the validation split")
     assert all(

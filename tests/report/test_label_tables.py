@@ -7,12 +7,12 @@ def test_confidence_rows_count_each_threshold_and_the_known_truths():
     confidence, classes = np.array([0.2, 0.4, 0.6, 0.8, 1.0]), np.array([0, 1, 0, 1, 0])
     rows = report.confidence_rows(confidence, classes, np.array([0, 1, 1, -1, 0]), {0.6, 0.0})
     assert [row["confidence from"] for row in rows] == ["0", "0.6"]
-    assert [(row["pictures"], row["share %"]) for row in rows] == [("5", "100.0"), ("3", "60.0")]
+    assert [(row["images"], row["fraction %"]) for row in rows] == [("5", "100.0"), ("3", "60.0")]
     (name,) = (key for key in rows[0] if key.startswith("right %"))
     assert "for information" in name
     assert [row[name] for row in rows] == ["75.0", "50.0"]
     (unknown,) = report.confidence_rows(confidence, classes, np.full(5, -1), [0.5])
-    assert set(unknown) == {"confidence from", "pictures", "share %"}
+    assert set(unknown) == {"confidence from", "images", "fraction %"}
 
 
 def test_class_rows_show_the_classes_predicted_most_often_in_their_order():

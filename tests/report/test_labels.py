@@ -16,9 +16,9 @@ def drawn_labels(count=200, num_classes=4, seed=0):
 
 
 def images_of(classes, shape=(8, 12, 1), labels=None):
-    """Pictures whose every pixel says which row they belong to."""
+    """Images whose every pixel says which row they belong to."""
     examples = np.broadcast_to(np.arange(len(classes))[:, None, None, None] % 251, (len(classes), *shape))
-    return data.ArrayPictures(
+    return data.ArrayImages(
         examples.astype(np.uint8), np.full(len(classes), -1) if labels is None else labels
     )
 
@@ -114,7 +114,7 @@ def test_a_store_is_drawn_through_its_index(tmp_path):
 
 def test_a_threshold_that_nothing_reaches_and_points_are_drawn_without_examples():
     probabilities = np.full((6, 3), 1 / 3, np.float32)
-    points = data.ArrayPictures(np.zeros((6, 2), np.float32), np.zeros(6))
+    points = data.ArrayImages(np.zeros((6, 2), np.float32), np.zeros(6))
     figure = plots.label_store(probabilities, threshold=0.9, images=points)
     assert heights(panel(figure, "Images per predicted class"), "selected") == [0, 0, 0]
     assert panel(figure, "0.0% of 6 reach 0.9")

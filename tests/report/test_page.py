@@ -9,20 +9,21 @@ import keras
 import numpy as np
 import pytest
 
-from mpl_tf import data, finishing, report
+from mpl_tf import data, report
 from mpl_tf.report.html import samples
 from mpl_tf.report.html.images import inline_image
 from mpl_tf.report.html.svg import inline_svg
 from mpl_tf.report.plots import style
-from mpl_tf.run_folder import RunFolder
-from tests import tiny
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training import finalize
 from tests.report import browser
+from tests.support import tiny
 
 NASTY = ("cat & <b>dog</b>", 'the "quoted"', "<script>alert(1)</script>")
 
 
 def run_data(*, known=True):
-    """A hundred tiny pictures, three classes whose names need escaping, twenty of them held out."""
+    """A hundred tiny images, three classes whose names need escaping, twenty of them held out."""
     images, labels = tiny.examples(100)
     source = data.from_arrays(images.astype(np.uint8), labels, name="tiny", flip=False, class_names=NASTY)
     split = data.draw_split(source, num_labeled=9, seed=0, validation=60)
@@ -48,7 +49,7 @@ def whole_metrics():
     evaluated = {"corruptions": {"errors": errors, "count": 50}}
     evaluated |= {"fgsm": {"epsilon": [0, 2], "accuracy": [0.9, 0.5]}}
     return {
-        "validation": networks, "test": networks, "steps": 8, "pictures": 100, "seconds": {"method": 3.0},
+        "validation": networks, "test": networks, "steps": 8, "images": 100, "seconds": {"method": 3.0},
         "split": "tiny.0@9", "command": "python -m recipes.mpl --model=<x> & more", "versions": {"keras": "3"},
         "evaluation": {"test": {"student": evaluated, "supervised": evaluated}},
     }  # fmt: skip
@@ -68,9 +69,7 @@ def leave_files(folder, run):
     ]
     written.write_history(rows)
     written.stage("supervised").write_history(rows)
-    classes = [
-        {"epoch": e, "step": 4 * e + 4, "pictures": 30, "0": 0.5, "1": 0.25, "2": 0.25} for e in (0, 1)
-    ]
+    classes = [{"epoch": e, "step": 4 * e + 4, "images": 30, "0": 0.5, "1": 0.25, "2": 0.25} for e in (0, 1)]
     written.write_rows("pseudo_label_classes.csv", classes)
 
 
@@ -298,11 +297,11 @@ def test_a_page_that_cannot_be_drawn_leaves_a_finished_run_and_a_sentence(tmp_pa
     def fails(*arguments):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(finishing.report, "page", fails)
+    monkeypatch.setattr(finalize.report, "page", fails)
     with pytest.warns(
         UserWarning, match=r"The run is complete, but .*RuntimeError: no ink.*recipes\.report --run_dir="
     ):
-        metrics = finishing.finish(RunFolder(tmp_path), run_data(), {"student": networks()["student"]})
+        metrics = finalize.finish(RunFolder(tmp_path), run_data(), {"student": networks()["student"]})
     assert RunFolder(tmp_path).read_metrics() == metrics
     assert RunFolder(tmp_path).read_confusions()["validation/student"].sum() == 60
     assert isinstance(
@@ -316,8 +315,8 @@ def test_a_finished_run_has_its_page_unless_it_is_not_wanted(tmp_path):
         folder = tmp_path / str(wanted)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            facts = {"seconds": {}, "steps": 1, "pictures": 1}
-            finishing.finish(RunFolder(folder), run, networks(), draw_report=wanted, **facts)
+            facts = {"seconds": {}, "steps": 1, "images": 1}
+            finalize.finish(RunFolder(folder), run, networks(), draw_report=wanted, **facts)
         assert (folder / "report.html").exists() == wanted
 
 

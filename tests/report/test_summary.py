@@ -8,9 +8,9 @@ from mpl_tf.report import comparison_summary, run_summary
 from mpl_tf.report.summary import interval
 
 
-def metrics(domain="test", count=360, **correct):
+def metrics(split="test", count=360, **correct):
     """What metrics.json holds of networks that are right so many times."""
-    return {domain: {role: {"accuracy": hits / count, "count": count} for role, hits in correct.items()}}
+    return {split: {role: {"accuracy": hits / count, "count": count} for role, hits in correct.items()}}
 
 
 def test_a_clear_gain_is_stated_with_its_standard_error():

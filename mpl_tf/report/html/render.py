@@ -8,9 +8,9 @@ import re
 import jinja2
 from markupsafe import Markup, escape
 
-from mpl_tf import files
 from mpl_tf.report.html.images import inline_image, inline_png
 from mpl_tf.report.html.svg import inline_svg
+from mpl_tf.utils import files
 
 PAGE = "report.html"
 

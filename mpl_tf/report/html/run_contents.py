@@ -9,7 +9,7 @@ import numpy as np
 
 from mpl_tf.report.html import samples
 from mpl_tf.report.summary import measured_split
-from mpl_tf.run_folder import RunFolder
+from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import final_role, role_name
 
 

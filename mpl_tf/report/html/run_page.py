@@ -74,7 +74,7 @@ def _facts(run):
     if run.flags.get("model"):
         facts.append(Fact("Student", run.flags["model"]))
     if "steps" in metrics:
-        facts.append(Fact("Updates", f"{metrics['steps']:,}", f"on {metrics['pictures']:,} {run.noun}s"))
+        facts.append(Fact("Updates", f"{metrics['steps']:,}", f"on {metrics['images']:,} {run.noun}s"))
     if "seconds" in metrics:
         stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["seconds"].items())
         facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))

@@ -22,7 +22,7 @@ from mpl_tf.runs.roles import role_name
 _MATRIX_UP_TO, _MOST_CONFUSIONS, _MOST_CLASSES = 20, 15, 50
 _STAGES = {"supervised": "Supervised baseline", "finetune": "Fine-tuning", "teacher": "Teacher"}
 # Quantity → the heading that its curve stands under; what is in none of these is a diagnostic.
-_PSEUDO_LABEL_CURVES = ("confident_share", "confirmation_bias")
+_PSEUDO_LABEL_CURVES = ("confident_fraction", "confirmation_bias")
 _LEARNING = ("loss", "agreement", "feedback", "mask_rate", "class_balance", "pairwise_distance")
 
 
@@ -207,7 +207,7 @@ def pseudo_labels(run: RunContents) -> Section:
         stage = f" in {title.replace('_', ' ')}" if title else ""
         if rows:
             caption = (
-                f"Predicted classes of {int(rows[-1]['pictures']):,} unlabeled training {run.noun}s after each epoch"
+                f"Predicted classes of {int(rows[-1]['images']):,} unlabeled training {run.noun}s after each epoch"
                 f"{stage}, as fractions. A band that swallows the others is a collapse."
             )
             figures.append(Plot(plots.class_fractions(rows, run.class_names), caption))

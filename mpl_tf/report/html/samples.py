@@ -10,8 +10,9 @@ import threadpoolctl
 from matplotlib.figure import Figure
 from sklearn import decomposition, manifold
 
-from mpl_tf import distribute, evaluation
+from mpl_tf import evaluation
 from mpl_tf.data import pipeline
+from mpl_tf.distribute import replicas
 from mpl_tf.report import plots
 from mpl_tf.report.html.blocks import Block, Paragraph, Tile, Tiles
 
@@ -39,8 +40,8 @@ class Predicted(NamedTuple):
 def predict(network: keras.Model, data, index: np.ndarray) -> Predicted:
     """Asks a network about some training images, about a random part of them where they are very many."""
     index = sample(index, MOST_PREDICTED)
-    batches = pipeline.picture_batches(data.source.train, index)
-    logits = np.concatenate([distribute.predict(network, batch["image"]) for batch in batches])
+    batches = pipeline.image_batches(data.source.train, index)
+    logits = np.concatenate([replicas.predict(network, batch["image"]) for batch in batches])
     return Predicted(index, evaluation.outcomes(logits, np.asarray(data.source.train.labels)[index]))
 
 
@@ -136,8 +137,8 @@ def feature_map(network: keras.Model, data, found: Predicted) -> tuple[Figure, s
     if len(rows) < 3:
         return None
     features = keras.Model(network.inputs, _features(network))
-    batches = pipeline.picture_batches(data.source.train, found.index[rows])
-    vectors = np.concatenate([distribute.predict(features, batch["image"]) for batch in batches])
+    batches = pipeline.image_batches(data.source.train, found.index[rows])
+    vectors = np.concatenate([replicas.predict(features, batch["image"]) for batch in batches])
     vectors = vectors.reshape(len(vectors), -1).astype(np.float64)
     if vectors.shape[1] < 2:
         return None

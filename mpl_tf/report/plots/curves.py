@@ -22,7 +22,7 @@ _TITLES = {
     "consistency_loss": "Teacher's consistency loss (nats)",
     "mask_rate": "Mask rate: unlabeled images that count",
     "agreement": "Student and teacher agree",
-    "confident_share": "Unlabeled images labeled with 95 % confidence",
+    "confident_fraction": "Unlabeled images labeled with 95 % confidence",
     "confirmation_bias": "Confirmation bias: wrong among these",
     "feedback": "Feedback to the teacher",
     "generator_loss": "Generator's loss",
@@ -34,7 +34,14 @@ _TITLES = {
     "seconds": "Seconds per epoch",
 }
 _ORDER = ("loss", "mask", "feedback", "agreement", "norm")
-_FRACTIONS = ("accuracy", "mask_rate", "agreement", "class_balance", "confident_share", "confirmation_bias")
+_FRACTIONS = (
+    "accuracy",
+    "mask_rate",
+    "agreement",
+    "class_balance",
+    "confident_fraction",
+    "confirmation_bias",
+)
 _ROLES = ("student", "teacher", "generator")
 _PANELS_PER_ROW, _TITLE_WIDTH = 3, 38
 

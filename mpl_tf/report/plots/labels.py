@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from mpl_tf.data import selection
+from mpl_tf.data.soft_labels import selection
 from mpl_tf.report.plots import style
 from mpl_tf.report.plots.images import draw_strip, strip_height
 from mpl_tf.report.plots.style import new_figure, shortened, styled
@@ -35,7 +35,7 @@ def label_store(
 
     Args:
         store: a finished `mpl_tf.data.LabelStore`, or probabilities, float `[N, K]`, of the first N images.
-        images: `mpl_tf.data.Pictures` that the store's index counts. Without them, or where they are points, the
+        images: `mpl_tf.data.Images` that the store's index counts. Without them, or where they are points, the
             examples are left out.
         class_names: K names; numbers when not given.
         threshold: as for `mpl_tf.data.select`. One that no image reaches is drawn too: then all are dropped.
@@ -107,7 +107,7 @@ def _selected(confidence, classes, num_classes, threshold, per_class, balance):
     with warnings.catch_warnings():
         # A class without images is there to see.
         warnings.simplefilter("ignore")
-        return selection.select_rows(confidence, classes, num_classes, **options)
+        return selection.select_indices(confidence, classes, num_classes, **options)
 
 
 def _draw_confidence(axes, confidence, chosen, threshold):

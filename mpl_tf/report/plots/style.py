@@ -1,4 +1,4 @@
-"""The look that all figures share, and how a figure becomes a PNG file or pixels.
+"""The look that all figures fraction, and how a figure becomes a PNG file or pixels.
 
 Figures are made without pyplot, so that neither the backend nor the settings of the calling program change.
 """
@@ -17,7 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mpl_tf import files
+from mpl_tf.utils import files
 
 # Every color that a figure uses is one of these: the page replaces them with its own, for its light and dark themes.
 INK, NEUTRAL, FAINT, RULE, PANEL, PAPER = "#333333", "#55606b", "#8a8a8a", "#e6e6e6", "#f2f4f6", "#ffffff"

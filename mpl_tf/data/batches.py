@@ -1,0 +1,119 @@
+"""Refusals of batches, each a sentence that says what to do."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def check_evaluation_batch(data: Any) -> tuple:
+    """Images and labels `[B]` of an evaluation.
+
+    Args:
+        data: `{"image", "label"}` or `(x, y)`; more than these may be there.
+
+    Raises:
+        ValueError: where there are no labels, or they are not one whole number per image.
+    """
+    if isinstance(data, dict) and {"image", "label"} <= set(data):
+        images, labels = data["image"], data["label"]
+    elif isinstance(data, tuple | list) and len(data) >= 2 and data[1] is not None:
+        images, labels = data[:2]
+    else:
+        raise ValueError(
+            'Evaluation needs labeled images: pass a dataset of {"image": …, "label": …} or x and y, '
+            f"not {tf.nest.map_structure(lambda value: getattr(value, 'shape', value), data)}."
+        )
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[1] == 1:
+        # As keras.datasets has them.
+        labels = tf.squeeze(labels, axis=1)
+    _class_numbers(labels)
+    return images, tf.cast(labels, tf.int32)
+
+
+def evaluation_weights(data: Any) -> tf.Tensor | None:
+    """Weights `[B]` of an evaluation's examples: `"sample_weight"` or the third entry; None where there are none."""
+    if isinstance(data, dict):
+        return data.get("sample_weight")
+    return data[2] if len(data) > 2 else None
+
+
+def check_training_batch(
+    data, network: keras.Model, *, unlabeled: bool, index: bool = False, probabilities: tuple = ()
+) -> None:
+    """Raises for a batch that does not have the structure and the shapes that a `train_step` reads.
+
+    Args:
+        data: what `train_step` was given.
+        network: one that the images are for.
+        unlabeled: whether both views of unlabeled images are read.
+        index: whether their positions among the training images are read too.
+        probabilities: the streams, of `"labeled"` and `"unlabeled"`, that come with a teacher's stored labels.
+    """
+    needed = {"labeled": ("image", "label")}
+    if unlabeled:
+        needed["unlabeled"] = ("weak", "strong", "index") if index else ("weak", "strong")
+    for stream, keys in needed.items():
+        if not isinstance(data, dict) or stream not in data or not set(keys) <= set(data[stream]):
+            raise ValueError(
+                f"The batch has no {stream!r} entry with {' and '.join(map(repr, keys))}: "
+                "make batches with mpl_tf.data.training_batches."
+            )
+        for key in keys:
+            shape = tuple(data[stream][key].shape[1:])
+            if key == "label":
+                _class_numbers(data[stream][key])
+            elif key != "index" and shape != tuple(network.input_shape[1:]):
+                raise ValueError(
+                    f"The batch's {stream} {key} images have shape {shape}, but {network.name!r} takes "
+                    f"{tuple(network.input_shape[1:])}: build the networks with the images' shape."
+                )
+        _check_same_length(stream, {key: data[stream][key].shape[0] for key in keys})
+    for stream in probabilities:
+        if "probabilities" not in data[stream]:
+            raise ValueError(
+                f"The batch's {stream} entry has no 'probabilities', the teacher's stored labels: pass targets= "
+                "of a label store to mpl_tf.data.training_batches."
+            )
+        classes, expected = data[stream]["probabilities"].shape[-1], network.output_shape[-1]
+        if classes != expected:
+            raise ValueError(
+                f"The stored labels have {classes} classes and {network.name!r} has {expected}: label the images "
+                "with a teacher of the same classes."
+            )
+
+
+def _class_numbers(labels):
+    if len(labels.shape) != 1 or not tf.as_dtype(labels.dtype).is_integer:
+        raise ValueError(
+            f"The batch's labels are {tf.as_dtype(labels.dtype).name} of shape {tuple(labels.shape)}: pass one whole "
+            "number per image, its class; the argmax of one-hot labels."
+        )
+
+
+def _check_same_length(stream, rows):
+    if len({count for count in rows.values() if count is not None}) > 1:
+        counts = ", ".join(f"{key} {count}" for key, count in rows.items())
+        raise ValueError(
+            f"The entries of the batch's {stream!r} have different lengths ({counts}): each row of all of them "
+            "belongs to one image."
+        )
+
+
+def check_index_batch(data) -> None:
+    """Raises for a batch that does not number the images that are to be generated."""
+    if not isinstance(data, dict) or "index" not in data.get("generated", ()):
+        raise ValueError(
+            "The batch has no 'generated' entry with 'index': make batches with mpl_tf.data.index_batches."
+        )
+
+
+def static_batch_size(images: tf.Tensor) -> int:
+    """How many images a batch has; refuses one whose number is not known when the step is traced."""
+    if images.shape[0] is None:
+        raise ValueError(
+            "A batch of an unknown number of images cannot be cut into micro-batches: batch the dataset with "
+            "drop_remainder=True, or pass micro_batches=1."
+        )
+    return images.shape[0]

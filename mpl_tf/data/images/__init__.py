@@ -1,0 +1,1 @@
+"""Images in memory, in folders, in TensorFlow Datasets, and how files are decoded."""

@@ -1,0 +1,233 @@
+"""Collections of images that a graph can index: arrays in memory, files on disk, TFDS records."""
+
+import abc
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+
+from mpl_tf.data.images import decoding
+
+# Encoded images are decoded once, into memory, where all of them together take no more bytes than this.
+MEMORY_LIMIT = 2**31
+
+
+class Images(abc.ABC):
+    """A random-access collection of equally sized images, or of points.
+
+    Attributes:
+        labels: int32 `[N]`, -1 where unknown.
+        image_shape: `(H, W, C)` of every image, or `(D,)` of every point.
+        names: what each example is called (its path) where it has a name, else None.
+    """
+
+    def __init__(
+        self, labels: np.ndarray, image_shape: tuple[int, ...], names: Sequence[str] | None = None
+    ) -> None:
+        self.labels = np.asarray(labels, np.int32)
+        self.image_shape = tuple(int(size) for size in image_shape)
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abc.abstractmethod
+    def fetch(self, index: tf.Tensor) -> tf.Tensor:
+        """Reads some examples. Usable in a graph and inside `tf.data.Dataset.map`.
+
+        Args:
+            index: int64 `[n]`, each in 0…N-1.
+
+        Returns:
+            uint8 `[n, H, W, C]`, or float32 `[n, D]` for points.
+        """
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """The SHA-256, in hexadecimal, of what identifies the examples, their order and their labels."""
+
+
+class ArrayImages(Images):
+    """Images or points in memory.
+
+    Args:
+        examples: uint8 `[N, H, W, C]` or float32 `[N, D]`.
+        labels: int `[N]`, -1 where unknown.
+        names: what each example is called, if anything.
+        fingerprint: of the files that the examples were decoded from. None hashes the examples themselves.
+    """
+
+    def __init__(
+        self,
+        examples: np.ndarray,
+        labels: np.ndarray,
+        *,
+        names: Sequence[str] | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        super().__init__(labels, examples.shape[1:], names)
+        if len(examples) != len(self.labels):
+            raise ValueError(
+                f"There are {len(examples)} examples and {len(self.labels)} labels: pass one for each."
+            )
+        self._fingerprint = fingerprint
+        # One eager tensor, because a graph captures it by reference, where an array would be copied into every graph
+        # that reads it; on the CPU, because a GPU would otherwise be given the whole set.
+        with tf.device("CPU:0"):
+            self._tensor = tf.constant(examples)
+
+    @property
+    def examples(self) -> np.ndarray:
+        """All examples, read-only: uint8 `[N, H, W, C]` or float32 `[N, D]`."""
+        return np.asarray(memoryview(self._tensor))
+
+    def fetch(self, index: tf.Tensor) -> tf.Tensor:
+        """Copies examples out of memory."""
+        with tf.device("CPU:0"):
+            return tf.gather(self._tensor, index)
+
+    def fingerprint(self) -> str:
+        """Of the examples and their labels."""
+        if self._fingerprint is None:
+            self._fingerprint = content_fingerprint("array", self.examples, self.labels)
+        return self._fingerprint
+
+
+class FileImages(Images):
+    """Images that stay in their files and are decoded by Pillow when they are fetched.
+
+    Pillow rather than TensorFlow, because people's own photographs need what TensorFlow's decoder lacks: the
+    camera's orientation tag, and JPEGs decoded at the fraction of their size that is wanted (a 12-megapixel one
+    several times faster). It lets go of Python's lock while it decodes and resizes, so threads do help.
+
+    Args:
+        paths: one file per image.
+        labels: int `[N]`, -1 where unknown.
+        image_shape: `(H, W, C)` to resize and crop to.
+        relative_names: the paths without the folders' location, which the fingerprint uses so that a folder may
+            be moved. None takes the paths.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        labels: np.ndarray,
+        image_shape: tuple[int, int, int],
+        *,
+        relative_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(labels, image_shape, tuple(paths))
+        self._relative_names = self.names if relative_names is None else tuple(relative_names)
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+
+    def fetch(self, index: tf.Tensor) -> tf.Tensor:
+        """Reads and decodes files."""
+        images = tf.numpy_function(self._decode, [index], tf.uint8, stateful=False)
+        return tf.ensure_shape(images, (None, *self.image_shape))
+
+    def fingerprint(self) -> str:
+        """Of the files' names, their sizes in bytes and their labels."""
+        sizes = np.array([os.path.getsize(path) for path in self.names], np.int64)
+        return content_fingerprint("files", "\n".join(self._relative_names), sizes, self.labels)
+
+    def _decode(self, index: np.ndarray) -> np.ndarray:
+        images = np.empty((len(index), *self.image_shape), np.uint8)
+
+        def fill(row):
+            path = self.names[index[row]]
+            try:
+                images[row] = decoding.decode_file(path, self.image_shape)
+            except Exception as error:
+                raise ValueError(f"The image {path} cannot be decoded any more: {error}") from error
+
+        for _ in self._threads.map(fill, range(len(index))):
+            pass
+        return images
+
+
+class TfdsImages(Images):
+    """Images that stay encoded, in TFDS records on disk or in memory, and are decoded when they are fetched.
+
+    Decoded by TensorFlow, so that they are to the bit what TFDS would have given.
+
+    Args:
+        read: maps a list of indices to the encoded images (bytes) at these indices.
+        labels: int `[N]`, -1 where unknown.
+        image_shape: `(H, W, C)` of the result.
+        resize: whether images come in other sizes and are resized and cropped to `image_shape`.
+        identity: what identifies the records beside their labels: name, version, splits and sizes.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[list[int]], list[bytes]],
+        labels: np.ndarray,
+        image_shape: tuple[int, int, int],
+        *,
+        resize: bool,
+        identity: str,
+    ) -> None:
+        super().__init__(labels, image_shape)
+        self._read = read
+        self._resize = resize
+        self._identity = identity
+
+    def fetch(self, index: tf.Tensor) -> tf.Tensor:
+        """Reads and decodes records."""
+        # Objects, because NumPy's own byte strings lose trailing zeros.
+        encoded = tf.numpy_function(
+            lambda rows: np.array(self._read(rows.tolist()), dtype=object), [index], tf.string, stateful=False
+        )
+        return tf.map_fn(
+            lambda record: decoding.decode_record(record, self.image_shape, resize=self._resize),
+            tf.ensure_shape(encoded, (None,)),
+            fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
+            parallel_iterations=os.cpu_count(),
+        )
+
+    def fingerprint(self) -> str:
+        """Of the dataset's name, version, splits and sizes, and of the labels."""
+        return content_fingerprint("tfds", self._identity, self.labels)
+
+
+def into_memory(images: Images) -> ArrayImages:
+    """Decodes a whole collection once.
+
+    Args:
+        images: a collection of images.
+
+    Returns:
+        The same examples, labels, names and fingerprint, as arrays.
+    """
+    examples = np.empty((len(images), *images.image_shape), np.uint8)
+    batches = tf.data.Dataset.range(len(images)).batch(256)
+    start = 0
+    for batch in batches.map(images.fetch, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator():
+        examples[start : start + len(batch)] = batch
+        start += len(batch)
+    return ArrayImages(examples, images.labels, names=images.names, fingerprint=images.fingerprint())
+
+
+def content_fingerprint(*parts: str | np.ndarray) -> str:
+    """Hashes text and arrays, each with its length or its type and shape.
+
+    Args:
+        *parts: strings and arrays.
+
+    Returns:
+        The SHA-256 in hexadecimal.
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            data = part.encode("utf-8", "surrogateescape")
+            header = f"text {len(data)}"
+        else:
+            data = np.ascontiguousarray(part)
+            header = f"array {data.dtype.str} {data.shape}"
+        sha.update(f"{header}\n".encode())
+        sha.update(data)
+    return sha.hexdigest()

@@ -1,0 +1,238 @@
+"""Where images come from: arrays, folders, any TFDS name, and two sets that come with scikit-learn."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpl_tf.data.images.folders import from_folders
+from mpl_tf.data.images.images import ArrayImages, FileImages, Images, TfdsImages
+from mpl_tf.data.images.source import Source
+from mpl_tf.data.images.tfds import from_tfds
+
+__all__ = [
+    "OWN_NAMES",
+    "ArrayImages",
+    "FileImages",
+    "Images",
+    "Source",
+    "TfdsImages",
+    "from_arrays",
+    "from_folders",
+    "from_tfds",
+    "load",
+]
+
+OWN_NAMES = ("digits", "two_moons", "folders")
+_DIGITS_TEST_FRACTION = 0.2
+_DIGITS_TEST_SEED = 20_210_301
+_MOONS_NOISE = 0.1
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    labeled_dir: str | os.PathLike | None = None,
+    unlabeled_dir: str | os.PathLike | None = None,
+    test_dir: str | os.PathLike | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    skip_unreadable: bool = False,
+    seed: int = 0,
+) -> Source:
+    """Loads a dataset by name.
+
+    Args:
+        name: "digits", "two_moons", "folders", or the name of a dataset in TFDS.
+        data_dir: where TFDS keeps its datasets; None for its default. Nothing else reads it.
+        labeled_dir: for "folders", holds one folder per class.
+        unlabeled_dir: for "folders", holds unlabeled images at any depth.
+        test_dir: for "folders", laid out as `labeled_dir`.
+        image_size: H = W, or (H, W), that images of folders and of TFDS are resized and cropped to.
+        skip_unreadable: for "folders", leaves broken images out, with a warning, instead of refusing them.
+        seed: of the two moons.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        FileNotFoundError: for a folder that is missing.
+        ValueError: for an unknown name, or arguments that do not go with it.
+    """
+    folders = {"labeled_dir": labeled_dir, "unlabeled_dir": unlabeled_dir, "test_dir": test_dir}
+    if name == "folders":
+        if labeled_dir is None:
+            raise ValueError(
+                "The dataset 'folders' needs labeled_dir: give the folder that holds one per class."
+            )
+        return from_folders(**folders, image_size=image_size, skip_unreadable=skip_unreadable)
+    for argument, folder in folders.items():
+        if folder is not None:
+            raise ValueError(
+                f"{argument}={folder} is read for the dataset 'folders' and not for {name!r}: leave one of them out."
+            )
+    if name not in OWN_NAMES:
+        return from_tfds(name, data_dir=data_dir, image_size=image_size, also_known=OWN_NAMES)
+    if image_size is not None:
+        raise ValueError(
+            f"image_size={image_size} does not apply to {name!r}, which has one size: leave it out."
+        )
+    return _digits() if name == "digits" else _two_moons(seed)
+
+
+def from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    unlabeled_images: np.ndarray | None = None,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+    flip: bool = True,
+) -> Source:
+    """Images or points that are in memory already.
+
+    Args:
+        images: images `[N, H, W, C]` or `[N, H, W]` with values in 0…255 (rounded to uint8), or floating-point
+            points `[N, D]`.
+        labels: int `[N]` or `[N, 1]`, each in 0…K-1.
+        unlabeled_images: more of the same, without labels.
+        test: held-out images and labels.
+        class_names: K names. None numbers the classes up to the largest label.
+        name: of the dataset.
+        flip: whether a mirrored image keeps its label.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: for values, shapes or labels that are none of the above.
+    """
+    images = _checked_examples("images", images)
+    labels = _checked_labels("labels", labels, len(images), class_names)
+    test_images, test_labels = (None, None) if test is None else test
+    if test is not None:
+        test_images = _checked_examples("test images", test_images)
+        test_labels = _checked_labels("test labels", test_labels, len(test_images), class_names)
+    if class_names is None:
+        largest = max(labels.max(), -1 if test is None else test_labels.max())
+        class_names = [str(label) for label in range(largest + 1)]
+    if unlabeled_images is not None:
+        unlabeled_images = _checked_examples("unlabeled_images", unlabeled_images)
+        if unlabeled_images.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"unlabeled_images have the shape {unlabeled_images.shape[1:]} and images {images.shape[1:]}: "
+                "give both the same."
+            )
+        images = np.concatenate([images, unlabeled_images])
+        labels = np.concatenate([labels, np.full(len(unlabeled_images), -1, np.int32)])
+    return Source(
+        name,
+        tuple(map(str, class_names)),
+        ArrayImages(images, labels),
+        None if test is None else ArrayImages(test_images, test_labels),
+        flip=flip,
+    )
+
+
+def _checked_examples(what: str, examples) -> np.ndarray:
+    """Images as uint8 `[N, H, W, C]`, points as float32 `[N, D]`."""
+    examples = np.asarray(examples)
+    if examples.ndim not in (2, 3, 4) or examples.dtype.kind not in "iuf" or not examples.size:
+        raise ValueError(
+            f"{what} are {examples.dtype} of the shape {examples.shape}: pass numbers, images [N, H, W, C] "
+            "or points [N, D], and at least one."
+        )
+    if not np.isfinite(examples).all():
+        raise ValueError(f"{what} hold NaN or infinity: mend or remove these examples.")
+    if examples.ndim == 2:
+        if examples.dtype.kind != "f":
+            raise ValueError(
+                f"{what} are {examples.dtype} of the shape {examples.shape}: reshape flattened images to "
+                "[N, H, W, C], or pass points as floating-point numbers."
+            )
+        return examples.astype(np.float32)
+    if examples.ndim == 3:
+        examples = examples[..., np.newaxis]
+    if examples.shape[-1] > 4:
+        raise ValueError(
+            f"{what} have the shape {examples.shape}: the channels, 1 to 4 of them, must come last."
+        )
+    return _as_bytes(what, examples)
+
+
+def _as_bytes(what: str, images: np.ndarray) -> np.ndarray:
+    if images.dtype == np.uint8:
+        return images
+    low, high = images.min(), images.max()
+    if low < 0 or high > 255:
+        raise ValueError(f"{what} have values in {low}…{high}: images must be in 0…255.")
+    if images.dtype.kind == "f" and high <= 1:
+        raise ValueError(
+            f"{what} are {images.dtype} with values in {low}…{high}: images must be in 0…255, so multiply by "
+            "255."
+        )
+    return np.rint(images).astype(np.uint8)
+
+
+def _checked_labels(what: str, labels, count: int, class_names: Sequence[str] | None) -> np.ndarray:
+    """Labels as int32 `[N]`."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise ValueError(f"{what} have the shape {labels.shape}, as if one-hot: pass their argmax, [N].")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{what} are {labels.dtype}: pass whole numbers, one class index per image.")
+    if labels.shape not in ((count,), (count, 1)):
+        raise ValueError(
+            f"{what} have the shape {labels.shape}, and there are {count} images: pass [{count}]."
+        )
+    labels = labels.reshape(count)
+    if labels.min() < 0:
+        raise ValueError(
+            f"{what} hold {labels.min()}, and classes count from 0: pass images without a label as "
+            "unlabeled_images."
+        )
+    if class_names is not None and labels.max() >= len(class_names):
+        raise ValueError(
+            f"{what} hold {labels.max()}, outside 0…{len(class_names) - 1}: mend them or give more class_names."
+        )
+    return labels.astype(np.int32)
+
+
+def _digits() -> Source:
+    """The 1,797 handwritten digits of scikit-learn, 8×8; a fifth of each class is the test set."""
+    from sklearn import datasets, model_selection
+
+    values, labels = datasets.load_digits(return_X_y=True)
+    images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    # Everybody's test images are the same, whatever seed they train with.
+    train, test = model_selection.train_test_split(
+        np.arange(len(labels)),
+        test_size=_DIGITS_TEST_FRACTION,
+        random_state=_DIGITS_TEST_SEED,
+        stratify=labels,
+    )
+    return Source(
+        "digits",
+        tuple("0123456789"),
+        ArrayImages(images[train], labels[train]),
+        ArrayImages(images[test], labels[test]),
+        flip=False,
+    )
+
+
+def _two_moons(seed: int) -> Source:
+    """Two interleaved half circles: 1,000 points of each to train on and 500 of each to test on.
+
+    The noise has the standard deviation .1. The test points come from another seed than the training points.
+    """
+    from sklearn import datasets
+
+    def draw(count, stream):
+        state = np.random.SeedSequence([seed, stream]).generate_state(1)[0]
+        points, labels = datasets.make_moons(count, noise=_MOONS_NOISE, random_state=int(state))
+        return ArrayImages(points.astype(np.float32), labels)
+
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed={seed!r} is no seed: pass a whole number of at least 0.")
+    return Source("two_moons", ("upper", "lower"), draw(2000, 0), draw(1000, 1), flip=False)

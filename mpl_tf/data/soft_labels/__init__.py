@@ -1,0 +1,1 @@
+"""Soft labels of many images on disk: stored, sharded, selected."""

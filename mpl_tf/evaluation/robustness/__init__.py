@@ -1,0 +1,1 @@
+"""Robustness: corruptions, perturbations, attacks, natural adversarial images, and their scores."""

@@ -1,0 +1,70 @@
+"""Refusals of what cannot be exported, each a sentence that says what to do."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from mpl_tf.methods import validation
+
+
+def single_network(network: keras.Model) -> keras.Model:
+    """The network to export: a training method's inference model, and any other network itself."""
+    return getattr(network, "served", network)
+
+
+def listed_names(class_names: Sequence[str] | Mapping[str, int]) -> list[str]:
+    """Class names in the order of the logits, from those or from Keras' dictionary of names and indices.
+
+    Raises:
+        ValueError: when the indices are not 0 to K - 1.
+    """
+    if not isinstance(class_names, Mapping):
+        return list(class_names)
+    if sorted(class_names.values()) != list(range(len(class_names))):
+        raise ValueError(
+            f"The class names have the indices {sorted(class_names.values())}, and logits are numbered from 0 to "
+            f"{len(class_names) - 1}: pass the names in the order of the logits."
+        )
+    return sorted(class_names, key=class_names.get)
+
+
+def check_network(network: keras.Model) -> None:
+    """Raises for networks without one input and logits, and any inside the scope of a strategy."""
+    if tf.distribute.has_strategy():
+        raise ValueError(
+            "An export inside strategy.scope() would be read back onto every replica: call it after the scope."
+        )
+    validation.check_networks({"network": network})
+    ends = [getattr(network, end, None) for end in ("input_shape", "output_shape")]
+    single = all(isinstance(shape, tuple) and len(shape) > 1 for shape in ends)
+    if not single or len(ends[1]) != 2 or ends[1][-1] is None:
+        raise ValueError(
+            f"{network.name!r} maps {ends[0]} to {ends[1]}, but an export needs one input and logits of shape "
+            "(None, number of classes): pass one network, for a training method its `served` one."
+        )
+
+
+def check_class_names(class_names: list, network: keras.Model) -> None:
+    """Raises for names that are not one line of text for each of the network's outputs."""
+    num_classes = network.output_shape[-1]
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"There are {len(class_names)} class names, but {network.name!r} has {num_classes} outputs: pass "
+            "one name for each, in the order of the logits."
+        )
+    for index, name in enumerate(class_names):
+        if not isinstance(name, str) or name.splitlines() != [name]:
+            raise ValueError(
+                f"The class name {name!r} is not one line of text, as each line of labels.txt must be: rename it."
+            )
+        if name in class_names[:index]:
+            raise ValueError(f"The class name {name!r} is there more than once: give every class its own.")
+
+
+def check_warm_up(warm_up: bool | None, *, available: bool) -> None:
+    """Raises when asked to promise warm-up requests that cannot be written."""
+    if warm_up and not available:
+        raise ValueError(
+            "warm_up=True needs tensorflow-serving-api: install mpl_tf[serving], or pass None to do without it."
+        )

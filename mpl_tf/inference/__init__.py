@@ -1,0 +1,9 @@
+"""What a finished network says about many images: soft labels and predictions on disk."""
+
+from mpl_tf.inference.labeling import label
+from mpl_tf.inference.prediction import predict_folder
+
+__all__ = [
+    "label",
+    "predict_folder",
+]

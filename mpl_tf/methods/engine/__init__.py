@@ -1,0 +1,1 @@
+"""How a training step is computed: micro-batches, rematerialization, loss scaling, sampling."""

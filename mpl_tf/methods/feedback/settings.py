@@ -1,0 +1,100 @@
+"""Which feedback the teacher gets, and how strong: the settings around the estimators of `feedback.py`."""
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+
+from mpl_tf.methods import constraints
+from mpl_tf.methods.constraints import Boolean, Choice, Constraint, Integer, Number
+
+# The normalizations that each estimator has; the first is its default.
+NORMALIZATIONS = {
+    "per_example": ("rms", "raw"),
+    "unrolled": ("raw",),
+    "dot_product": ("cosine", "raw"),
+    "loss_difference": ("cosine", "raw"),
+    "none": ("raw",),
+}
+
+
+@keras.saving.register_keras_serializable("mpl_tf")
+@dataclasses.dataclass(frozen=True)
+class FeedbackSettings:
+    """The student's feedback to the teacher in `MetaPseudoLabels`.
+
+    Args:
+        estimator: `"per_example"` (exact for a soft-label SGD step, no sampling noise), `"dot_product"` (the
+            paper's equation 12), `"loss_difference"` (the released code's scalar, with the right sign),
+            `"unrolled"` (autodiff through the student's step; slow) or `"none"` (the ablation).
+        weight: factor on the feedback's gradient; 1 with `normalization="raw"` is the literal gradient.
+        normalization: `"raw"`; `"rms"` divides the per-example values by their root mean square over the
+            global batch; `"cosine"` divides a scalar by the norms of the two gradients it compares. None
+            takes the estimator's first in `NORMALIZATIONS`.
+        floor: the root mean square counts as at least this, so that the feedback fades as v → 0.
+        clip: bound on the normalized per-example values, or on the scalar; None for no bound.
+        baseline_decay: decay of the moving average, starting at 0, that is subtracted from a scalar feedback;
+            0 subtracts nothing.
+        cross_entropy: whether a scalar multiplies the `"mean"` (the paper's pseudo-code) or the `"sum"` (the
+            gradient of the expectation) of the teacher's cross-entropies to its samples.
+        finite_difference: computes the per-example tangents with one plain forward pass instead of a
+            forward-mode one: faster, a few per cent off.
+        warmup_steps: steps over which the weight rises linearly from 0.
+
+    Raises:
+        ValueError: for a value out of range or a combination without a meaning.
+    """
+
+    parameter_constraints: ClassVar[dict[str, Constraint]] = {
+        "estimator": Choice(*NORMALIZATIONS),
+        "weight": Number(),
+        "normalization": Choice("rms", "cosine", "raw", optional=True),
+        "floor": Number(low=1e-12),
+        "clip": Number(optional=True),
+        "baseline_decay": Number(high=1.0),
+        "cross_entropy": Choice("mean", "sum"),
+        "finite_difference": Boolean(),
+        "warmup_steps": Integer(),
+    }
+
+    estimator: str = "per_example"
+    weight: float = 0.1
+    normalization: str | None = None
+    floor: float = 1e-2
+    clip: float | None = 1.0
+    baseline_decay: float = 0.0
+    cross_entropy: str = "mean"
+    finite_difference: bool = False
+    warmup_steps: int = 0
+
+    def __post_init__(self):
+        # Under the name that it has in a method's own arguments.
+        self.parameter_constraints["estimator"].check("feedback", self.estimator)
+        if self.normalization is None:
+            object.__setattr__(self, "normalization", NORMALIZATIONS[self.estimator][0])
+        allowed = NORMALIZATIONS[self.estimator]
+        if self.normalization not in allowed:
+            raise ValueError(
+                f"normalization={self.normalization!r} has no meaning for the feedback {self.estimator!r}: "
+                f"choose {' or '.join(map(repr, allowed))}."
+            )
+        constraints.check(self)
+        if self.baseline_decay and not self.is_scalar:
+            raise ValueError(
+                f"baseline_decay={self.baseline_decay} is for the scalar feedbacks; {self.estimator!r} has "
+                "a value for every class and centers it exactly. Leave it at 0."
+            )
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether one number per batch stands for all images, which needs sampled student labels."""
+        return self.estimator in ("dot_product", "loss_difference")
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "FeedbackSettings":
+        """Builds the settings from what `get_config` returned."""
+        return cls(**config)

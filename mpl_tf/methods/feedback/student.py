@@ -1,0 +1,311 @@
+"""The student's step in Meta Pseudo Labels, and what it tells the teacher: steps 2 and 3 of Algorithm 1.
+
+`student_step` is shared by `MetaPseudoLabels` and `ReducedMetaPseudoLabels`. It joins the estimators of
+`mpl_tf.feedback` with a real network: the student is run at its old and new weights with the random state, the
+BatchNorm mode and the images of one moment, so that the two differ by its weights alone and not by dropout or
+BatchNorm noise, which is larger than the signal.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mpl_tf import losses, schedules
+from mpl_tf.distribute import replicas
+from mpl_tf.methods import validation
+from mpl_tf.methods.engine import loss_scaling, sampling
+from mpl_tf.methods.engine.microbatching import TrainingPass, tensors
+from mpl_tf.methods.feedback import estimators
+from mpl_tf.methods.feedback.settings import FeedbackSettings
+
+
+class Snapshot:
+    """A network's weights and random state before a step, and its logits as a function of the weights.
+
+    Args:
+        training_pass: the student's, before it learns.
+        optimizer: its optimizer, before that.
+    """
+
+    def __init__(self, training_pass: TrainingPass, optimizer: keras.optimizers.Optimizer):
+        self.training_pass = training_pass
+        self.network = training_pass.network
+        # η of the coming step; Nesterov's momentum m moves the weights by η (1 + m) times a new gradient.
+        inner = loss_scaling.inner(optimizer)
+        nesterov_factor = 1.0 + inner.momentum if getattr(inner, "nesterov", False) else 1.0
+        self.learning_rate = tf.cast(optimizer.learning_rate, tf.float32) * nesterov_factor
+        self.loss_scale = loss_scaling.scale(optimizer)
+        self.weights = tensors(self.network.trainable_variables)
+        self.state = tensors(self.network.non_trainable_variables)
+
+    def logits(self, images: tf.Tensor, weights: list[tf.Tensor]) -> tf.Tensor:
+        """Logits float32 `[B, K]` in training mode; neither weights nor moving statistics change."""
+        return self.training_pass(images, weights, self.state)[0]
+
+    def jvp(
+        self, images: tf.Tensor, weights: list[tf.Tensor], direction: list[tf.Tensor], method: Callable
+    ) -> tf.Tensor:
+        """Derivative of the logits at these weights along a direction, float32 `[B, K]`."""
+        return self.training_pass.derivative(images, weights, self.state, along=direction, method=method)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What an estimator of the feedback may look at, once the student has made its step.
+
+    Args:
+        before: the student as it was when it learned; its network is already at the new weights.
+        images: `[M, H, W, C]` that it learned from, of which the last N are unlabeled.
+        teacher_logits: float32 `[N, K]`, of what the student learned.
+        sampled_labels: int64 `[N]` where it learned from a draw, else None.
+        student_logits: float32 `[N, K]` at the old weights.
+        student_gradients: g, what it descended, averaged over the replicas.
+        labeled_loss: weights → L_l, the loss on the labeled images, a scalar.
+        other_loss: weights → what it minimized beside the cross-entropy to the pseudo labels; None for nothing.
+        new_weights: θ_S'.
+        new_loss: L_l(θ_S').
+        labeled_gradients: v, the gradient of L_l at θ_S', averaged over the replicas.
+        baseline: float32 scalar variable, the moving average of a scalar feedback.
+    """
+
+    before: Snapshot
+    images: tf.Tensor
+    teacher_logits: tf.Tensor
+    sampled_labels: tf.Tensor | None
+    student_logits: tf.Tensor
+    student_gradients: list[tf.Tensor]
+    labeled_loss: Callable[[list[tf.Tensor]], tf.Tensor]
+    other_loss: Callable[[list[tf.Tensor]], tf.Tensor] | None
+    new_weights: list[tf.Tensor]
+    new_loss: tf.Tensor
+    labeled_gradients: list[tf.Tensor]
+    baseline: keras.Variable
+
+    def unlabeled_logits(self, weights: list[tf.Tensor]) -> tf.Tensor:
+        """The student's logits `[N, K]` on the unlabeled images at these weights."""
+        return self.before.logits(self.images, weights)[-self.count :]
+
+    @property
+    def count(self) -> int | tf.Tensor:
+        """N."""
+        return self.teacher_logits.shape[0] or tf.shape(self.teacher_logits)[0]
+
+
+# From settings and evidence to the gradient on the teacher's logits, float32 [N, K], to be averaged over the replicas
+# like any gradient of a mean, and the feedback's size before normalization, a scalar.
+Estimator = Callable[[FeedbackSettings, Evidence], tuple[tf.Tensor, tf.Tensor]]
+
+
+def per_example(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
+    """The exact gradient through the derivative of the student's logits along v, an `Estimator`."""
+    tangents = _tangents(settings, evidence)
+    probabilities = tf.nn.softmax(evidence.teacher_logits)
+    centered = tangents - tf.reduce_sum(probabilities * tangents, axis=-1, keepdims=True)
+    size = tf.sqrt(replicas.replica_mean(tf.reduce_mean(tf.square(centered))))
+    values, learning_rate = tangents, evidence.before.learning_rate
+    if settings.normalization == "rms":
+        values = estimators.normalize(
+            centered, root_mean_square=size, floor=settings.floor, clip=settings.clip
+        )
+        learning_rate = 1.0
+    return estimators.per_example(evidence.teacher_logits, values, learning_rate=learning_rate), size
+
+
+def unrolled(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
+    """Automatic differentiation through the student's whole step, an `Estimator`."""
+    validation.check_one_replica("unrolled", replicas.replica_count())
+    validation.check_plain_pass("unrolled", evidence.before.training_pass)
+    gradient = estimators.unrolled(
+        evidence.teacher_logits,
+        evidence.unlabeled_logits,
+        evidence.labeled_loss,
+        evidence.before.weights,
+        learning_rate=evidence.before.learning_rate,
+        other_loss=evidence.other_loss,
+    )
+    return gradient, tf.norm(gradient)
+
+
+def dot_product(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
+    """The paper's scalar h = η ⟨v, g⟩, an `Estimator`."""
+    learning_rate = evidence.before.learning_rate
+    value = estimators.dot_product(
+        evidence.labeled_gradients, evidence.student_gradients, learning_rate=learning_rate
+    )
+    moved = [tf.cast(learning_rate, g.dtype) * g for g in evidence.student_gradients]
+    return _scalar(settings, evidence, value, moved)
+
+
+def loss_difference(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
+    """The scalar h = L_l(θ_S) - L_l(θ_S'), old minus new, an `Estimator`."""
+    weights = evidence.before.weights
+    value = replicas.replica_mean(evidence.labeled_loss(weights) - evidence.new_loss)
+    moved = [old - new for old, new in zip(weights, evidence.new_weights, strict=True)]
+    return _scalar(settings, evidence, value, moved)
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "per_example": per_example,
+    "unrolled": unrolled,
+    "dot_product": dot_product,
+    "loss_difference": loss_difference,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentStep:
+    """What a student's step leaves to its method.
+
+    Args:
+        loss: what it minimized, a scalar.
+        logits: float32 `[N, K]`, at its old weights, on the unlabeled images.
+        gradient_norm: a scalar.
+        feedback_on_logits: float32 `[N, K]`, the gradient on the teacher's logits; zeros without a feedback.
+        metrics: name → scalar, for `Method.update_metrics`.
+    """
+
+    loss: tf.Tensor
+    logits: tf.Tensor
+    gradient_norm: tf.Tensor
+    feedback_on_logits: tf.Tensor
+    metrics: dict[str, tf.Tensor]
+
+
+def student_step(
+    method: Any, data: dict, *, teacher_logits: tf.Tensor, labeled_weight: float = 0.0
+) -> StudentStep:
+    """The student learns what its teacher says about the strong views, and feeds back how much that helped it.
+
+    Args:
+        method: whose `student` learns, with `feedback`, `feedback_baseline`, `student_labels` and `seed`.
+        data: the batch.
+        teacher_logits: float32 `[N, K]`, what the student is to learn on the unlabeled images.
+        labeled_weight: factor on the student's own cross-entropy with the labels; 0 as in the paper.
+
+    Returns:
+        What the method needs of it. No gradient reaches the teacher: that is what the feedback is for.
+    """
+    images, labels = data["unlabeled"]["strong"], data["labeled"]["label"]
+
+    # ŷ_u ~ T(x_u; θ_T)
+    targets, sampled_labels = sampling.student_targets(
+        tf.stop_gradient(teacher_logits), method.student_labels, seed=method.seed, step=method.step.value
+    )
+
+    # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
+    before = Snapshot(method.student_pass, method.student_optimizer)
+    count = images.shape[0] or tf.shape(images)[0]
+    other_loss, metrics = None, {}
+    if labeled_weight:
+        images = tf.concat([data["labeled"]["image"], images], axis=0)
+
+        def labeled_losses(logits):
+            smoothing = method.label_smoothing
+            return losses.cross_entropy(labels, logits[:-count], label_smoothing=smoothing)
+
+        def other_loss(weights):
+            return labeled_weight * tf.reduce_mean(labeled_losses(before.logits(images, weights)))
+
+    with tf.GradientTape() as tape:
+        logits = method.training_logits("student", images)
+        loss = tf.reduce_mean(losses.soft_cross_entropy(targets, logits[-count:]))
+        if labeled_weight:
+            metrics["labeled_loss"] = tf.reduce_mean(labeled_losses(logits))
+            loss += labeled_weight * metrics["labeled_loss"]
+    student_gradients = method.gradients(tape, student=loss)["student"]
+    gradient_norm = method.apply_gradients("student", student_gradients)
+    logits = logits[-count:]
+
+    # h: how much better the student has become on the labeled images.
+    feedback_on_logits = tf.zeros_like(teacher_logits)
+    settings = method.feedback
+    if settings.estimator != "none":
+        new_weights = tensors(before.network.trainable_variables)
+        labeled_loss = _labeled_loss(before, data)
+        new_loss, labeled_gradients = _loss_and_gradients(before, labeled_loss, new_weights)
+        if before.loss_scale is not None:
+            # Where the student skips its step, or v itself overflows float16, nothing is fed back.
+            both = loss_scaling.zero_unless_finite([*labeled_gradients, *student_gradients])
+            labeled_gradients, student_gradients = both[: len(new_weights)], both[len(new_weights) :]
+        evidence = Evidence(
+            before=before,
+            images=images,
+            teacher_logits=teacher_logits,
+            sampled_labels=sampled_labels,
+            student_logits=logits,
+            student_gradients=student_gradients,
+            labeled_loss=labeled_loss,
+            other_loss=other_loss,
+            new_weights=new_weights,
+            new_loss=new_loss,
+            labeled_gradients=labeled_gradients,
+            baseline=method.feedback_baseline,
+        )
+        gradient, size = ESTIMATORS[settings.estimator](settings, evidence)
+        weight = settings.weight * schedules.linear_ramp(method.step.value, settings.warmup_steps)
+        # A student whose learning rate is still zero has learned nothing that could be fed back.
+        weight = tf.where(before.learning_rate > 0.0, weight, 0.0)
+        feedback_on_logits = tf.stop_gradient(weight * tf.cast(gradient, tf.float32))
+        metrics |= {"feedback": size, "student_labeled_loss": new_loss}
+    return StudentStep(loss, logits, gradient_norm, feedback_on_logits, metrics)
+
+
+def _labeled_loss(before, data):
+    """L_l as a function of the student's weights."""
+
+    def labeled_loss(weights):
+        logits = before.logits(data["labeled"]["image"], weights)
+        return tf.reduce_mean(losses.cross_entropy(data["labeled"]["label"], logits))
+
+    return labeled_loss
+
+
+def _loss_and_gradients(before, labeled_loss, weights):
+    """L_l and v, its gradient, of the global batch and without a loss scale."""
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        loss = labeled_loss(weights)
+    gradients = tape.gradient(loss, weights, output_gradients=before.loss_scale)
+    return loss, replicas.replica_mean(loss_scaling.unscaled(gradients, before.loss_scale))
+
+
+def _tangents(settings, evidence):
+    """u: the derivative of the student's logits `[N, K]` on the unlabeled images along v, at its old weights."""
+    before, direction = evidence.before, evidence.labeled_gradients
+    # TensorFlow would start this pass, which needs the old weights only, beside the student's own, and hold the
+    # activations of both.
+    with tf.control_dependencies(direction):
+        weights = [tf.identity(weight) for weight in before.weights]
+    if settings.finite_difference:
+        return estimators.finite_difference(
+            evidence.unlabeled_logits, weights, direction, outputs=evidence.student_logits
+        )
+    derivative = estimators.directional_derivative
+    if replicas.replica_count() > 1:
+        derivative = estimators.directional_derivative_by_reverse
+    length = 1.0
+    if before.loss_scale is not None:
+        # The derivative is linear in the direction, whose numbers may be too small for float16.
+        length = tf.maximum(tf.linalg.global_norm(direction), 1e-12)
+        direction = [tangent / length for tangent in direction]
+    return length * before.jvp(evidence.images, weights, direction, derivative)[-evidence.count :]
+
+
+def _scalar(settings, evidence, value, moved):
+    """The gradient for one value of the whole batch, which moved the student by these tensors."""
+    if settings.normalization == "cosine":
+        value = estimators.cosine(value, evidence.labeled_gradients, moved)
+    size = value = tf.cast(value, tf.float32)
+    if settings.baseline_decay:
+        value -= evidence.baseline.value
+        evidence.baseline.assign_add((1.0 - settings.baseline_decay) * value)
+    if settings.clip is not None:
+        value = tf.clip_by_value(value, -settings.clip, settings.clip)
+    gradient = estimators.scalar(evidence.teacher_logits, evidence.sampled_labels, value)
+    if settings.cross_entropy == "mean":
+        return gradient / tf.cast(evidence.count, tf.float32), size
+    # The caller averages over the replicas, but a sum over the global batch is not to be averaged.
+    return gradient * replicas.replica_count(), size

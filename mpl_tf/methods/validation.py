@@ -1,0 +1,338 @@
+"""Validation of networks, optimizers and Keras arguments, each error a sentence that says what to do."""
+
+import itertools
+import os
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mpl_tf.utils.validation import check_choice, check_integer
+
+
+def check_networks(classifiers: dict, auxiliary: dict | None = None) -> None:
+    """Raises for networks that are not built, share weights, disagree in shape or end in a softmax.
+
+    Args:
+        classifiers: role → network from images to logits.
+        auxiliary: role → network with another input, whose shapes are its method's business.
+    """
+    everything = {**classifiers, **(auxiliary or {})}
+    for role, network in everything.items():
+        _not_built(role, network)
+    for role, network in classifiers.items():
+        _logits(role, network)
+        _probabilities(role, network)
+    first_role, first = next(iter(classifiers.items()))
+    for role, network in list(classifiers.items())[1:]:
+        if network.output_shape[-1] != first.output_shape[-1]:
+            raise ValueError(
+                f"The {first_role} has {first.output_shape[-1]} classes and the {role} "
+                f"{network.output_shape[-1]}: both must be built for the same class names."
+            )
+        if network.input_shape[1:] != first.input_shape[1:]:
+            raise ValueError(
+                f"The {first_role} takes images of shape {first.input_shape[1:]} and the {role} of "
+                f"{network.input_shape[1:]}: both see the same batch, so build them for one shape."
+            )
+    for (role, network), (other, another) in itertools.combinations(everything.items(), 2):
+        if {id(v) for v in network.weights} & {id(v) for v in another.weights}:
+            raise ValueError(f"The {role} and the {other} share weights: build two separate networks.")
+
+
+def _not_built(role, network):
+    if not isinstance(network, keras.Model):
+        raise ValueError(f"{role}={network!r} is not a keras.Model: pass a network from images to logits.")
+    if not network.built:
+        raise ValueError(f"The {role} {network.name!r} is not built: call it once, or give it a keras.Input.")
+    if not hasattr(network, "output_shape"):
+        raise ValueError(
+            f"The {role} {network.name!r} is a subclassed model, whose shapes and layers cannot be read: rebuild it "
+            "as keras.Model(inputs, outputs)."
+        )
+
+
+def _logits(role, network):
+    shape = network.output_shape
+    if len(shape) != 2 or not isinstance(shape[-1], int) or shape[-1] < 2:
+        raise ValueError(
+            f"The {role} {network.name!r} returns the shape {shape}, and a classifier's logits are [B, K] with at "
+            "least two classes: end it in a dense layer of as many units as there are classes."
+        )
+
+
+def _probabilities(role, network):
+    """Raises for a classifier whose outputs on a few images are probabilities, however it makes them."""
+    if _ends_in_a_sigmoid(network):
+        kind, layer = "a sigmoid", "sigmoid"
+    elif _rows_sum_to_one(network):
+        kind, layer = "probabilities, between 0 and 1 and with the sum 1 on every image", "softmax"
+    else:
+        return
+    raise ValueError(
+        f"The {role} {network.name!r} returns {kind}, but the losses here take logits and apply the softmax "
+        f"themselves: remove the {layer} from its end."
+    )
+
+
+def _rows_sum_to_one(network):
+    height = 32
+    shape = [height if size is None else size for size in network.input_shape[1:]]
+    generator = np.random.default_rng(0)
+    images = np.stack([np.zeros(shape), np.full(shape, 255.0), *generator.uniform(0.0, 255.0, (2, *shape))])
+    try:
+        outputs = network(tf.cast(images, network.inputs[0].dtype), training=False)
+    except (ValueError, tf.errors.InvalidArgumentError):
+        # A network without a fixed size that needs larger images than these says so when it gets its own.
+        return False
+    outputs = np.asarray(tf.cast(outputs, tf.float32))
+    # A softmax in 16 bits is rounded to three digits.
+    tolerance = 1e-3 if network.outputs[0].dtype in ("float32", "float64") else 2e-2
+    return bool((outputs >= 0.0).all() and np.allclose(outputs.sum(axis=-1), 1.0, atol=tolerance))
+
+
+def _ends_in_a_sigmoid(network):
+    """Whether the last layer with weights, or anything after it, is a sigmoid, whose rows need not sum to 1."""
+    operations = [network]
+    while operations:
+        final = operations.pop()
+        if isinstance(final, keras.Model):
+            # Operations, where there are any, are the layers and functions such as keras.ops.sigmoid.
+            operations += getattr(final, "operations", final.layers)
+            continue
+        activation = getattr(final, "activation", final)
+        if "sigmoid" in getattr(activation, "__name__", type(activation).__name__).lower():
+            return True
+        if getattr(final, "weights", None):
+            return False
+    return False
+
+
+def check_compile_options(method: str, arguments: dict[str, str], options: dict[str, Any]) -> None:
+    """Raises for options of `compile` that would have no effect.
+
+    Args:
+        method: name of the class, for the message.
+        arguments: role that learns → the argument for its optimizer.
+        options: those that are left after the arguments of `Method.compile_roles`.
+
+    Raises:
+        ValueError: for the first that is none of `run_eagerly` and `steps_per_execution`.
+    """
+    for name, value in options.items():
+        if name.endswith("optimizer"):
+            raise ValueError(
+                f"{method} trains {_listed(arguments)}, so compile takes no {name}=: pass "
+                f"{' and '.join(f'{argument}=' for argument in arguments.values())}."
+            )
+        if name in ("loss", "loss_weights") and value is not None:
+            raise ValueError(
+                f"{method} minimizes the losses of its paper, so compile takes no {name}=: leave it out, and weigh "
+                "the losses by the arguments of the method itself."
+            )
+        if name in ("metrics", "weighted_metrics") and value is not None:
+            raise ValueError(
+                f"{method} measures its own loss and accuracies, so compile takes no {name}=: compile the network "
+                f"that it trains with them afterwards, method.inference_model.compile({name}=…), and evaluate that."
+            )
+        known = ("loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution")
+        if name not in known:
+            options = ("jit_compile", "micro_batches", "rematerialize", "run_eagerly", "steps_per_execution")
+            check_choice("The option of compile", name, (*arguments.values(), *options))
+
+
+def _listed(roles):
+    return " and ".join(f"the {role}" for role in roles) + (" alone" if len(roles) == 1 else "")
+
+
+def check_optimizers(arguments: dict[str, str], optimizers: dict[str, Any]) -> None:
+    """Raises for a role without an optimizer, and one optimizer for two roles."""
+    call = ", ".join(f"{argument}=…" for argument in arguments.values())
+    for role, optimizer in optimizers.items():
+        if optimizer is None:
+            raise ValueError(
+                f"The {role} has no optimizer: pass compile({call}){', one for each' if len(arguments) > 1 else ''}."
+            )
+    given = {role: getattr(optimizer, "inner_optimizer", optimizer) for role, optimizer in optimizers.items()}
+    for (role, one), (other, another) in itertools.combinations(given.items(), 2):
+        if one is another and not isinstance(one, str | dict):
+            raise ValueError(
+                f"The {role} and the {other} share one optimizer, whose state belongs to one network: make one for "
+                "each of them."
+            )
+
+
+def check_optimizer(
+    role: str, optimizer: keras.optimizers.Optimizer, scales_losses: bool = False
+) -> keras.optimizers.Optimizer:
+    """Raises for optimizers and options that are wrong for two networks under a strategy."""
+    given = optimizer
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+        if not scales_losses:
+            raise ValueError(
+                f"The {role}'s optimizer scales its loss, for mixed_float16, but no network computes in float16: "
+                f"pass {optimizer.name!r} itself, or build the networks under that policy."
+            )
+    if optimizer.use_ema:
+        raise ValueError(
+            f"The {role}'s optimizer has use_ema=True, which Keras writes into the wrong network of a method "
+            "with several: pass ema_decay to the method instead."
+        )
+    if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
+        raise ValueError(
+            f"The {role}'s optimizer clips gradients, which Keras does per replica before their sum: "
+            "pass global_clipnorm to the method instead."
+        )
+    return given
+
+
+def check_fit_arguments(arguments: dict[str, Any]) -> None:
+    """Raises for arguments of `keras.Model.fit` that have no effect on batches that are made already."""
+    advice = {
+        "y": "pass the batches that mpl_tf.data.training_batches makes of images and labels as x alone",
+        "batch_size": "pass it to mpl_tf.data.training_batches, which makes the batches",
+        "validation_split": "hold images out with mpl_tf.data.draw_split, and pass them as validation_data=",
+        "class_weight": "draw the labeled images of each class as often as it is to weigh, when the batches are made",
+        "sample_weight": "draw an image as often as it is to weigh, when the batches are made",
+    }
+    for name, instead in advice.items():
+        value = arguments.get(name)
+        if value is not None and not (name == "validation_split" and value == 0.0):
+            raise ValueError(f"{name}= has no effect on the batches that a method is trained on: {instead}.")
+
+
+def check_epoch(data: Any, steps_per_epoch: int | None) -> None:
+    """Raises for endless batches of which nobody knows how long an epoch is."""
+    if steps_per_epoch is None and isinstance(data, tf.data.Dataset):
+        cardinality = int(data.cardinality())
+        # Batches that are numbered by 64 bits do not end in anybody's life.
+        if cardinality == tf.data.INFINITE_CARDINALITY or cardinality > 2**48:
+            raise ValueError(
+                "These batches never end, and so would the first epoch: pass steps_per_epoch=, the number of updates "
+                "between two evaluations."
+            )
+
+
+def check_file(filepath: str | os.PathLike) -> None:
+    """Raises for a file in which Keras cannot save several networks."""
+    if not str(os.fspath(filepath)).endswith(".keras"):
+        raise ValueError(
+            f"A method with its networks and optimizers does not fit into {os.fspath(filepath)!r}: pass a name that "
+            "ends in '.keras', or save one network, method.inference_model.save(…)."
+        )
+
+
+def check_all_tracked(left_over: dict) -> None:
+    """Raises for values that no metric was declared for."""
+    if left_over:
+        raise ValueError(f"The metrics {sorted(left_over)} were not declared: add them to train_metrics.")
+
+
+def check_scalar_feedback(feedback, student_labels: str) -> None:
+    """Raises for a feedback that rewards drawn labels where none are drawn."""
+    if feedback.is_scalar and student_labels == "soft":
+        raise ValueError(
+            f"The feedback {feedback.estimator!r} rewards the labels that were drawn, and "
+            "student_labels='soft' draws none: pass student_labels='sampled' or feedback='per_example'."
+        )
+
+
+def check_calibrator(calibrator: keras.Model, student: keras.Model) -> None:
+    """Raises for a calibrator that does not map distributions over the student's classes to logits."""
+    classes = student.output_shape[-1]
+    shapes = tuple(calibrator.input_shape[1:]), tuple(calibrator.output_shape[1:])
+    if shapes != ((classes,), (classes,)):
+        raise ValueError(
+            f"The calibrator maps {shapes[0]} to {shapes[1]}, but the student has {classes} classes: build it with "
+            f"mpl_tf.models.calibrator({classes})."
+        )
+
+
+def check_generator(generator: keras.Model, student: keras.Model) -> None:
+    """Raises for a generator that does not map noise to the student's images."""
+    shapes = tuple(generator.input_shape[1:]), tuple(generator.output_shape[1:])
+    if len(shapes[0]) != 1 or shapes[1] != tuple(student.input_shape[1:]):
+        raise ValueError(
+            f"The generator maps {shapes[0]} to {shapes[1]}, but the student takes images of shape "
+            f"{tuple(student.input_shape[1:])}: build it with mpl_tf.models.generator for these."
+        )
+
+
+def check_norm_of_predictions(one_hot: str) -> None:
+    """Raises for the L1 norm as a loss on predictions."""
+    if one_hot == "l1":
+        raise ValueError(
+            "one_hot='l1' has no gradient: a softmax sums to 1 whatever the image, so its L1 norm cannot "
+            "change. Pass one_hot='cross_entropy' or 'l2'."
+        )
+
+
+def check_one_replica(feedback: str, replicas: int) -> None:
+    """Raises for a feedback that would need every replica's student step."""
+    if replicas > 1:
+        raise ValueError(
+            f"The feedback {feedback!r} goes through the student's whole step and runs on one replica, not "
+            f"on {replicas}: use 'per_example', which is as exact."
+        )
+
+
+def check_plain_pass(feedback: str, training_pass) -> None:
+    """Raises for a feedback that needs the second derivative of the student's pass."""
+    if not training_pass.is_plain:
+        raise ValueError(
+            f"The feedback {feedback!r} differentiates the student's pass twice and keeps all of its activations: "
+            "pass micro_batches=1 for the student and rematerialize=False, or use 'per_example', which is as exact."
+        )
+
+
+def check_micro_batches(micro_batches: int | dict, learners: list) -> dict:
+    """Role → the number of micro-batches, for each of the classifiers that learn; refuses other roles and numbers."""
+    if not isinstance(micro_batches, dict):
+        micro_batches = dict.fromkeys(learners, micro_batches)
+    for role, count in micro_batches.items():
+        check_choice("The role of micro_batches", role, learners)
+        check_integer(f"micro_batches of the {role}", count, low=1)
+    return {role: micro_batches.get(role, 1) for role in learners}
+
+
+def check_layers(network: keras.Model, *, reached: bool) -> None:
+    """Raises for a network whose layers could not be followed from its input to its output."""
+    if not reached:
+        raise ValueError(
+            f"rematerialize=True needs a network whose layers are used once, and {network.name!r} has some that "
+            f"are used "
+            "more often or were taken from another network: build it anew, or pass rematerialize=False."
+        )
+
+
+def check_not_frozen(role: str, variables: list) -> None:
+    """Raises when asked to train a network that has nothing to train."""
+    if not variables:
+        raise ValueError(
+            f"The {role} has no trainable weights, so its optimizer has nothing to do: "
+            "set trainable = True on the layers that are to learn before building the method."
+        )
+
+
+def check_relabeling(network: keras.Model, student: keras.Model, *, labels: str) -> None:
+    """Raises for labels from a network of other classes, and where none are kept."""
+    if labels == "online":
+        raise ValueError(
+            "labels='online' keeps no labels that could be filled in: pass labels='fixed' or labels='stored'."
+        )
+    if network.output_shape[-1] != student.output_shape[-1]:
+        raise ValueError(
+            f"The network {network.name!r} that is to give the labels has {network.output_shape[-1]} classes and the "
+            f"student {student.output_shape[-1]}: both must be built for the same class names."
+        )
+
+
+def check_labels_stored(stored_labels: keras.Variable) -> None:
+    """Raises when asked to train on labels that were never filled in."""
+    if not stored_labels.numpy().any():
+        raise ValueError(
+            "labels='fixed' has no labels yet: call relabel(teacher, images) before fit, or load a checkpoint that "
+            "holds them."
+        )

@@ -1,0 +1,28 @@
+"""What watches a run while it trains: Keras callbacks."""
+
+from mpl_tf.training.callbacks.generator_monitors import DrawGenerated, WarnOnCollapse
+from mpl_tf.training.callbacks.monitors import (
+    ConfirmationBias,
+    EndEpoch,
+    NonFiniteLossError,
+    Record,
+    StopOnNonFinite,
+    WarnOnEmptyMask,
+)
+from mpl_tf.training.callbacks.preemption import ContinueEpoch, PreemptedError, StopOnSignal
+from mpl_tf.training.callbacks.tensorboard import WriteSummaries
+
+__all__ = [
+    "ConfirmationBias",
+    "ContinueEpoch",
+    "DrawGenerated",
+    "EndEpoch",
+    "NonFiniteLossError",
+    "PreemptedError",
+    "Record",
+    "StopOnNonFinite",
+    "StopOnSignal",
+    "WarnOnCollapse",
+    "WarnOnEmptyMask",
+    "WriteSummaries",
+]

@@ -1,0 +1,208 @@
+"""What happens between steps and epochs of a run: checks, records, checkpoints."""
+
+import math
+import time
+import warnings
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mpl_tf.runs.folder import RunFolder
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Training produced a loss that is not a number."""
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stops with an error when a loss is no longer finite, before a checkpoint could be written.
+
+    Args:
+        folder: whose last checkpoint the error names.
+        every: steps between looks; each look waits for the device.
+    """
+
+    def __init__(self, folder: RunFolder, every: int = 20):
+        super().__init__()
+        self.folder, self.every = folder, every
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the running means every few steps."""
+        if batch % self.every == self.every - 1:
+            self._check(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks before the epoch is recorded and saved."""
+        self._check(logs)
+
+    def _check(self, logs):
+        values = {name: float(value) for name, value in (logs or {}).items() if not name.startswith("val_")}
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if not bad:
+            return
+        checkpoints = self.folder.checkpoints()
+        last = (
+            f"the last good checkpoint is {checkpoints[-1]}"
+            if checkpoints
+            else "no checkpoint was written yet"
+        )
+        raise NonFiniteLossError(
+            f"Training stopped at step {int(np.asarray(self.model.step))}, where {', '.join(sorted(bad))} became "
+            f"{next(iter(bad.values()))}; {last}. Try a lower learning rate, global_clipnorm, or float32."
+        )
+
+
+class EndEpoch(keras.callbacks.Callback):
+    """Lets a method do its work between two epochs, as Pseudo Labels that refresh their labels.
+
+    Stands before `Record`, so that a checkpoint holds what the next epoch starts from.
+
+    Args:
+        unlabeled: each unlabeled image once and not augmented, `mpl_tf.data.image_batches`. Where several
+            processes train together, this one's shard of them is enough.
+    """
+
+    def __init__(self, unlabeled: tf.data.Dataset):
+        super().__init__()
+        self.unlabeled = unlabeled
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Hands the images over."""
+        self.model.end_epoch(self.unlabeled)
+
+
+class PseudoLabeled(NamedTuple):
+    """What a method labels some unlabeled images with.
+
+    Attributes:
+        index: int64 `[n]`, their places among the training images.
+        label: int `[n]`, their classes, -1 where unknown; for judging the labels only.
+        prediction: int64 `[n]`, the most likely class.
+        confidence: float32 `[n]`, its probability; 0 for an image that has no label yet.
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Bool `[n]`, whether a label is another than the class, as far as both are known."""
+        return (self.label >= 0) & (self.confidence > 0.0) & (self.prediction != self.label)
+
+
+class ConfirmationBias(keras.callbacks.Callback):
+    """Adds to each epoch's logs how many of the labels that a method is confident of are wrong.
+
+    `confident_fraction` is the shard of the images whose label has at least the threshold's confidence;
+    `confirmation_bias` the shard of wrong labels among these (Arazo et al. 2020, arXiv 1908.02983), left out of an
+    epoch in which no label is confident. The threshold is the same for every method, so that their curves compare.
+    Stands before `Record` and after `EndEpoch`: it measures the labels that the next epoch learns from.
+
+    With a folder, the shares of the predicted classes go into `pseudo_label_classes.csv`: a row per epoch with the
+    `step`, the number of `images` that have a label, and a column 0…K-1 per class.
+
+    After each epoch, `measured` is the `PseudoLabeled` images of that epoch, for callbacks that stand after it.
+
+    Args:
+        batches: unlabeled images, at least one, not augmented, `{"image", "label", "index"}`, with the label -1
+            where the class is unknown to us too. The classes are used for nothing else.
+        threshold: in 0…1.
+        folder: where the classes are recorded; None records none.
+    """
+
+    def __init__(self, batches: tf.data.Dataset, threshold: float = 0.95, folder: RunFolder | None = None):
+        super().__init__()
+        self.batches, self.threshold, self.folder = batches, threshold, folder
+        self.measured = None
+
+    def set_model(self, model):
+        """Compiles the method's labeling, for the epochs of one `fit`."""
+        super().set_model(model)
+        self.label = tf.function(model.label, reduce_retracing=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Labels the images as the method would, and counts."""
+        found, num_classes = self._label_all()
+        # A row of zeros is an image without a label.
+        chosen = (found.confidence >= self.threshold) & (found.confidence > 0.0)
+        labeled = chosen & (found.label >= 0)
+        if logs is not None:
+            logs["confident_fraction"] = float(chosen.mean())
+            if labeled.any():
+                logs["confirmation_bias"] = float(found.wrong[labeled].mean())
+        if self.folder is not None:
+            labeled = found.prediction[found.confidence > 0.0]
+            self._record(epoch, np.bincount(labeled, minlength=num_classes))
+        self.measured = found
+
+    def _label_all(self):
+        """What the method says of each image, and the number of classes."""
+        parts = []
+        for batch in self.batches:
+            found = np.asarray(self.label(batch["image"], batch["index"]))
+            known = (np.asarray(batch[key]) for key in ("index", "label"))
+            parts.append((*known, found.argmax(axis=-1), found.max(axis=-1)))
+        return PseudoLabeled(*map(np.concatenate, zip(*parts, strict=True))), found.shape[-1]
+
+    def _record(self, epoch, predicted):
+        """Appends to the rows before this step; a killed epoch's row, which is made again, is left out."""
+        step, total = int(np.asarray(self.model.step)), int(predicted.sum())
+        row = {"epoch": epoch, "step": step, "images": total}
+        row |= {str(label): f"{part / max(1, total):.6g}" for label, part in enumerate(predicted)}
+        name = "pseudo_label_classes.csv"
+        self.folder.write_rows(name, [*self.folder.read_rows(name, until_step=step - 1), row])
+
+
+class Record(keras.callbacks.Callback):
+    """Appends each epoch to history.csv and then saves a checkpoint, in this order.
+
+    Killed between the two, the run forgets the row when it resumes, and both are written again.
+
+    Args:
+        folder: where to.
+    """
+
+    def __init__(self, folder: RunFolder):
+        super().__init__()
+        self.folder = folder
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the row and the checkpoint."""
+        step = int(np.asarray(self.model.step))
+        row = {"epoch": epoch, "step": step, "seconds": round(time.perf_counter() - self.began, 3)}
+        row.update({name: f"{float(value):.6g}" for name, value in (logs or {}).items()})
+        self.folder.write_history([*self.folder.read_history(until_step=step - 1), row])
+        self.folder.save_checkpoint(self.model)
+
+
+class WarnOnEmptyMask(keras.callbacks.Callback):
+    """Warns, once, when hardly any unlabeled image has counted for some epochs on end.
+
+    Args:
+        shard: mask rate below which the consistency loss counts as silent.
+        patience: epochs on end.
+    """
+
+    def __init__(self, shard: float = 0.01, patience: int = 3):
+        super().__init__()
+        self.shard, self.patience, self.silent = shard, patience, 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Counts the epochs."""
+        rate = float((logs or {}).get("mask_rate", 1.0))
+        self.silent = self.silent + 1 if rate < self.shard else 0
+        if self.silent == self.patience:
+            warnings.warn(
+                f"For {self.patience} epochs only {rate:.1%} of the unlabeled images were predicted confidently "
+                "enough to count, so the consistency loss does nothing: lower the threshold, or train longer on "
+                "the labels first.",
+                stacklevel=2,
+            )

@@ -1,0 +1,141 @@
+"""The end of a run: networks evaluated once, saved and exported, metrics and images written."""
+
+import functools
+import hashlib
+import os
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mpl_tf import evaluation, export, report
+from mpl_tf.data.run_data import RunData
+from mpl_tf.distribute import replicas
+from mpl_tf.models.fingerprints import weights_fingerprint
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils.progress import Progress
+from mpl_tf.version import __version__
+
+
+def finish(
+    folder: RunFolder,
+    data: RunData,
+    networks: dict[str, keras.Model],
+    *,
+    export_dir: str | os.PathLike | None = None,
+    draw_report: bool = True,
+    command: str = "",
+    verbose: int | str = "auto",
+    **facts: object,
+) -> dict:
+    """Evaluates the finished networks, saves and exports them, and writes metrics.json.
+
+    Args:
+        folder: of the run.
+        data: images and split.
+        networks: role → network. `export.default_role` says which one is exported.
+        export_dir: where to; None exports nothing.
+        draw_report: whether to draw report.html.
+        command: the command line that started the run.
+        verbose: as in `keras.Model.fit`.
+        **facts: more entries for metrics.json.
+
+    Returns:
+        What metrics.json holds.
+    """
+    metrics = _evaluate(data, networks, verbose)
+    for role, network in networks.items():
+        folder.save_network(role, network)
+    if (folder.path / "history.csv").exists():
+        curves = report.plots.curves(folder.read_history(), title=data.split.name)
+        report.plots.save_png(curves, folder.path / "curves.png")
+    if tuple(data.source.image_shape) == (2,):
+        _draw_boundaries(folder, data, networks)
+    metrics.update(
+        **facts,
+        split=data.split.name,
+        command=command,
+        versions={"tensorflow": tf.__version__, "keras": keras.__version__, "mpl_tf": __version__},
+    )
+    if export_dir:
+        metrics["export"] = str(_export(folder, data, export_dir, networks, metrics))
+    folder.write_metrics(metrics)
+    if draw_report:
+        draw_page(folder, data, networks)
+    return folder.read_metrics()
+
+
+def _evaluate(data, networks, verbose):
+    """Domain → role → numbers."""
+    splits = {"validation": data.validation(), "test": data.test()}
+    count = len(data.split.validation) + len(data.source.test or ())
+    with Progress(count * len(networks), "evaluation", verbose=verbose) as progress:
+        return {
+            split: {
+                role: evaluation.evaluate(network, batches, advance=progress.update)
+                for role, network in networks.items()
+            }
+            for split, batches in splits.items()
+            if batches is not None
+        }
+
+
+def draw_missing_page(folder: RunFolder, data: RunData) -> None:
+    """Draws the page of a complete run that was killed before it had one.
+
+    Args:
+        folder: of the run.
+        data: images and split.
+    """
+    if folder.writes and not (folder.path / report.PAGE).exists():
+        draw_page(folder, data)
+
+
+def _export(folder, data, export_dir, networks, metrics):
+    """The version in which the run's network is served: a new one, or its own where it was killed after it."""
+    role = export.default_role(networks)
+    origin = f"{folder.identity()} {weights_fingerprint(networks[role])}"
+    provenance = export.Provenance.of_run(
+        metrics,
+        role,
+        data=data.source.name,
+        split=data.split,
+        run=hashlib.sha256(origin.encode()).hexdigest()[:32],
+    )
+    return export.saved_model(
+        networks[role], export_dir, class_names=data.source.class_names, provenance=provenance
+    )
+
+
+def draw_page(folder: RunFolder, data: RunData, networks: dict | None = None) -> None:
+    """Draws report.html of a finished run; one that cannot be drawn is a warning, since the run itself is complete.
+
+    Args:
+        folder: of the run.
+        data: images and split.
+        networks: role → network; None reads them from the folder.
+    """
+    try:
+        report.page(folder.path, data, _evaluated(folder) if networks is None else networks)
+    except Exception as error:
+        warnings.warn(
+            f"The run is complete, but its report could not be drawn ({type(error).__name__}: {error}): draw it "
+            f"again with python -m recipes.report --run_dir={folder.path}.",
+            stacklevel=2,
+        )
+
+
+def _evaluated(folder):
+    metrics = folder.read_metrics()
+    roles = {role for split in ("validation", "test") for role in metrics.get(split, ())}
+    return {role: folder.load_network(role) for role in roles}
+
+
+def _draw_boundaries(folder, data, networks):
+    points = data.source.train.fetch(tf.range(len(data.source.train), dtype=tf.int64)).numpy()
+    labels = np.full(len(points), -1)
+    labels[data.split.labeled] = data.source.train.labels[data.split.labeled]
+    panels = {role: functools.partial(replicas.predict, network) for role, network in networks.items()}
+    boundaries = report.plots.decision_boundaries(points, labels, panels)
+    report.plots.save_png(boundaries, folder.path / "boundaries.png")

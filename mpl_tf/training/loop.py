@@ -1,0 +1,119 @@
+"""The training loop: a compiled method from its newest checkpoint to its last step, recorded at every epoch."""
+
+import functools
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from mpl_tf.data import pipeline
+from mpl_tf.data.run_data import RunData
+from mpl_tf.distribute import workers
+from mpl_tf.methods.base import Method
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training.callbacks import generator_monitors, monitors, preemption, tensorboard
+
+
+def fit(
+    method: Method,
+    data: RunData,
+    settings: StageSettings,
+    folder: RunFolder,
+    monitoring: Monitoring | None = None,
+) -> float:
+    """Continues a compiled method from its newest checkpoint to `settings.steps`.
+
+    SIGTERM, as a preempted machine gets, or Ctrl-C ends it after the running step, with a checkpoint of that step.
+
+    Args:
+        method: compiled.
+        data: images, split and views.
+        settings: how long, and on which batches.
+        folder: of the stage.
+        monitoring: what is shown and measured; None for the defaults.
+
+    Returns:
+        Seconds of training in all sessions together, of what was not lost in between.
+
+    Raises:
+        ValueError: when the steps that the method makes per call from Python do not divide the stage's.
+        preemption.PreemptedError: after one of them.
+    """
+    for name in ("steps", "epoch_steps"):
+        if getattr(settings, name) % method.steps_per_execution:
+            raise ValueError(
+                f"{name}={getattr(settings, name)} is not a multiple of "
+                f"steps_per_execution={method.steps_per_execution}: choose one that is."
+            )
+    monitoring = Monitoring() if monitoring is None else monitoring
+    method.augmentation = data.augmentation(settings.seed) if method.uses_images else None
+    folder.restore_checkpoint(method)
+    folder.write_history(folder.read_history(until_step=int(method.step.numpy())))
+    hooks = list(_hooks(method, data, settings, folder, monitoring))
+    validation = workers.whole_dataset(method.distribute_strategy, data.validation())
+    verbose = monitoring.verbose if folder.writes else 0
+    with preemption.StopOnSignal(method, folder) as stop:
+        while (step := int(method.step.numpy())) < settings.steps:
+            _fit_epochs(method, data, settings, step, validation, [*hooks, stop], verbose)
+    return sum(float(row["seconds"]) for row in folder.read_history())
+
+
+def _fit_epochs(
+    method: Method,
+    data: RunData,
+    settings: StageSettings,
+    step: int,
+    validation: tf.data.Dataset | None,
+    hooks: list,
+    verbose: int | str,
+) -> None:
+    """One call of Keras' fit: all whole epochs, or else a part of one, at the end of a stage or after a signal."""
+    epoch, whole = step // settings.epoch_steps, settings.steps // settings.epoch_steps
+    begun = step % settings.epoch_steps
+    if begun:
+        hooks = [preemption.ContinueEpoch(method), *hooks]
+    steps = min(settings.epoch_steps - begun, settings.steps - step)
+    if method.uses_images:
+        make_batches = functools.partial(
+            data.batches,
+            batch_size=settings.batch_size,
+            unlabeled_ratio=settings.unlabeled_ratio,
+            seed=settings.seed,
+            start=step,
+        )
+    else:
+        make_batches = functools.partial(pipeline.index_batches, settings.batch_size, start=step)
+    method.fit(
+        workers.distribute_batches(method.distribute_strategy, make_batches),
+        initial_epoch=epoch,
+        epochs=whole if steps == settings.epoch_steps else epoch + 1,
+        steps_per_epoch=steps,
+        validation_data=validation,
+        callbacks=hooks,
+        verbose=verbose,
+        shuffle=False,
+    )
+
+
+def _hooks(
+    method: Method, data: RunData, settings: StageSettings, folder: RunFolder, monitoring: Monitoring
+) -> Iterator[keras.callbacks.Callback]:
+    """What happens at the end of each epoch, in this order."""
+    yield monitors.StopOnNonFinite(folder)
+    yield monitors.WarnOnEmptyMask()
+    if "generator" in method.roles:
+        yield generator_monitors.WarnOnCollapse()
+        yield generator_monitors.DrawGenerated(folder, data.source.class_names)
+    bias = None
+    if settings.unlabeled_ratio:
+        strategy = method.distribute_strategy
+        shard = workers.worker_index(strategy), workers.worker_count(strategy)
+        yield monitors.EndEpoch(data.unlabeled(shard=shard))
+        measured = data.unlabeled_sample(monitoring.confirmation_images)
+        if len(measured):
+            batches = pipeline.evaluation_batches(data.source.train, measured)
+            yield (bias := monitors.ConfirmationBias(batches, folder=folder))
+    if monitoring.tensorboard and folder.writes:
+        yield tensorboard.WriteSummaries(folder, data, unlabeled=settings.unlabeled_ratio > 0, bias=bias)
+    yield monitors.Record(folder)

@@ -1,0 +1,1 @@
+"""Argument validation, files, progress and Markdown: what every other package may use."""

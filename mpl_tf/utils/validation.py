@@ -1,0 +1,85 @@
+"""Refusals of single values, each a sentence that names the value, what was expected and what to do."""
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+
+
+def check_range(name: str, value, *, low: float, high: float | None = None, optional: bool = False) -> None:
+    """Raises for a number outside low…high (no upper bound where `high` is None).
+
+    Args:
+        name: of the argument, for the message.
+        value: what the user gave.
+        low: smallest allowed value.
+        high: largest allowed value.
+        optional: whether None is allowed too.
+
+    Raises:
+        ValueError: when it is not a number or out of range.
+    """
+    if value is None and optional:
+        return
+    bounds = f"between {low:g} and {high:g}" if high is not None else f"of at least {low:g}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name}={value!r} is not a number: pass one {bounds}.")
+    if not (math.isfinite(value) and value >= low and (high is None or value <= high)):
+        raise ValueError(f"{name}={value} is out of range: pass a value {bounds}.")
+
+
+def check_integer(name: str, value, *, low: int) -> None:
+    """Raises for what is not a whole number of at least low.
+
+    Args:
+        name: of the argument, for the message.
+        value: what the user gave.
+        low: smallest allowed value.
+
+    Raises:
+        ValueError: when it is not a whole number or out of range.
+    """
+    if not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name}={value!r} is not a whole number: pass one of at least {low}.")
+    check_range(name, value, low=low)
+
+
+def check_choice(name: str, value, choices: Iterable) -> None:
+    """Raises for a value that is not among the choices, naming the nearest.
+
+    Args:
+        name: of the argument, for the message.
+        value: what the user gave.
+        choices: what is allowed.
+
+    Raises:
+        ValueError: when it is none of them.
+    """
+    choices = list(choices)
+    if value in choices:
+        return
+    words = [choice for choice in choices if isinstance(choice, str)]
+    nearest = difflib.get_close_matches(str(value), words, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise ValueError(f"{name}={value!r} is unknown: {hint}Choose one of {', '.join(map(repr, choices))}.")
+
+
+def check_labeled_fraction(unlabeled_ratio: int, *, smallest: float) -> None:
+    """Raises for batches of which too small a fraction is labeled.
+
+    Args:
+        unlabeled_ratio: μ, unlabeled images per labeled one.
+        smallest: the smallest fraction 1 / (1 + μ) allowed, in 0…1; 0 allows any. Arazo et al. 2020 keep it at 0.16.
+
+    Raises:
+        ValueError: when the fraction is below it, with the ratios that are not.
+    """
+    fraction = 1 / (1 + unlabeled_ratio)
+    if fraction >= smallest:
+        return
+    largest = math.floor(1 / smallest - 1)
+    advice = f"pass unlabeled_ratio={largest} at most" if largest else "lower it to 0.5 or less"
+    raise ValueError(
+        f"unlabeled_ratio={unlabeled_ratio} makes {fraction:.1%} of a batch labeled, less than "
+        f"min_labeled_fraction={smallest:g}: {advice}."
+    )

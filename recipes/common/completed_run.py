@@ -1,0 +1,71 @@
+"""What the recipes share that look at a finished run."""
+
+from collections.abc import Sequence
+
+import keras
+from absl import flags
+
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils.validation import check_choice
+from recipes.common import shared_flags
+
+FLAGS = flags.FLAGS
+
+
+def adopt_flags(folder: RunFolder) -> None:
+    """Sets the data flags as the run had them.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        FileNotFoundError: when it holds no finished run.
+        ValueError: when the command line says otherwise than the run.
+    """
+    if folder.read_metrics() is None:
+        raise FileNotFoundError(
+            f"{folder.path} holds no finished run, as it has no metrics.json: train to the end first, or give the "
+            "folder of another."
+        )
+    names = {flag.name for flag in FLAGS.flags_by_module_dict()[shared_flags.__name__]}
+    for line in (folder.path / "flags.txt").read_text().splitlines():
+        name, _, value = line.removeprefix("--").partition("=")
+        if name not in names:
+            continue
+        if FLAGS[name].present and str(FLAGS[name].value) != value:
+            raise ValueError(
+                f"--{name}={FLAGS[name].value} is not what the run in {folder.path} had, {line}: leave it out, or "
+                "choose another run."
+            )
+        FLAGS[name].value = FLAGS[name].parser.parse(value)
+
+
+def networks(folder: RunFolder, roles: Sequence[str] | None = None) -> dict[str, keras.Model]:
+    """Loads a finished run's classifiers: a generator, say, lies beside them, but was not evaluated.
+
+    Args:
+        folder: of the run.
+        roles: which of them; None for all, in the order of the training.
+
+    Returns:
+        Role → network.
+
+    Raises:
+        ValueError: for a role that the run does not have.
+        FileNotFoundError: for a file that is missing.
+    """
+    known = classifiers(folder)
+    for role in roles or ():
+        check_choice("role", role, known)
+    return {role: folder.load_network(role) for role in (known if roles is None else roles)}
+
+
+def classifiers(folder: RunFolder) -> list[str]:
+    """The roles that a run evaluated at its end, in the order of the training; all, where it could evaluate none."""
+    metrics = folder.read_metrics()
+    evaluated = [metrics[split] for split in ("validation", "test") if split in metrics]
+    return (
+        list(evaluated[0])
+        if evaluated
+        else sorted(file.stem for file in (folder.path / "networks").glob("*.keras"))
+    )

@@ -1,0 +1,232 @@
+"""From the flags to a run: its data, its folder, its stages, and the table at its end."""
+
+import contextlib
+import math
+import pathlib
+import shlex
+import sys
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+from absl import flags
+
+from mpl_tf import data as data_module
+from mpl_tf import report
+from mpl_tf.data.run_data import RunData
+from mpl_tf.distribute import replicas, workers
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training.run import Run, check_batch_size
+from recipes.common import builders
+
+FLAGS = flags.FLAGS
+
+# Where a run lies and how it is shown; its result depends on none of these.
+NOT_PART_OF_THE_RUN = {
+    "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
+    "tensorboard", "confirmation_images", "report",
+}  # fmt: skip
+
+
+def load_source() -> data_module.Source:
+    """Loads the images that the flags name."""
+    return data_module.load(
+        FLAGS.dataset,
+        data_dir=FLAGS.data_dir,
+        labeled_dir=FLAGS.labeled_dir,
+        unlabeled_dir=FLAGS.unlabeled_dir,
+        test_dir=FLAGS.test_dir,
+        image_size=FLAGS.image_size,
+        skip_unreadable=FLAGS.skip_unreadable,
+        seed=FLAGS.seed,
+    )
+
+
+def split_options() -> dict:
+    """What the flags say about the split."""
+    return {
+        "num_labeled": FLAGS.labels,
+        "seed": FLAGS.seed,
+        "validation": FLAGS.validation,
+        "labeled_in_unlabeled": FLAGS.labeled_in_unlabeled,
+    }
+
+
+def views(source: data_module.Source) -> tuple:
+    """The weak and the strong view of the images."""
+    return data_module.make_views(
+        source.image_shape,
+        flip=source.flip,
+        crop=FLAGS.crop,
+        crop_area=FLAGS.crop_area,
+        fill=fill(source),
+        num_operations=FLAGS.randaugment_operations,
+        magnitude=FLAGS.randaugment_magnitude,
+        policy=FLAGS.randaugment,
+        noise=FLAGS.noise,
+        static_shapes=FLAGS.augment_on == "device",
+    )
+
+
+def fill(source: data_module.Source) -> int | tuple[int, ...]:
+    """The color of pixels from outside: --fill, or what the images have at their borders.
+
+    Raises:
+        ValueError: for a flag that is no color.
+    """
+    if FLAGS.fill == "auto":
+        return data_module.border_color(source.train)
+    levels = FLAGS.fill.split(",")
+    if not all(level.strip().isdecimal() for level in levels):
+        raise ValueError(
+            f"--fill={FLAGS.fill} is no color: pass a level in 0…255, three of them such as 255,255,255, or auto."
+        )
+    return tuple(map(int, levels)) if len(levels) > 1 else int(levels[0])
+
+
+def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
+    """Loads the images and draws, or reads back, the split of the run folder.
+
+    Args:
+        run_dir: the folder, in whose `split.json` the split is or will be.
+        write_split: whether a split that is drawn now is written there.
+    """
+    source = load_source()
+    split_file = pathlib.Path(run_dir) / "split.json"
+    if write_split or split_file.exists():
+        split = data_module.load_or_draw_split(split_file, source, **split_options())
+    else:
+        split = data_module.draw_split(source, **split_options())
+    weak, strong = views(source)
+    in_step = FLAGS.augment_on == "device"
+    labeled_view = data_module.Chain(weak, strong) if FLAGS.randaugment_labeled else None
+    return RunData(
+        source=source,
+        split=split,
+        weak=weak,
+        strong=strong,
+        labeled_view=labeled_view,
+        balance=FLAGS.balance,
+        augment_in_step=in_step,
+    )
+
+
+@contextlib.contextmanager
+def open_run() -> Iterator[Run]:
+    """The run that the flags describe, in its folder, which it claims once the flags and the data are in order."""
+    # Several processes have to find each other before TensorFlow computes anything.
+    strategy = replicas.make_strategy(FLAGS.strategy)
+    prepare()
+    folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
+    folder.check_configuration(configuration(), resume=FLAGS.resume)
+    for name, value in (("batch_size", stage().batch_size), *_optional("finetune_batch_size").items()):
+        check_batch_size(value, strategy, name=name)
+    data = load_data(folder.path, write_split=False)
+    monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
+    with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
+        folder.claim(configuration(), resume=FLAGS.resume)
+        data_module.load_or_draw_split(folder.path / "split.json", data.source, **split_options())
+        yield run
+
+
+def stage(**changes: int) -> StageSettings:
+    """How long a stage trains and on which batches, as the flags say.
+
+    Args:
+        **changes: of a stage that is not the method's: `steps`, `unlabeled_ratio`.
+    """
+    values = {
+        "steps": FLAGS.steps,
+        "epoch_steps": FLAGS.epoch_steps or math.ceil(FLAGS.steps / 20),
+        "batch_size": FLAGS.batch_size,
+        "seed": FLAGS.seed,
+        **_optional("unlabeled_ratio"),
+    }
+    return StageSettings(**(values | changes))
+
+
+def finetuning() -> dict:
+    """The arguments of `Run.finetune` that the flags describe."""
+    return {
+        "steps": FLAGS.finetune_steps,
+        "batch_size": FLAGS.finetune_batch_size,
+        "learning_rate": FLAGS.finetune_learning_rate,
+        "seed": FLAGS.seed,
+        "jit_compile": builders.jit_compile(),
+    }
+
+
+def finish(run: Run) -> dict:
+    """The end of every recipe: evaluates, exports, draws the report, shows the table; returns metrics.json."""
+    command = " ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])])
+    metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command)
+    if run.folder.writes:
+        show(metrics, str(run.folder.path))
+    return metrics
+
+
+def run_dir() -> str:
+    """The run folder: the flag, or a name from the data, the labels, the seed and the recipe."""
+    labels = "all" if FLAGS.labels is None else FLAGS.labels
+    return FLAGS.run_dir or f"runs/{FLAGS.dataset}.{FLAGS.seed}@{labels}-{_recipe()}"
+
+
+def configuration() -> dict:
+    """Flag → value of everything that the run's result depends on."""
+    module_flags = FLAGS.flags_by_module_dict()
+    own = [
+        flag
+        for module in module_flags
+        if module.startswith(("recipes", "__main__"))
+        for flag in module_flags[module]
+    ]
+    own += module_flags.get(sys.argv[0], [])
+    return {flag.name: flag.value for flag in own if flag.name not in NOT_PART_OF_THE_RUN}
+
+
+def verbose() -> int | str:
+    """What Keras takes for --progress."""
+    return {"auto": "auto", "bar": 1, "line": 2, "none": 0}[FLAGS.progress]
+
+
+def prepare() -> None:
+    """Sets Keras' dtype policy for the networks that are built from here on, and quietens TensorFlow."""
+    if FLAGS.verbosity < -1:
+        # It takes the first trace of each of a run's networks for a retracing of one function, and warns.
+        tf.get_logger().setLevel("ERROR")
+    if (precision := _optional("precision").get("precision")) is not None:
+        keras.config.set_dtype_policy(precision)
+
+
+def show(metrics: dict, folder: str) -> None:
+    """Prints the table of the finished run and where its files are."""
+    roles = metrics.get("validation", metrics.get("test", ()))
+    names = {"supervised": "supervised on the same labels", "finetuned": "student, fine-tuned"}
+    rows = []
+    for role in roles:
+        row = {"network": names.get(role, role)}
+        for split in ("validation", "test"):
+            if split in metrics:
+                result = metrics[split][role]
+                percent, error = 100 * result["accuracy"], 100 * result["standard_error"]
+                row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
+        rows.append(row)
+    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in metrics["seconds"].items())
+    if rows:
+        print(f"\n{metrics['split']}: accuracy ± standard error over the images\n")
+        print(report.table(rows))
+    print(f"\ntraining: {seconds}\nrun folder: {folder}")
+    if (page := pathlib.Path(folder) / "report.html").is_file():
+        print(f"report: {page}")
+    if "export" in metrics:
+        print(f"exported student: {metrics['export']}")
+
+
+def _recipe() -> str:
+    return pathlib.Path(sys.argv[0]).stem
+
+
+def _optional(*names: str) -> dict:
+    """The flags of these names that the recipe has."""
+    return {name: FLAGS[name].value for name in names if name in FLAGS}

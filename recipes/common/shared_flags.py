@@ -1,0 +1,136 @@
+"""The flags that several recipes share, in groups. A method's own come from its table, see `parameters`."""
+
+from absl import flags
+
+from recipes.common import parameters
+from recipes.common.start import define_path
+
+# What `mpl_tf.models.names` lists, and the families of names beside it.
+NETWORKS = (
+    "convnet, efficientnetv2-b0, efficientnetv2-b1, efficientnetv2-b2, efficientnetv2-b3, efficientnetv2-l, "
+    "efficientnetv2-m, efficientnetv2-s, hinton_mlp, lenet-5, lenet-5-half, mlp, moons_mlp, resnet-50, wrn-10-1, "
+    "wrn-28-2, any wrn-DEPTH-WIDTH or mlp-WIDTHxDEPTH"
+)
+
+
+def define_data_flags():
+    """Which images, which of them are labeled, and how they are augmented."""
+    flags.DEFINE_string(
+        "dataset", "digits", "digits, two_moons, folders, or the name of a TensorFlow Datasets image set."
+    )
+    define_path("data_dir", None, "Folder of TensorFlow Datasets; its own default when not given.")
+    define_path("labeled_dir", None, "For --dataset=folders: a folder of images per class.")
+    define_path("unlabeled_dir", None, "For --dataset=folders: images, flat or nested.")
+    define_path("test_dir", None, "For --dataset=folders: test images, a folder per class.")
+    flags.DEFINE_integer("image_size", None, "Height and width that images are resized to.", lower_bound=4)
+    flags.DEFINE_bool("skip_unreadable", False, "Skip and count images that cannot be read, not stop.")
+    flags.DEFINE_integer("labels", None, "Labeled images; all when not given.", lower_bound=1)
+    flags.DEFINE_float("validation", 0.1, "Fraction of the training images held out.", 0.0, 0.9)
+    flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled images are unlabeled ones too.")
+    flags.DEFINE_enum(
+        "balance", "none", parameters.constant("mpl_tf.data", "BALANCES"),
+        "Whether labeled images are drawn all equally often, or so that every class is.",
+    )  # fmt: skip
+    flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
+    flags.DEFINE_enum(
+        "randaugment", "paper", ["paper", "keras_cv", "keras"],
+        "Whose RandAugment makes the strong view. Those of the libraries keep a random state of their own: "
+        "such runs resume, but not bit for bit.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "augment_on", "host", ["host", "device"],
+        "Whether the input pipeline makes the views, on the CPU, or the training step, on its device.",
+    )  # fmt: skip
+    flags.DEFINE_bool("randaugment_labeled", False, "Show labeled images by their strong view too.")
+    flags.DEFINE_enum(
+        "crop", "auto", parameters.constant("mpl_tf.data", "CROPS"),
+        "A part of the image, resized; one of the padded image; or all of it. auto resizes from 64 pixels on.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "crop_area", parameters.default("mpl_tf.data", "RandomResizedCrop", "area"),
+        "Smallest part that a resized crop leaves, of the image.", 1e-3, 1.0,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "fill", "128",
+        "Of pixels from outside and of Cutout: a level in 0…255, three of them (255,255,255), or auto for the color "
+        "that the images have at their borders.",
+    )  # fmt: skip
+    flags.DEFINE_integer("randaugment_operations", 2, "N, operations per image.", lower_bound=0)
+    flags.DEFINE_float("randaugment_magnitude", 16.0, "M, their magnitude.", 0.0, 30.0)
+    flags.DEFINE_float("noise", 0.2, "Standard deviation of the strong view of points.", 0.0)
+
+
+def define_training_flags():
+    """The student, its optimizer, and how long it trains."""
+    flags.DEFINE_string("model", "wrn-28-2", f"The student: {NETWORKS}.")
+    flags.DEFINE_float("dropout", 0.0, "Dropout before the last layer of every network.", 0.0, 0.95)
+    flags.DEFINE_float(
+        "stochastic_depth", 0.0, "Of the last residual branch, in residual networks.", 0.0, 0.95
+    )
+    flags.DEFINE_integer("steps", 10_000, "Updates of the method.", lower_bound=1)
+    flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
+    flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
+    flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
+    flags.DEFINE_enum(
+        "schedule", "cosine", ["cosine", "constant", "drops"],
+        "Warm-up and cosine; or none; or a tenth from 40 % and a hundredth from 80 % of the steps on.",
+    )  # fmt: skip
+    flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
+    flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
+    flags.DEFINE_enum(
+        "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
+        "Of the networks' arithmetic; float16 comes with a loss scale for every optimizer.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "student_micro_batches", 1,
+        "Parts in which the student passes a batch, with the activations of one in memory at a time.",
+        lower_bound=1,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "rematerialize", False, "Compute activations again in the backward pass, not keep them."
+    )
+    flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
+    flags.DEFINE_enum(
+        "strategy", "default", parameters.constant("mpl_tf.distribute", "STRATEGIES"),
+        "One device; all of this machine; all of several machines, which TF_CONFIG names; or a TPU.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
+    )
+
+
+def define_unlabeled_flags():
+    """How many unlabeled images, and on how many of them their labels are measured."""
+    flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled images per labeled one.", lower_bound=1)
+    flags.DEFINE_integer(
+        "confirmation_images", 1000,
+        "Unlabeled images on which each epoch's confirmation bias and classes are measured; 0 measures none.",
+        lower_bound=0,
+    )  # fmt: skip
+
+
+def define_supervised_flags():
+    """Of the supervised baseline or teacher, where a method trains one beside its own."""
+    parameters.MethodFlags("mpl_tf", "Supervised")
+
+
+def define_finetune_flags():
+    """The fine-tuning of the finished student on the labeled images."""
+    flags.DEFINE_integer("finetune_steps", 0, "Updates after the method; 0 leaves them out.", lower_bound=0)
+    flags.DEFINE_integer("finetune_batch_size", 64, "Labeled images per such update.", lower_bound=1)
+    flags.DEFINE_float("finetune_learning_rate", 1e-3, "Of the plain SGD that makes them.", 0.0)
+
+
+def define_run_flags():
+    """Where the run goes."""
+    define_path("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
+    define_path("export_dir", None, "Exports the student as <export_dir>/<version>/.")
+    flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
+    define_progress_flag("training")
+    flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")
+    flags.DEFINE_bool("report", True, "Draw <run_dir>/report.html at the end.")
+
+
+def define_progress_flag(work: str):
+    """What is printed during some work."""
+    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "line", "none"], f"What is printed while {work}.")

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from mpl_tf.evaluation.robustness import perturbations
+from tests.evaluation.robustness.scenes import digits, scenes
+
+
+def sequences(images, name, **options):
+    index = options.pop("index", np.arange(len(images)))
+    return perturbations.perturb(images, name, index=index, **options)
+
+
+@pytest.mark.parametrize("name", perturbations.NAMES)
+@pytest.mark.parametrize("images", [digits(2), scenes(2, 32), scenes(2, 20, 28, channels=1)])
+def test_sequences_of_any_size_depend_on_image_seed_and_number_alone(name, images):
+    result = sequences(images, name)
+    frames = {"translate": 16, "motion_blur": 21}.get(name, 31)
+    assert result.shape == (2, frames, *images.shape[1:])
+    assert result.dtype == np.uint8
+    assert (result[:, 0] != result[:, -1]).any(axis=(1, 2, 3)).all()
+    np.testing.assert_array_equal(sequences(images[1:], name, index=[1])[0], result[1])
+    random = name in ("gaussian_noise", "shot_noise", "snow")
+    assert (sequences(images[:1], name, seed=1)[0] != result[0]).any() == random
+
+
+def test_large_images_have_the_frames_of_imagenet_p():
+    image = scenes(1, 90)
+    assert sequences(image, "translate").shape[1] == 41
+    assert sequences(image, "motion_blur").shape[1] == 31
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        ("gaussian_noise", 0),
+        ("shot_noise", 0),
+        ("zoom_blur", 0),
+        ("brightness", 15),
+        ("translate", 7),
+        ("rotate", 15),
+        ("tilt", 15),
+        ("scale", 15),
+    ],
+)
+def test_one_frame_is_the_image_itself(name, frame):
+    images = scenes(2, 32)
+    result = sequences(images, name)
+    np.testing.assert_array_equal(result[:, frame], images)
+    others = np.delete(result, frame, axis=1)
+    assert (others != images[:, np.newaxis]).any(axis=(2, 3, 4)).all()
+
+
+def test_translation_moves_by_a_pixel_per_frame_and_leaves_black_behind():
+    image = scenes(1, 32)
+    result = sequences(image, "translate")[0]
+    for frame, offset in enumerate(range(-7, 9)):
+        expected = np.zeros_like(image[0])
+        left, right = max(0, offset), 32 + min(0, offset)
+        expected[:, left:right] = image[0][:, left - offset : right - offset]
+        np.testing.assert_array_equal(result[frame], expected)
+
+
+@pytest.mark.parametrize("name", sorted({*perturbations.NAMES} - {*perturbations.NOISES}))
+def test_frames_resemble_the_frame_before_more_than_the_first(name):
+    frames = sequences(scenes(4, 32), name).astype(float)
+    neighbors = np.abs(np.diff(frames, axis=1)).mean()
+    assert neighbors < 0.5 * np.abs(frames[:, -1] - frames[:, 0]).mean()
+
+
+def test_the_blur_turns_into_the_one_to_the_right():
+    image = np.zeros((1, 32, 32, 1))
+    image[0, 16, 16] = 255.0
+    frames = sequences(image, "motion_blur")[0, :, :, :, 0]
+    # −180°, …, −90°, …, 0°: to the left, down, to the right.
+    for frame, rows, columns in (
+        (0, {16}, range(9, 17)),
+        (10, range(16, 24), {16}),
+        (20, {16}, range(16, 24)),
+    ):
+        lit = np.argwhere(frames[frame] > 0)
+        assert set(lit[:, 0]) <= set(rows)
+        assert set(lit[:, 1]) <= set(columns)
+        assert len(lit) >= 5
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="did you mean 'translate'"):
+        sequences(digits(1), "translation")

@@ -1,0 +1,37 @@
+import keras
+import numpy as np
+import pytest
+
+from mpl_tf import models
+from tests.support import tiny
+
+
+def test_a_network_comes_back_with_its_weights_and_not_compiled(tmp_path):
+    network = tiny.network("student")
+    network.compile("sgd")
+    network.save(tmp_path / "student.keras")
+    loaded = models.load(tmp_path / "student.keras")
+    assert not loaded.compiled
+    for weight, other in zip(network.get_weights(), loaded.get_weights(), strict=True):
+        assert np.array_equal(weight, other)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"student\.keras does not exist: give a \.keras file"):
+        models.load(tmp_path / "student.keras")
+
+
+def test_a_file_that_was_cut_off_is_named(tmp_path):
+    file = tmp_path / "student.keras"
+    tiny.network("student").save(file)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"student\.keras is not a \.keras file, or was cut off: give what"):
+        models.load(file)
+
+
+def test_a_file_that_holds_code_is_refused(tmp_path):
+    images = keras.Input((4, 4, 1))
+    hidden = keras.layers.Lambda(lambda x: x + 1.0)(images)
+    keras.Model(images, keras.layers.Flatten()(hidden)).save(tmp_path / "code.keras")
+    with pytest.raises(ValueError, match="lambda"):
+        models.load(tmp_path / "code.keras")

@@ -1,0 +1,97 @@
+"""Seeds and settings reach every layer, and nothing else changes."""
+
+import hashlib
+
+import keras
+import numpy as np
+
+from mpl_tf import models
+from mpl_tf.models.surgery import clone_with_edits, in_precision, seed_from, synchronize_batch_norm
+
+
+def seeds_of(model):
+    """Every seed in the configurations of a model's layers."""
+    seeds = {}
+    for layer in model.layers:
+        for key, value in layer.get_config().items():
+            if key == "seed":
+                seeds[layer.name, key] = value
+            elif isinstance(value, dict) and "seed" in value.get("config", {}):
+                seeds[layer.name, key] = value["config"]["seed"]
+    return seeds
+
+
+def test_every_random_part_gets_a_seed_of_its_own():
+    model = models.build("wrn-16-1", 4, (8, 8, 3), dropout=0.1, stochastic_depth=0.2, seed=1)
+    seeds = seeds_of(model)
+    # 15 convolutions (stem, 6 blocks of 2, 2 shortcuts), 1 dense kernel, 6 branch drops, 1 dropout.
+    assert len(seeds) == 15 + 1 + 6 + 1
+    assert None not in seeds.values()
+    assert len(set(seeds.values())) == len(seeds)
+    assert not set(seeds.values()) & set(seeds_of(clone_with_edits(model, seed_from(2))).values())
+
+
+def test_kernel_and_bias_of_one_layer_differ():
+    model = models.build("moons_mlp", 8, (8,), seed=1)
+    kernel, bias = (variable.numpy() for variable in model.get_layer("hidden1").weights)
+    assert not np.array_equal(kernel[0], bias)
+
+
+def test_a_seed_depends_on_number_and_names_alone():
+    seed = seeds_of(models.build("mlp", 3, (2,), seed=7))["logits", "kernel_initializer"]
+    digest = hashlib.sha256(b"7/logits/kernel_initializer").digest()
+    assert seed == int.from_bytes(digest[:4], "big") // 2
+
+
+def test_dropout_and_stochastic_depth_leave_the_first_weights_alone():
+    plain = models.build("wrn-10-1", 4, (8, 8, 3), seed=1)
+    noisy = models.build("wrn-10-1", 4, (8, 8, 3), dropout=0.3, stochastic_depth=0.2, seed=1)
+    for first, second in zip(plain.get_weights(), noisy.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_the_original_keeps_its_settings_and_weights():
+    model = models.build("convnet", 4, (8, 8, 1))
+    before = model.get_weights()
+    copy = clone_with_edits(model, synchronize_batch_norm, seed_from(1))
+    assert copy.name == model.name
+    assert set(seeds_of(model).values()) == {None}
+    assert not model.get_layer("norm1").synchronized
+    assert copy.get_layer("norm1").synchronized
+    for first, second in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_only_seeds_change():
+    model = models.build("convnet", 4, (8, 8, 1), dropout=0.1)
+    for layer, seeded in zip(model.layers, clone_with_edits(model, seed_from(1)).layers, strict=True):
+        before, after = layer.get_config(), seeded.get_config()
+        for key, value in before.items():
+            if key == "seed" or (isinstance(value, dict) and "seed" in value.get("config", {})):
+                assert after[key] != value
+            else:
+                assert after[key] == value, (layer.name, key)
+
+
+def test_rebuild_hands_the_edit_each_layer_with_its_configuration():
+    model = models.build("mlp-4x2", 3, (2,))
+
+    def widen(layer, config):
+        return config | {"units": 5} if layer.name == "hidden1" else config
+
+    copy = clone_with_edits(model, widen)
+    assert isinstance(copy, keras.Model)
+    assert [layer.units for layer in copy.layers[1:]] == [5, 4, 3]
+
+
+def test_another_precision_keeps_the_weights_and_returns_float32():
+    model = models.build("convnet", 4, (8, 8, 1), dropout=0.1, seed=1)
+    images = np.random.default_rng(0).uniform(0, 255, (16, 8, 8, 1)).astype(np.float32)
+    copy = in_precision(model, "mixed_bfloat16")
+    assert {layer.compute_dtype for layer in copy.layers[1:-1]} == {"bfloat16"}
+    for one, other in zip(model.get_weights(), copy.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    exact, rough = model(images).numpy(), copy(images).numpy()
+    assert rough.dtype == np.float32
+    assert 1e-5 < abs(exact - rough).max() < 0.05 * abs(exact).max()
+    np.testing.assert_array_equal(in_precision(copy, "float32")(images), exact)

@@ -1,0 +1,112 @@
+import types
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training.callbacks import monitors
+
+
+def test_a_mask_that_stays_silent_warns_once_with_the_remedy():
+    callback = monitors.WarnOnEmptyMask(patience=2)
+    callback.on_epoch_end(0, {"mask_rate": 0.001})
+    with pytest.warns(UserWarning, match=r"only 0\.4% of the unlabeled images .* lower the threshold"):
+        callback.on_epoch_end(1, {"mask_rate": 0.004})
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        callback.on_epoch_end(2, {"mask_rate": 0.0})
+    assert not caught
+
+
+def test_a_mask_that_speaks_now_and_then_does_not_warn():
+    callback = monitors.WarnOnEmptyMask(patience=2)
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        for rate in (0.0, 0.5, 0.0, 0.02, 0.0):
+            callback.on_epoch_end(0, {"mask_rate": rate})
+        callback.on_epoch_end(0, {"loss": 1.0})
+    assert not caught
+    assert callback.silent == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_losses_that_are_not_finite_stop_at_the_next_look(tmp_path, value):
+    callback = monitors.StopOnNonFinite(RunFolder(tmp_path), every=5)
+    callback.set_model(types.SimpleNamespace(step=12))
+    callback.on_train_batch_end(3, {"loss": value})
+    callback.on_train_batch_end(4, {"loss": 1.0, "val_loss": value})
+    with pytest.raises(monitors.NonFiniteLossError, match=r"at step 12, where loss became .*no checkpoint"):
+        callback.on_train_batch_end(9, {"loss": value})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step_000000007.weights.h5").touch()
+    with pytest.raises(monitors.NonFiniteLossError, match=r"last good checkpoint is .*step_000000007"):
+        callback.on_epoch_end(0, {"loss": value})
+
+
+def measured(rows, labels, **options):
+    """What `ConfirmationBias` adds to the logs of a method that labels image i with row i."""
+    rows = np.array(rows, np.float32)
+    seen = []
+
+    def label(images, index):
+        tf.py_function(lambda shown: seen.extend(shown.numpy()[:, 0]), [images], [])
+        return tf.gather(rows, index)
+
+    examples = {"image": 10.0 * np.arange(len(rows))[:, None], "label": labels, "index": np.arange(len(rows))}
+    batches = tf.data.Dataset.from_tensor_slices(examples).batch(2)
+    callback = monitors.ConfirmationBias(batches, **options)
+    callback.set_model(types.SimpleNamespace(label=label))
+    logs = {"loss": 1.0}
+    callback.on_epoch_end(0, logs)
+    assert seen == [10.0 * number for number in range(len(rows))]
+    assert logs.pop("loss") == 1.0
+    return logs
+
+
+def test_confirmation_bias_is_the_share_of_wrong_labels_among_the_confident_ones():
+    rows = [[0.96, 0.04, 0.0], [0.02, 0.98, 0.0], [0.95, 0.0, 0.05], [0.6, 0.4, 0.0], [0.0, 0.0, 1.0]]
+    # Confident are all but the fourth; the first and the last of them are right. The fourth is wrong.
+    logs = measured(rows, labels=[0, 2, 1, 1, 2])
+    assert logs == {"confident_fraction": 4 / 5, "confirmation_bias": 2 / 4}
+    assert measured(rows, labels=[0, 2, 1, 1, 2], threshold=0.5)["confirmation_bias"] == 3 / 5
+    assert measured(rows, labels=[0, 1, 0, 1, 2])["confirmation_bias"] == 0.0
+
+
+def test_confirmation_bias_is_left_out_where_no_label_is_confident():
+    assert measured([[0.5, 0.5], [0.6, 0.4]], labels=[0, 0]) == {"confident_fraction": 0.0}
+    # A row of zeros is no label, even where every confidence will do.
+    assert measured([[0.0, 0.0], [0.3, 0.7]], labels=[1, 1], threshold=0.0) == {
+        "confident_fraction": 0.5,
+        "confirmation_bias": 0.0,
+    }
+
+
+def test_the_predicted_classes_are_recorded_once_for_each_step(tmp_path):
+    rows = np.array(
+        [[0.9, 0.1, 0.0], [0.0, 0.0, 1.0], [0.4, 0.6, 0.0], [0.0, 0.0, 0.0], [0.8, 0.1, 0.1]], np.float32
+    )
+    examples = {"image": np.zeros((5, 1), np.float32), "label": np.full(5, -1), "index": np.arange(5)}
+    batches = tf.data.Dataset.from_tensor_slices(examples).batch(2)
+    callback, logs = monitors.ConfirmationBias(batches, folder=RunFolder(tmp_path)), {}
+    method = types.SimpleNamespace(pseudo_label=lambda images, index: tf.gather(rows, index), step=10)
+    callback.set_model(method)
+    callback.on_epoch_end(0, logs)
+    # Nothing is known about what is right. The fourth image has no label, so it is of no class.
+    assert logs == {"confident_fraction": 1 / 5}
+    method.step = 20
+    callback.on_epoch_end(1, {})
+    # Killed and resumed from step 10, the run comes to step 20 once more, and before that to 15.
+    for step in (15, 20):
+        method.step = step
+        callback.on_epoch_end(1, {})
+    recorded = RunFolder(tmp_path).read_rows("pseudo_label_classes.csv")
+    assert [row["step"] for row in recorded] == ["10", "15", "20"]
+    assert recorded[0] == {"epoch": "0", "step": "10", "images": "4", "0": "0.5", "1": "0.25", "2": "0.25"}
+
+
+def test_the_end_of_an_epoch_reaches_the_method():
+    handed = []
+    callback = monitors.EndEpoch("images")
+    callback.set_model(types.SimpleNamespace(end_epoch=handed.append))
+    callback.on_epoch_end(3, {})
+    assert handed == ["images"]
