@@ -1,4 +1,4 @@
-# make train · make test · make lint   (each creates .venv when it is missing)
+# make train · make test · make docs   (each creates .venv when it is missing)
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -6,15 +6,17 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 BENCHMARKS := augment step memory loop labeling serving
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint bench gpu-check clean
+.PHONY: help train test test-slow lint types docs bench gpu-check clean
 
 help:
 	@echo "make train      install into $(VENV), then train on handwritten digits with 20 labels"
-	@echo "make test       install the test extra and run what CI runs"
+	@echo "make test       lint, types, documentation and tests: what CI runs"
 	@echo "make test-slow  the longer checks"
 	@echo "make bench      the benchmarks, each printing ratios from one run"
 	@echo "make gpu-check  what only a GPU can show; says so where there is none"
 	@echo "make lint       ruff"
+	@echo "make types      mypy"
+	@echo "make docs       the documentation, into site/index.html"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -22,24 +24,20 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving]'
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	@touch $@
-
-$(VENV)/.installed-dev: $(VENV)/.installed-test
+$(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 train: $(VENV)/.installed
 	$(BIN)/python -m recipes.mpl --preset=digits --run_dir=runs/digits --export_dir=saved_models/digits
 
-test: $(VENV)/.installed-test
+test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.installed
@@ -52,5 +50,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "documentation: site/index.html"
+
 clean:
-	rm -rf build *.egg-info .pytest_cache .ruff_cache
+	rm -rf build site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -15,6 +15,8 @@ from mpl_tf import (
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.fixmatch import FixMatch
+from mpl_tf.methods.freematch import FreeMatch
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
@@ -28,6 +30,8 @@ __all__ = [
     "DataFreeLearning",
     "Distillation",
     "FeedbackSettings",
+    "FixMatch",
+    "FreeMatch",
     "MetaPseudoLabels",
     "NoisyStudent",
     "PseudoLabels",

@@ -111,12 +111,13 @@ def distillation(teacher_logits: tf.Tensor, logits: tf.Tensor, *, temperature: f
     return temperature**2 * kl_divergence(targets, logits / temperature)
 
 
-def confidence_mask(logits: tf.Tensor, threshold: float) -> tf.Tensor:
+def confidence_mask(logits: tf.Tensor, threshold: float | tf.Tensor) -> tf.Tensor:
     """Marks the examples on which the untempered prediction is confident.
 
     Args:
         logits: float `[B, K]`, not divided by a temperature: the threshold is on softmax(logits).
-        threshold: probability in 0…1 that the most likely class must reach; 0 keeps every example.
+        threshold: probability in 0…1 that the most likely class must reach, one for all or `[B]`; 0 keeps every
+            example.
 
     Returns:
         `[B]` of the logits' dtype, 1 where confident and 0 elsewhere.
@@ -144,3 +145,61 @@ def consistency(
     """
     target_logits = tf.stop_gradient(logits_on_weak / temperature)
     return kl_divergence(target_logits, logits_on_strong) * tf.stop_gradient(mask)
+
+
+def pseudo_label_consistency(
+    logits_on_weak: tf.Tensor, logits_on_strong: tf.Tensor, *, temperature: float, mask: tf.Tensor
+) -> tf.Tensor:
+    """FixMatch's loss on unlabeled images: cross-entropy of the weak view's pseudo label with the strong view.
+
+    The pseudo label carries no gradient. A mean over the result divides by *all* examples, as the paper's 1/μB does.
+
+    Args:
+        logits_on_weak: float `[B, K]`, predictions on the weakly augmented images.
+        logits_on_strong: float `[B, K]`, predictions on the strongly augmented ones.
+        temperature: 0 takes the most likely class for the pseudo label; above 0 the pseudo label is the distribution
+            softmax(logits_on_weak / temperature), which tends to that as the temperature tends to 0.
+        mask: float `[B]`, see `confidence_mask`.
+
+    Returns:
+        float `[B]`, in nats, zero where masked (Sohn et al. 2020, arXiv 2001.07685, equation 4).
+    """
+    if temperature:
+        pseudo_labels = tf.nn.softmax(logits_on_weak / temperature)
+    else:
+        most_likely = tf.argmax(logits_on_weak, axis=-1)
+        pseudo_labels = tf.one_hot(most_likely, logits_on_weak.shape[-1], dtype=logits_on_weak.dtype)
+    losses = soft_cross_entropy(tf.stop_gradient(pseudo_labels), logits_on_strong)
+    return losses * tf.stop_gradient(mask)
+
+
+def self_adaptive_fairness(
+    mean_prediction: tf.Tensor,
+    label_histogram: tf.Tensor,
+    mean_prediction_on_strong: tf.Tensor,
+    label_histogram_on_strong: tf.Tensor,
+) -> tf.Tensor:
+    """FreeMatch's class fairness, -H(SumNorm(p̃ / h̃), SumNorm(p̄ / h̄)).
+
+    Gradients flow into p̄ alone. Classes that no confident prediction on the strong view has, whose p̄ / h̄ is 0 / 0,
+    are left out of the sum, as in the released code up to a constant; with none at all the loss is 0.
+
+    Args:
+        mean_prediction: float `[K]`, p̃, the running mean of the predictions on weak views.
+        label_histogram: float `[K]`, h̃, the running fraction of each class among their most likely classes.
+        mean_prediction_on_strong: float `[K]`, p̄, the sum or mean of the confident predictions on strong views.
+        label_histogram_on_strong: float `[K]`, h̄, the number or fraction of each class among them.
+
+    Returns:
+        float scalar, in nats, 0 or below (Wang et al. 2023, arXiv 2205.07246, equation 11).
+    """
+    present = label_histogram_on_strong > 0.0
+    targets = _sum_norm(tf.math.divide_no_nan(mean_prediction, label_histogram))
+    ratios = tf.math.divide_no_nan(mean_prediction_on_strong, label_histogram_on_strong)
+    # The logarithm sees 1 where a class is absent: its gradient would be nan even where `where` drops its value.
+    logs = tf.math.log(tf.where(present, _sum_norm(ratios), tf.ones_like(ratios)))
+    return tf.reduce_sum(tf.stop_gradient(targets) * logs)
+
+
+def _sum_norm(values: tf.Tensor) -> tf.Tensor:
+    return tf.math.divide_no_nan(values, tf.reduce_sum(values))

@@ -38,13 +38,28 @@ class WaitWarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         elapsed = tf.cast(step, tf.float32) - self.wait
         rising = (elapsed + 1.0) / max(self.warmup, 1)
         progress = (elapsed - self.warmup) / (self.steps - self.wait - self.warmup)
-        falling = 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0)))
+        falling = self._falling(tf.clip_by_value(progress, 0.0, 1.0))
         rate = self.peak * tf.where(elapsed < self.warmup, rising, falling)
         return tf.where(elapsed < 0.0, 0.0, rate)
+
+    def _falling(self, progress):
+        return 0.5 * (1.0 + tf.cos(math.pi * progress))
 
     def get_config(self):
         """The arguments of the constructor."""
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup, "wait": self.wait}
+
+
+@keras.saving.register_keras_serializable("mpl_tf")
+class WaitWarmupPartialCosine(WaitWarmupCosine):
+    """The same, but the rate falls as cos(7π/16 · progress), to a fifth of the peak and not to zero.
+
+    FixMatch's schedule (Sohn et al. 2020, arXiv 2001.07685, section 2.4), which UDA's released code and FreeMatch
+    fraction: η cos(7πk / 16K) at step k of K, with `wait=0` and `warmup=0`.
+    """
+
+    def _falling(self, progress):
+        return tf.cos(7.0 / 16.0 * math.pi * progress)
 
 
 def linear_ramp(step: tf.Tensor, ramp_steps: int) -> tf.Tensor:

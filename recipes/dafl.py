@@ -32,7 +32,7 @@ flags.DEFINE_string("activation_layer", "features", "The teacher's layer whose r
 flags.mark_flag_as_required("teacher")
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 import keras
 

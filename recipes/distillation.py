@@ -22,7 +22,7 @@ define_path("teacher", None, "The teacher's .keras file, as runs leave it in net
 flags.mark_flag_as_required("teacher")
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 from mpl_tf import models
 from mpl_tf.data.run_data import RunData

@@ -29,7 +29,7 @@ define_path("adversarial_dir", None, "Also on natural adversarial images, a fold
 flags.DEFINE_integer("max_images", 1000, "Bound for --robustness and --fgsm; drawn at random.", 1)
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 import json
 import pathlib

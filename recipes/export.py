@@ -29,7 +29,7 @@ flags.DEFINE_integer("representative", 200, "Labeled images at most, for the ran
 flags.mark_flags_as_required(["run_dir", "export_dir"])
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 import pathlib
 
@@ -39,6 +39,7 @@ import numpy as np
 from mpl_tf import data, export, report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.roles import final_role
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_choice
 from recipes.common import completed_run, program
@@ -52,7 +53,7 @@ def main(_):
     folder = RunFolder(FLAGS.run_dir)
     completed_run.adopt_flags(folder)
     run = program.load_data(FLAGS.run_dir)
-    role = FLAGS.role or export.default_role(completed_run.classifiers(folder))
+    role = FLAGS.role or final_role(completed_run.classifiers(folder)) or "student"
     network = completed_run.networks(folder, [role])[role]
     metrics = folder.read_metrics()
     described = {

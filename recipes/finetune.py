@@ -34,7 +34,7 @@ flags.DEFINE_enum(
 flags.mark_flag_as_required("network")
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 import dataclasses
 

@@ -41,7 +41,7 @@ define_path("image", None, "Also draws confidence, selection and examples into t
 flags.mark_flags_as_required(["network", "store"])
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 import hashlib
 import pathlib

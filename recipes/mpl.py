@@ -14,6 +14,7 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
+shared_flags.define_alignment_flag()
 shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "MetaPseudoLabels")
@@ -25,7 +26,7 @@ flags.DEFINE_integer("student_wait_steps", 0, "Steps before the student begins t
 flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.mpl import MetaPseudoLabels
@@ -38,7 +39,7 @@ def build(data: RunData) -> MetaPseudoLabels:
         # The supervised baseline starts from the student's weights too, the teacher from its own.
         teacher=builders.network(FLAGS.teacher_model or FLAGS.model, data, seed=FLAGS.seed + 2**29),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        **HYPERPARAMETERS.values(),
+        **HYPERPARAMETERS.values(class_prior=builders.class_prior(data)),
     )
     peak = FLAGS.learning_rate if FLAGS.teacher_learning_rate is None else FLAGS.teacher_learning_rate
     method.compile(

@@ -37,7 +37,7 @@ flags.DEFINE_enum("teacher_view", "none", ["none", "weak", "strong"], "Augmentat
 flags.DEFINE_integer("label_batch_size", 256, "Images per step of the labeling.", lower_bound=1)
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 import dataclasses
 

@@ -30,7 +30,7 @@ define_path("teacher", None, "The fixed teacher's .keras file; trained on the la
 flags.DEFINE_integer("teacher_steps", None, "Updates of that training; as --steps when not given.", 1)
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 import keras
 

@@ -27,7 +27,7 @@ flags.DEFINE_float("calibrator_learning_rate", 1e-3, "Of the Adam that trains it
 flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 import dataclasses
 import gc

@@ -20,7 +20,7 @@ define_path("run_dir", None, "The folder of a run; its flags.txt says which imag
 flags.DEFINE_bool("images", True, "Also load the run's images and networks, for what they show.")
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 from mpl_tf import report
 from mpl_tf.runs.folder import RunFolder

@@ -16,7 +16,7 @@ shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 from recipes.common import builders, program
 

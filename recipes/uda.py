@@ -13,6 +13,7 @@ FLAGS = flags.FLAGS
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_unlabeled_flags()
+shared_flags.define_alignment_flag()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags(
@@ -28,7 +29,7 @@ HYPERPARAMETERS = MethodFlags(
 )
 
 if __name__ == "__main__":
-    start.parse_flags(shared_flags)
+    start.parse_flags()
 
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.uda import UDA
@@ -39,7 +40,9 @@ def build(data: RunData) -> UDA:
     """The compiled method."""
     method = UDA(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        **HYPERPARAMETERS.values(tsa_steps=FLAGS.tsa_steps or FLAGS.steps),
+        **HYPERPARAMETERS.values(
+            tsa_steps=FLAGS.tsa_steps or FLAGS.steps, class_prior=builders.class_prior(data)
+        ),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method

@@ -103,3 +103,42 @@ def test_prior_divergence_of_a_class_that_nobody_predicts_is_finite_and_so_is_it
         value = losses.prior_divergence(mean)
     assert np.isfinite(value)
     assert np.isfinite(tape.gradient(value, mean)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_pseudo_label_consistency(temperature):
+    mask = losses.confidence_mask(tf.constant(LOGITS), 0.8)
+    targets = oracles.softmax(LOGITS / temperature) if temperature else oracles.one_hot(LOGITS.argmax(-1), 5)
+    value = losses.pseudo_label_consistency(
+        tf.constant(LOGITS), tf.constant(OTHER_LOGITS), temperature=temperature, mask=mask
+    )
+    expected = (oracles.softmax(LOGITS).max(axis=-1) >= 0.8) * oracles.cross_entropies(targets, OTHER_LOGITS)
+    assert close(value, expected)
+    cold = losses.pseudo_label_consistency(
+        tf.constant(LOGITS), tf.constant(OTHER_LOGITS), temperature=1e-6, mask=mask
+    )
+    hard = losses.pseudo_label_consistency(
+        tf.constant(LOGITS), tf.constant(OTHER_LOGITS), temperature=0.0, mask=mask
+    )
+    assert close(cold, hard)
+
+
+def test_pseudo_label_consistency_trains_the_strong_view_and_not_its_target():
+    weak, strong = tf.constant(LOGITS), tf.constant(OTHER_LOGITS)
+    for temperature in (0.0, 0.5):
+        with tf.GradientTape() as tape:
+            tape.watch([weak, strong])
+            mask = losses.confidence_mask(weak, 0.8)
+            values = losses.pseudo_label_consistency(weak, strong, temperature=temperature, mask=mask)
+        on_weak, on_strong = tape.gradient(values, [weak, strong])
+        targets = (
+            oracles.softmax(LOGITS / temperature) if temperature else oracles.one_hot(LOGITS.argmax(-1), 5)
+        )
+        confident = oracles.softmax(LOGITS).max(axis=-1, keepdims=True) >= 0.8
+        assert on_weak is None
+        assert close(on_strong, confident * (oracles.softmax(OTHER_LOGITS) - targets))
+
+
+def test_confidence_mask_with_a_threshold_for_each_example():
+    logits = tf.constant(np.log([[0.59, 0.41], [0.61, 0.39], [0.2, 0.8]]))
+    assert np.array_equal(losses.confidence_mask(logits, tf.constant([0.5, 0.7, 0.8], tf.float64)), [1, 0, 1])

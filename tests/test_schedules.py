@@ -44,6 +44,18 @@ def test_wait_warmup_cosine_survives_serialization():
     assert float(restored.learning_rate) == pytest.approx(0.4 * 6 / 10)
 
 
+def test_partial_cosine_ends_at_a_fifth():
+    schedule = schedules.WaitWarmupPartialCosine(0.03, steps=1000)
+    every_step = (0, 1, 300, 999, 1000, 5000)
+    expected = [0.03 * np.cos(7 * np.pi * min(step, 1000) / (16 * 1000)) for step in every_step]
+    assert np.allclose([schedule(step) for step in every_step], expected, atol=1e-8)
+    assert expected[-1] == pytest.approx(0.03 * 0.195, rel=1e-2)
+    waiting = schedules.WaitWarmupPartialCosine(0.4, steps=100, warmup=10, wait=20)
+    assert [float(waiting(step)) for step in (19, 20, 29, 30)] == pytest.approx([0, 0.04, 0.4, 0.4], abs=1e-6)
+    restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(waiting))
+    assert float(restored(65)) == pytest.approx(0.4 * np.cos(7 * np.pi / 32))
+
+
 @pytest.mark.parametrize("ramp_steps", [0, 1, 7])
 def test_linear_ramp(ramp_steps):
     expected = [min(1.0, step / ramp_steps) if ramp_steps else 1.0 for step in range(10)]

@@ -2,22 +2,18 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import keras
 
 from mpl_tf.data.splits import Split
 from mpl_tf.export import signatures, warmup
+from mpl_tf.runs.roles import DESCRIPTIONS
 from mpl_tf.utils.markdown import table
 
-_ROLES = {
-    "finetuned": "the student as it is served (the moving average of its weights, where the method keeps one), then "
-    "fine-tuned on the labeled images",
-    "student": "the student as it is served (the moving average of its weights, where the method keeps one)",
-    "teacher": "the teacher",
-    "supervised": "the baseline, trained on the labeled images alone",
-}
 _LEGEND = {
+    "balanced_accuracy": "Balanced: the mean of the classes' accuracies.",
+    "macro_f1": "Macro F1: the mean of the classes' F1 scores.",
     "nll": "NLL: negative log-likelihood, in nats.",
     "brier": "Brier: Brier score, in 0…2.",
     "ece": "ECE: expected calibration error.",
@@ -25,17 +21,14 @@ _LEGEND = {
 _COLUMNS = {
     "accuracy": "accuracy %",
     "standard_error": "± %",
+    "balanced_accuracy": "balanced %",
+    "macro_f1": "macro F1 %",
     "top5_accuracy": "top-5 %",
     "nll": "NLL",
     "brier": "Brier",
     "ece": "ECE %",
     "count": "how many",
 }
-
-
-def default_role(roles: Iterable[str]) -> str:
-    """Which of a run's networks is exported where nobody says: the fine-tuned student, or else the student."""
-    return "finetuned" if "finetuned" in roles else "student"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,8 +145,8 @@ def _signature_names(network):
 def _origin(provenance):
     yield "## Training"
     lines = [f"- exported network: `{provenance.role}`"]
-    if provenance.role in _ROLES:
-        lines[0] += f", {_ROLES[provenance.role]}"
+    if provenance.role in DESCRIPTIONS:
+        lines[0] += f", {DESCRIPTIONS[provenance.role]}"
     lines.append(f"- data: {provenance.data}")
     if provenance.split:
         lines.append(f"- split: {provenance.split}")

@@ -148,7 +148,7 @@ def convert(
     with tempfile.TemporaryDirectory() as folder:
         # Through a SavedModel: the converter does not freeze Keras 3's variables in a function of its own.
         archive = keras.export.ExportArchive()
-        archive.update_metrics(network)
+        archive.track(network)
         archive.add_endpoint("serve", probabilities, input_signature=[images])
         archive.write_out(folder, verbose=False)
         for kind in kinds:

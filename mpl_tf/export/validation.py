@@ -10,7 +10,7 @@ from mpl_tf.methods import validation
 
 def single_network(network: keras.Model) -> keras.Model:
     """The network to export: a training method's inference model, and any other network itself."""
-    return getattr(network, "served", network)
+    return getattr(network, "inference_model", network)
 
 
 def listed_names(class_names: Sequence[str] | Mapping[str, int]) -> list[str]:

@@ -144,7 +144,7 @@ def write_saved_model(
 
 def _write(network, class_names, offered, folder):
     archive = keras.export.ExportArchive()
-    archive.update_metrics(network)
+    archive.track(network)
     for name, signature in offered.items():
         archive.add_endpoint(name, signature.function, input_signature=[signature.spec])
     archive.write_out(str(folder), verbose=False)

@@ -59,7 +59,7 @@ def label(
         ValueError: for a network, images and a store that do not belong together, a value out of range, or
             outputs that are not finite.
     """
-    network = getattr(network, "served", network)
+    network = getattr(network, "inference_model", network)
     _check_misfits(network, images, store)
     check_range("batch_size", batch_size, low=1)
     check_range("workers", workers, low=1)

@@ -81,7 +81,7 @@ class Method(keras.Model):
         self.global_clipnorm = global_clipnorm
         for parameter, constraint in Method.parameter_constraints.items():
             constraint.check(parameter, getattr(self, parameter))
-        self.student_average = _clone(self.student) if ema_decay is not None else None
+        self.student_average = clone(self.student) if ema_decay is not None else None
         # An own counter: loss-scaled optimizers skip steps, and theirs would differ from each other.
         self.step = self.add_state("step", dtype="int64")
         self.train_trackers = [keras.metrics.Mean(name=metric) for metric in train_metrics]
@@ -106,21 +106,29 @@ class Method(keras.Model):
     @property
     def inference_model(self) -> keras.Model:
         """The network that `call`, `evaluate`, `predict` and the export mean."""
-        return self.student if self.student_average is None else self.student_average
+        return self.averaged("student")
 
     def evaluation_models(self) -> dict[str, keras.Model]:
         """Metric name → the network whose accuracy on labeled images it is."""
-        others = {f"{role}_accuracy": getattr(self, role) for role in self.classifiers if role != "student"}
+        others = {f"{role}_accuracy": self.averaged(role) for role in self.classifiers if role != "student"}
         return {"accuracy": self.inference_model, **others}
+
+    def averaged(self, role: str) -> keras.Model:
+        """The moving average of a role's network where one is kept, else the network itself."""
+        average = getattr(self, f"{role}_average", None)
+        return getattr(self, role) if average is None else average
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits `[B, K]` of the served student on images `[B, H, W, C]` in 0…255."""
         return self.inference_model(inputs, training=training)
 
-    def add_state(self, name: str, dtype: str = "float32", shape: tuple[int, ...] = ()) -> keras.Variable:
-        """Numbers that start at 0, are the same on every replica, and are saved with the model."""
+    def add_state(
+        self, name: str, dtype: str = "float32", shape: tuple[int, ...] = (), initial: float = 0.0
+    ) -> keras.Variable:
+        """Numbers that start at `initial`, are the same on every replica, and are saved with the model."""
         shared = {"trainable": False, "aggregation": "only_first_replica"}
-        state = self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", **shared)
+        initializer = keras.initializers.Constant(initial)
+        state = self.add_weight(name=name, shape=shape, dtype=dtype, initializer=initializer, **shared)
         self.built = True
         return state
 
@@ -265,6 +273,23 @@ class Method(keras.Model):
         """
         return getattr(self, f"{role}_pass").logits(images)
 
+    def joint_logits(self, role: str, *views: tf.Tensor) -> list[tf.Tensor]:
+        """Logits of a classifier that learns on several views, from one pass: in one BatchNorm population.
+
+        Args:
+            role: whose.
+            *views: each `[n, H, W, C]` in 0…255, of as many images as there are.
+
+        Returns:
+            For each view float32 `[n, K]`.
+        """
+        sizes = [view.shape[0] or tf.shape(view)[0] for view in views]
+        return tf.split(self.training_logits(role, tf.concat(views, axis=0)), sizes)
+
+    def averaged_logits(self, role: str, images: tf.Tensor) -> tf.Tensor:
+        """Logits float32 `[B, K]` of a role's averaged network in inference mode, without a gradient."""
+        return tf.stop_gradient(tf.cast(self.averaged(role)(images, training=False), tf.float32))
+
     def gradients(self, tape: tf.GradientTape, **losses: tf.Tensor) -> dict[str, list[tf.Tensor]]:
         """Gradients of the global batch, in float32 and without a loss scale.
 
@@ -329,14 +354,19 @@ class Method(keras.Model):
         for role in self.roles:
             replicas.average_moving_statistics(getattr(self, role).non_trainable_weights)
         if self.student_average is not None:
-            decay = schedules.average_decay(self.step.value, self.ema_decay)
-            for average, value in zip(self.student_average.weights, self.student.weights, strict=True):
-                # In float64 where the weights are, and never in 16 bits.
-                dtype = tf.float64 if average.dtype == "float64" else tf.float32
-                old, new, weight = (tf.cast(each, dtype) for each in (average, value, decay))
-                average.assign(tf.cast(old * weight + new * (1.0 - weight), average.dtype))
+            self.update_average("student", self.ema_decay)
         with tf.control_dependencies([after]):
             self.step.assign_add(1)
+
+    def update_average(self, role: str, decay: float) -> None:
+        """Moves a role's averaged network on, its BatchNorm statistics too, with a decay that is warmed up."""
+        decay = schedules.average_decay(self.step.value, decay)
+        weights, averages = getattr(self, role).weights, getattr(self, f"{role}_average").weights
+        for average, value in zip(averages, weights, strict=True):
+            # In float64 where the weights are, and never in 16 bits.
+            dtype = tf.float64 if average.dtype == "float64" else tf.float32
+            old, new, kept = (tf.cast(each, dtype) for each in (average, value, decay))
+            average.assign(tf.cast(old * kept + new * (1.0 - kept), average.dtype))
 
     def update_metrics(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds one step's scalars to the metrics and returns the running means, as `train_step` must.
@@ -351,7 +381,7 @@ class Method(keras.Model):
 
     # --- labels of unlabeled images ------------------------------------------------------------------
 
-    def label(self, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def pseudo_label(self, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """What the method would label unlabeled images with: the teacher where one learns, else the student.
 
         Args:
@@ -474,10 +504,11 @@ def probabilities(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(tf.cast(network(images, training=False), tf.float32))
 
 
-def _clone(network: keras.Model) -> keras.Model:
-    clone = keras.models.clone_model(network)
-    clone.set_weights(network.get_weights())
-    return clone
+def clone(network: keras.Model) -> keras.Model:
+    """Another network of the same layers and weights."""
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    return copy
 
 
 def _set_direction(callback: keras.callbacks.Callback) -> None:

@@ -25,6 +25,7 @@ How a program makes its options of it (`recipes` does it with absl, which this p
             case Integer(low=low, high=high): ...
             case Boolean(): ...
             case Choice(choices=choices): ...          # an enum
+            case Distribution(): ...                   # from the data: fractions of the labels per class
             case Settings(kind=kind): ...              # a group: constraints.parameters(kind), with a prefix
 
 `parameter.constraint.optional` says whether None is a value too. The constructor refuses wrong values itself, so a
@@ -37,7 +38,7 @@ import inspect
 import re
 from typing import Any
 
-from mpl_tf.utils.validation import check_choice, check_integer, check_range
+from mpl_tf.utils.validation import check_choice, check_distribution, check_integer, check_range
 
 
 class Constraint(abc.ABC):
@@ -119,6 +120,19 @@ class Boolean(Constraint):
 
     def __str__(self) -> str:
         return "True | False"
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution(Constraint):
+    """A fraction for each class. That there are as many as classes is the method's to check."""
+
+    optional: bool = False
+
+    def _check(self, name, value):
+        check_distribution(name, value)
+
+    def __str__(self) -> str:
+        return "K fractions that sum to 1" + (" or None" if self.optional else "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@
 Where this departs from the released code, and why, is in docs/methods/mpl.md.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,10 +23,11 @@ import tensorflow as tf
 from mpl_tf import losses, schedules
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods import validation
-from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
+from mpl_tf.methods.base import Method, clone, probabilities
+from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number, Settings
+from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 from mpl_tf.methods.feedback.settings import FeedbackSettings
-from mpl_tf.methods.feedback.student import student_step
+from mpl_tf.methods.feedback.student import FeedbackState, student_step
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -36,13 +38,26 @@ class MetaPseudoLabels(Method):
         teacher: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`.
         student: another one, with the same input shape and number of classes.
         feedback: the name of an estimator or `FeedbackSettings`; `"none"` is the ablation.
+        student_targets: what labels the unlabeled images for the student: the teacher on their `"strong"` views, as
+            in the paper, or on their `"weak"` ones; or the `"average"` of the teacher, in inference mode and on the
+            weak ones, which no feedback reaches.
+        student_labeled_weight: factor on the student's own cross-entropy with the labels, in the step in which it
+            learns from the teacher; 0, as in the paper, leaves the labels to the teacher.
         student_labels: `"soft"` trains the student on the teacher's distribution, `"sampled"` on one draw
             from it. None is `"sampled"` for the scalar feedbacks, which need it, and `"soft"` otherwise.
-        label_smoothing: of the teacher's supervised loss, in 0…1.
+        label_smoothing: of the losses on labeled images, in 0…1.
         uda_weight: factor on the teacher's consistency loss.
         uda_temperature: sharpening of its target.
         uda_threshold: confidence below which an unlabeled image is masked.
         uda_ramp_steps: steps over which the consistency's weight rises linearly from 0.
+        uda_targets: `"online"` takes the consistency's targets from the teacher itself, `"average"` from its moving
+            average in inference mode.
+        weak_view: `"joint"` passes the teacher's weak view together with the others, as the released code does;
+            `"separate"` in a pass of its own, with BatchNorm statistics of its own and without keeping activations.
+        class_prior: K fractions, how frequent the classes are; the teacher's labels and targets are then made as
+            frequent (`DistributionAlignment`, ReMixMatch). None leaves them as they are.
+        teacher_ema_decay: decay of the averaged teacher, which is then evaluated in the teacher's place; None keeps
+            none.
         weight_decay: λ of the L2 penalty on both networks' kernels.
         global_clipnorm: largest global norm of each network's gradient; None for no bound.
         ema_decay: decay of the averaged student that is then served; None serves the student itself.
@@ -56,12 +71,18 @@ class MetaPseudoLabels(Method):
     learners = ("teacher", "student")
     parameter_constraints = Method.parameter_constraints | {
         "feedback": Settings(FeedbackSettings),
+        "student_targets": Choice("strong", "weak", "average"),
+        "student_labeled_weight": Number(),
         "student_labels": Choice("soft", "sampled", optional=True),
         "label_smoothing": Number(high=1.0),
         "uda_weight": Number(),
         "uda_temperature": Number(low=1e-3),
         "uda_threshold": Number(high=1.0),
         "uda_ramp_steps": Integer(),
+        "uda_targets": Choice("online", "average"),
+        "weak_view": Choice("joint", "separate"),
+        "class_prior": Distribution(optional=True),
+        "teacher_ema_decay": Number(high=1.0, optional=True),
         "seed": Integer(),
     }
 
@@ -71,12 +92,18 @@ class MetaPseudoLabels(Method):
         teacher: keras.Model,
         student: keras.Model,
         feedback: str | FeedbackSettings = "per_example",
+        student_targets: str = "strong",
+        student_labeled_weight: float = 0.0,
         student_labels: str | None = None,
         label_smoothing: float = 0.0,
         uda_weight: float = 8.0,
         uda_temperature: float = 0.7,
         uda_threshold: float = 0.6,
         uda_ramp_steps: int = 5000,
+        uda_targets: str = "online",
+        weak_view: str = "joint",
+        class_prior: Sequence[float] | None = None,
+        teacher_ema_decay: float | None = None,
         weight_decay: float = 0.0,
         global_clipnorm: float | None = None,
         ema_decay: float | None = 0.995,
@@ -90,6 +117,8 @@ class MetaPseudoLabels(Method):
         feedback = FeedbackSettings(feedback) if isinstance(feedback, str) else feedback
         if feedback.estimator != "none":
             metrics += ["feedback", "student_labeled_loss"]
+        if student_labeled_weight:
+            metrics += ["labeled_loss"]
         networks = {"teacher": teacher, "student": student}
         super().__init__(
             networks,
@@ -100,16 +129,34 @@ class MetaPseudoLabels(Method):
             name=name,
         )
         self.feedback = feedback
+        self.student_targets = student_targets
+        self.student_labeled_weight = student_labeled_weight
         self.student_labels = student_labels or ("sampled" if self.feedback.is_scalar else "soft")
         self.label_smoothing = label_smoothing
         self.uda_weight = uda_weight
         self.uda_temperature = uda_temperature
         self.uda_threshold = uda_threshold
         self.uda_ramp_steps = uda_ramp_steps
+        self.uda_targets = uda_targets
+        self.weak_view = weak_view
+        self.class_prior = class_prior
+        self.teacher_ema_decay = teacher_ema_decay
         self.seed = seed
         self.check_parameters()
+        self._check_targets()
         validation.check_scalar_feedback(self.feedback, self.student_labels)
-        self.feedback_baseline = self.add_state("feedback_baseline")
+        self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
+        self.class_prior = self.align.class_prior
+        self.teacher_average = clone(teacher) if teacher_ema_decay is not None else None
+        self.feedback_state = FeedbackState.of(self)
+
+    def _check_targets(self):
+        for name in ("uda_targets", "student_targets"):
+            validation.check_targets(
+                getattr(self, name), ema_decay=self.teacher_ema_decay, name=name, decay="teacher_ema_decay"
+            )
+        if self.feedback.estimator != "none":
+            validation.check_feedback_reaches(self.student_targets, self.weak_view)
 
     def compile(
         self,
@@ -136,29 +183,41 @@ class MetaPseudoLabels(Method):
         check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
-        sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]
 
         with tf.GradientTape() as teacher_tape:
-            # T(x_l), T(x_u): one pass over all three views, in one BatchNorm population.
-            teacher_logits = self.training_logits("teacher", tf.concat([labeled, weak, strong], axis=0))
-            teacher_logits = tf.split(teacher_logits, sizes)
-            teacher_logits_on_labeled, teacher_logits_on_weak, teacher_logits_on_strong = teacher_logits
+            # T(x_l), T(x_u)
+            teacher_logits = self._teacher_logits(teacher_tape, labeled, weak, strong)
+            teacher_logits_on_labeled, teacher_logits_on_strong = (
+                teacher_logits["labeled"],
+                teacher_logits["strong"],
+            )
+
+            # Which of them are pseudo labels, and which UDA's targets, as frequent as the classes.
+            pseudo_label_logits = teacher_logits[self.student_targets]
+            target_logits = teacher_logits["average" if self.uda_targets == "average" else "weak"]
+            shift = self.align.shift(target_logits, step=self.step.value)
+            pseudo_label_logits, target_logits = pseudo_label_logits + shift, target_logits + shift
 
             with teacher_tape.stop_recording():
                 # ŷ_u ~ T(x_u; θ_T);  θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S));  h: how much that helped it.
-                student = student_step(self, data, teacher_logits=teacher_logits_on_strong)
+                student = student_step(
+                    self,
+                    data,
+                    teacher_logits=pseudo_label_logits,
+                    labeled_weight=self.student_labeled_weight,
+                )
 
             # g_T = h · ∇CE(ŷ_u, T(x_u; θ_T)), here for any feedback on the logits.
-            meta_loss = tf.reduce_sum(student.feedback_on_logits * teacher_logits_on_strong)
+            meta_loss = tf.reduce_sum(student.feedback_on_logits * pseudo_label_logits)
             # g_T,supervised
             labeled_loss = losses.cross_entropy(
                 labels, teacher_logits_on_labeled, label_smoothing=self.label_smoothing
             )
             labeled_loss = tf.reduce_mean(labeled_loss)
             # g_T,UDA; the mean runs over all images, kept or not.
-            mask = losses.confidence_mask(teacher_logits_on_weak, self.uda_threshold)
+            mask = losses.confidence_mask(target_logits, self.uda_threshold)
             consistency = losses.consistency(
-                teacher_logits_on_weak, teacher_logits_on_strong, temperature=self.uda_temperature, mask=mask
+                target_logits, teacher_logits_on_strong, temperature=self.uda_temperature, mask=mask
             )
             consistency_loss = tf.reduce_mean(consistency)
             ramp = schedules.linear_ramp(self.step.value, self.uda_ramp_steps)
@@ -167,11 +226,11 @@ class MetaPseudoLabels(Method):
         # θ_T' = θ_T - η_T (g_T + g_T,supervised + g_T,UDA)
         teacher_gradients = self.gradients(teacher_tape, teacher=teacher_loss)["teacher"]
         teacher_norm = self.apply_gradients("teacher", teacher_gradients)
+        if self.teacher_average is not None:
+            self.update_average("teacher", self.teacher_ema_decay)
         self.end_step(after=teacher_norm)
 
-        same_class = tf.equal(
-            tf.argmax(student.logits, axis=-1), tf.argmax(teacher_logits_on_strong, axis=-1)
-        )
+        same_class = tf.equal(tf.argmax(student.logits, axis=-1), tf.argmax(pseudo_label_logits, axis=-1))
         return self.update_metrics(
             loss=student.loss,
             teacher_labeled_loss=labeled_loss,
@@ -182,3 +241,24 @@ class MetaPseudoLabels(Method):
             teacher_gradient_norm=teacher_norm,
             **student.metrics,
         )
+
+    def _teacher_logits(self, tape, labeled, weak, strong):
+        """View → the teacher's logits; one pass, in one BatchNorm population, over all that need a gradient."""
+        logits = {}
+        if self.teacher_average is not None and "average" in (self.uda_targets, self.student_targets):
+            logits["average"] = self.averaged_logits("teacher", weak)
+        views = {"labeled": labeled, "strong": strong}
+        if self.uda_targets == "online" or self.student_targets == "weak":
+            if self.weak_view == "joint":
+                views = {"labeled": labeled, "weak": weak, "strong": strong}
+            else:
+                # In training mode too, but no activations are kept.
+                with tape.stop_recording():
+                    logits["weak"] = self.training_logits("teacher", weak)
+        return logits | dict(zip(views, self.joint_logits("teacher", *views.values()), strict=True))
+
+    def pseudo_label(self, images, index):
+        """What the student learns from: the averaged teacher's predictions where it labels, else the teacher's."""
+        if self.student_targets == "average":
+            return probabilities(self.teacher_average, images)
+        return super().pseudo_label(images, index)

@@ -27,7 +27,7 @@ from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
 from mpl_tf.methods.feedback.settings import FeedbackSettings
-from mpl_tf.methods.feedback.student import student_step
+from mpl_tf.methods.feedback.student import FeedbackState, student_step
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
 SMALLEST_PROBABILITY = 1e-7
@@ -106,7 +106,7 @@ class ReducedMetaPseudoLabels(Method):
         self.check_parameters()
         validation.check_scalar_feedback(feedback, self.student_labels)
         validation.check_calibrator(calibrator, student)
-        self.feedback_baseline = self.add_state("feedback_baseline")
+        self.feedback_state = FeedbackState.of(self)
 
     @property
     def calibrates(self) -> bool:

@@ -14,14 +14,18 @@ sharpened with a temperature, unlabeled images on which the unsharpened one is n
 | β, τ | `threshold`, `temperature` |
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from mpl_tf import losses, schedules
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.distribute import replicas
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Choice, Integer, Number
+from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number
+from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 from mpl_tf.utils.validation import check_integer
 
 
@@ -38,6 +42,12 @@ class UDA(Method):
         tsa_schedule: `"none"`, `"linear"`, `"exponential"` or `"logarithmic"`: how fast labeled images that are
             predicted well come back into the loss.
         tsa_steps: the step at which all are back. Needed unless `tsa_schedule="none"`.
+        targets: `"online"` takes the prediction on the weak view from the network that learns; `"average"` from its
+            moving average in inference mode, as Mean Teacher does (Tarvainen and Valpola 2017, arXiv 1703.01780).
+        weak_view: `"joint"` passes the weak view together with the others, as the paper does; `"separate"` in a pass
+            of its own, with BatchNorm statistics of its own and without keeping activations.
+        class_prior: K fractions, how frequent the classes are; the targets are then made as frequent
+            (`DistributionAlignment`, ReMixMatch). None leaves them as they are.
         label_smoothing: of the loss on labeled images, in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
         global_clipnorm: largest global norm of the gradient; None for no bound.
@@ -55,6 +65,9 @@ class UDA(Method):
         "entropy_weight": Number(),
         "tsa_schedule": Choice("none", *schedules.TSA_SCHEDULES),
         "tsa_steps": Integer(),
+        "targets": Choice("online", "average"),
+        "weak_view": Choice("joint", "separate"),
+        "class_prior": Distribution(optional=True),
         "label_smoothing": Number(high=1.0),
     }
 
@@ -68,6 +81,9 @@ class UDA(Method):
         entropy_weight: float = 0.0,
         tsa_schedule: str = "none",
         tsa_steps: int = 0,
+        targets: str = "online",
+        weak_view: str = "joint",
+        class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
         global_clipnorm: float | None = None,
@@ -92,9 +108,18 @@ class UDA(Method):
         self.entropy_weight = entropy_weight
         self.tsa_schedule = tsa_schedule
         self.tsa_steps = tsa_steps
+        self.targets = targets
+        self.weak_view = weak_view
+        self.class_prior = class_prior
         self.label_smoothing = label_smoothing
         self.check_parameters()
         check_integer("tsa_steps", tsa_steps, low=0 if tsa_schedule == "none" else 1)
+        validation.check_targets(targets, ema_decay=ema_decay)
+        validation.check_weak_view(
+            entropy_weight, "entropy_weight", learns=weak_view == "joint" and targets == "online"
+        )
+        self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
+        self.class_prior = self.align.class_prior
 
     def train_step(self, data):
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
@@ -102,13 +127,16 @@ class UDA(Method):
         check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
-        sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, weak, strong)]
 
         with tf.GradientTape() as tape:
-            # S(x_l), S(x_u), S(x̂_u): one pass over all three, in one BatchNorm population.
-            logits = self.training_logits("student", tf.concat([labeled, weak, strong], axis=0))
-            logits = tf.split(logits, sizes)
-            logits_on_labeled, logits_on_weak, logits_on_strong = logits
+            # S(x_l), S(x_u), S(x̂_u)
+            if self.weak_view == "joint" and self.targets == "online":
+                logits = self.joint_logits("student", labeled, weak, strong)
+                logits_on_labeled, logits_on_weak, logits_on_strong = logits
+            else:
+                with tape.stop_recording():
+                    logits_on_weak = self._target_logits(weak)
+                logits_on_labeled, logits_on_strong = self.joint_logits("student", labeled, strong)
 
             # CE(y_l, S(x_l)) over the images that training signal annealing leaves in.
             selected = self._selected_by_tsa(labels, logits_on_labeled)
@@ -120,9 +148,10 @@ class UDA(Method):
             labeled_loss = tf.math.divide_no_nan(tf.reduce_mean(selected * labeled_losses), selected_fraction)
 
             # KL(S(x_u; θ̃) ‖ S(x̂_u)), masked where S(x_u) is not confident; the mean divides by all images.
-            mask = losses.confidence_mask(logits_on_weak, self.threshold)
+            target_logits = self.align(logits_on_weak, step=self.step.value)
+            mask = losses.confidence_mask(target_logits, self.threshold)
             consistency = losses.consistency(
-                logits_on_weak, logits_on_strong, temperature=self.temperature, mask=mask
+                target_logits, logits_on_strong, temperature=self.temperature, mask=mask
             )
             consistency_loss = tf.reduce_mean(consistency)
 
@@ -145,6 +174,12 @@ class UDA(Method):
             entropy=entropy,
             student_gradient_norm=norm,
         )
+
+    def _target_logits(self, weak):
+        """S(x_u; θ̃) from a pass of its own, of which no activations are selected."""
+        if self.targets == "average":
+            return self.averaged_logits("student", weak)
+        return self.training_logits("student", weak)
 
     def _selected_by_tsa(self, labels, logits):
         """1 for the labeled images `[B]` whose correct class is not yet more likely than η_t, 0 elsewhere."""

@@ -194,7 +194,7 @@ def check_fit_arguments(arguments: dict[str, Any]) -> None:
         "y": "pass the batches that mpl_tf.data.training_batches makes of images and labels as x alone",
         "batch_size": "pass it to mpl_tf.data.training_batches, which makes the batches",
         "validation_split": "hold images out with mpl_tf.data.draw_split, and pass them as validation_data=",
-        "class_weight": "draw the labeled images of each class as often as it is to weigh, when the batches are made",
+        "class_weight": "pass balance='sample' to mpl_tf.data.training_batches, which draws all classes alike",
         "sample_weight": "draw an image as often as it is to weigh, when the batches are made",
     }
     for name, instead in advice.items():
@@ -228,6 +228,36 @@ def check_all_tracked(left_over: dict) -> None:
     """Raises for values that no metric was declared for."""
     if left_over:
         raise ValueError(f"The metrics {sorted(left_over)} were not declared: add them to train_metrics.")
+
+
+def check_targets(
+    targets: str, *, ema_decay: float | None, name: str = "targets", decay: str = "ema_decay"
+) -> None:
+    """Raises for targets of an averaged network that is not kept."""
+    if targets == "average" and ema_decay is None:
+        raise ValueError(
+            f"{name}='average' needs the averaged network, and {decay}=None keeps none: pass {decay}=0.999, or "
+            f"another {name}."
+        )
+
+
+def check_weak_view(value: Any, name: str, *, learns: bool) -> None:
+    """Raises for what needs a gradient through the weak view where none is kept."""
+    if value and not learns:
+        raise ValueError(
+            f"{name}={value!r} needs a gradient through the weak view, which only a joint pass keeps: pass "
+            f"weak_view='joint' with the network's own targets, or leave {name} at its default."
+        )
+
+
+def check_feedback_reaches(student_targets: str, weak_view: str) -> None:
+    """Raises for a feedback on labels through which no gradient reaches the teacher."""
+    if student_targets == "average" or (student_targets == "weak" and weak_view == "separate"):
+        view = ", weak_view='separate'" if student_targets == "weak" else ""
+        raise ValueError(
+            f"student_targets={student_targets!r}{view} has no gradient that could carry the student's feedback to "
+            "the teacher: pass feedback='none', or student_targets='strong'."
+        )
 
 
 def check_scalar_feedback(feedback, student_labels: str) -> None:

@@ -14,6 +14,7 @@ from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas
 from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.roles import final_role
 from mpl_tf.utils.progress import Progress
 from mpl_tf.version import __version__
 
@@ -34,7 +35,7 @@ def finish(
     Args:
         folder: of the run.
         data: images and split.
-        networks: role → network. `export.default_role` says which one is exported.
+        networks: role → network. `runs.roles.final_role` says which one is exported.
         export_dir: where to; None exports nothing.
         draw_report: whether to draw report.html.
         command: the command line that started the run.
@@ -94,7 +95,7 @@ def draw_missing_page(folder: RunFolder, data: RunData) -> None:
 
 def _export(folder, data, export_dir, networks, metrics):
     """The version in which the run's network is served: a new one, or its own where it was killed after it."""
-    role = export.default_role(networks)
+    role = final_role(networks)
     origin = f"{folder.identity()} {weights_fingerprint(networks[role])}"
     provenance = export.Provenance.of_run(
         metrics,

@@ -102,6 +102,8 @@ def _hooks(
     """What happens at the end of each epoch, in this order."""
     yield monitors.StopOnNonFinite(folder)
     yield monitors.WarnOnEmptyMask()
+    if getattr(method, "feedback", None) is not None and method.feedback.estimator != "none":
+        yield monitors.WarnOnDisagreement()
     if "generator" in method.roles:
         yield generator_monitors.WarnOnCollapse()
         yield generator_monitors.DrawGenerated(folder, data.source.class_names)

@@ -64,6 +64,31 @@ def check_choice(name: str, value, choices: Iterable) -> None:
     raise ValueError(f"{name}={value!r} is unknown: {hint}Choose one of {', '.join(map(repr, choices))}.")
 
 
+def check_distribution(name: str, values: Iterable, *, size: int | None = None) -> None:
+    """Raises for what is not a probability for each of some classes.
+
+    Args:
+        name: of the argument, for the message.
+        values: what the user gave.
+        size: number of classes; None for any.
+
+    Raises:
+        ValueError: for another number of values, one below 0, or a sum that is not 1.
+    """
+    try:
+        values = tuple(map(float, values))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={values!r} is no distribution: pass a fraction for each class.") from None
+    if size is not None and len(values) != size:
+        raise ValueError(f"{name} has {len(values)} values: pass one for each of the {size} classes.")
+    total = math.fsum(values)
+    if not (math.isclose(total, 1.0, rel_tol=1e-3) and min(values) >= 0.0):
+        raise ValueError(
+            f"{name}={values} is no distribution over the classes: pass fractions of at least 0 whose sum, "
+            f"{total:g} here, is 1."
+        )
+
+
 def check_labeled_fraction(unlabeled_ratio: int, *, smallest: float) -> None:
     """Raises for batches of which too small a fraction is labeled.
 

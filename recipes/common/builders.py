@@ -34,6 +34,8 @@ def learning_rate(peak: float, *, steps: int, wait: int = 0):
     """The run's schedule: a number, or a function of the step."""
     if FLAGS.schedule == "cosine":
         return schedules.WaitWarmupCosine(peak, steps=steps, warmup=FLAGS.warmup_steps, wait=wait)
+    if FLAGS.schedule == "partial_cosine":
+        return schedules.WaitWarmupPartialCosine(peak, steps=steps, warmup=FLAGS.warmup_steps, wait=wait)
     if FLAGS.schedule == "drops":
         boundaries = [round(0.4 * steps), round(0.8 * steps)]
         return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [peak, peak / 10, peak / 100])
@@ -48,6 +50,16 @@ def supervised(data: RunData, *, steps: int, model: str | None = None) -> Superv
     )
     method.compile(optimizer(FLAGS.learning_rate, steps=steps), **compile_options())
     return method
+
+
+def class_prior(data: RunData) -> tuple[float, ...] | None:
+    """The class frequencies that --distribution_alignment aligns pseudo labels to."""
+    if FLAGS.distribution_alignment == "none":
+        return None
+    if FLAGS.distribution_alignment == "uniform":
+        return (1.0 / data.source.num_classes,) * data.source.num_classes
+    counts = data.split.labels_per_class
+    return tuple(counts[name] / sum(counts.values()) for name in data.source.class_names)
 
 
 def compile_options(**micro_batches: int) -> dict:

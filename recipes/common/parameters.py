@@ -78,7 +78,8 @@ class MethodFlags:
         self._flags, self._settings = {}, {}
         names, defaults = names or {}, DEFAULTS | dict(defaults or {})
         for parameter in parameters(module, name).values():
-            if parameter.name in leave_out:
+            # A distribution over the classes comes from the data.
+            if parameter.name in leave_out or parameter.kind == "Distribution":
                 continue
             if parameter.kind == "Settings":
                 (kind,) = parameter.arguments

@@ -16,6 +16,7 @@ from mpl_tf import report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.run import Run, check_batch_size
 from recipes.common import builders
@@ -202,10 +203,9 @@ def prepare() -> None:
 def show(metrics: dict, folder: str) -> None:
     """Prints the table of the finished run and where its files are."""
     roles = metrics.get("validation", metrics.get("test", ()))
-    names = {"supervised": "supervised on the same labels", "finetuned": "student, fine-tuned"}
     rows = []
     for role in roles:
-        row = {"network": names.get(role, role)}
+        row = {"network": role_name(role)}
         for split in ("validation", "test"):
             if split in metrics:
                 result = metrics[split][role]

@@ -72,8 +72,9 @@ def define_training_flags():
     flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
     flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
     flags.DEFINE_enum(
-        "schedule", "cosine", ["cosine", "constant", "drops"],
-        "Warm-up and cosine; or none; or a tenth from 40 % and a hundredth from 80 % of the steps on.",
+        "schedule", "cosine", ["cosine", "partial_cosine", "constant", "drops"],
+        "Warm-up and cosine to zero; to a fifth, as cos(7π/16 t); none; or a tenth from 40 % and a hundredth from "
+        "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
@@ -112,6 +113,14 @@ def define_unlabeled_flags():
 def define_supervised_flags():
     """Of the supervised baseline or teacher, where a method trains one beside its own."""
     parameters.MethodFlags("mpl_tf", "Supervised")
+
+
+def define_alignment_flag():
+    """How frequent the classes are among pseudo labels."""
+    flags.DEFINE_enum(
+        "distribution_alignment", "none", ["none", "labels", "uniform"],
+        "Make pseudo labels as frequent as the classes are among the labeled images, or all alike.",
+    )  # fmt: skip
 
 
 def define_finetune_flags():

@@ -12,11 +12,11 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from types import ModuleType
 
 from absl import app, flags
 
 import recipes
+from recipes.common import terminal
 
 FLAGS = flags.FLAGS
 
@@ -110,15 +110,15 @@ def _is_known(line: str) -> bool:
     return name in FLAGS or name.removeprefix("no") in FLAGS
 
 
-def parse_flags(*modules: ModuleType, expand_presets: bool = True) -> None:
+def parse_flags(*, expand_presets: bool = True) -> None:
     """Reads the command line, and then imports TensorFlow without its notes.
 
     Args:
-        *modules: whose flags `--help` shows besides the recipe's own.
         expand_presets: whether a preset stands for its flags, and is not a flag of the program itself.
     """
-    for module in (*modules, sys.modules[__name__]):
-        for flag in FLAGS.flags_by_module_dict().get(module.__name__, ()):
+    # `--help` shows the flags that the recipes share, too.
+    for module, defined in FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith("recipes.") else ():
             FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.define_help_flags()
     try:
@@ -131,10 +131,7 @@ def parse_flags(*modules: ModuleType, expand_presets: bool = True) -> None:
         sys.exit(str(error))
     if FLAGS.only_check_args:
         sys.exit()
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show "±" shows "?".
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    terminal.spell_out_what_cannot_be_printed()
     try:
         with _without_notes():
             import tensorflow  # noqa: F401

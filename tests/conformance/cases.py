@@ -10,6 +10,8 @@ from mpl_tf.methods.base import Method
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.fixmatch import FixMatch
+from mpl_tf.methods.freematch import FreeMatch
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
@@ -60,6 +62,39 @@ def uda(network):
         tsa_steps=20,
         ema_decay=0.9,
     )
+
+
+def uda_with_other_targets(network):
+    return UDA(
+        student=network("student"),
+        threshold=0.4,
+        weak_view="separate",
+        class_prior=(0.5, 0.3, 0.2),
+        ema_decay=None,
+    )
+
+
+def fixmatch(**settings):
+    def make(network):
+        return FixMatch(
+            student=network("student"), consistency_weight=0.8, threshold=0.4, ema_decay=0.9, **settings
+        )
+
+    return make
+
+
+def freematch(**settings):
+    def make(network):
+        return FreeMatch(
+            student=network("student"),
+            consistency_weight=0.8,
+            fairness_weight=0.3,
+            threshold_decay=0.8,
+            ema_decay=0.9,
+            **settings,
+        )
+
+    return make
 
 
 def distillation(network):
@@ -115,7 +150,7 @@ def pseudo_labels(labels, **settings):
     return make
 
 
-def meta_pseudo_labels(feedback):
+def meta_pseudo_labels(feedback, **settings):
     def make(network):
         return MetaPseudoLabels(
             teacher=network("teacher"),
@@ -131,6 +166,7 @@ def meta_pseudo_labels(feedback):
             global_clipnorm=5.0,
             ema_decay=0.9,
             seed=3,
+            **settings,
         )
 
     return make
@@ -160,6 +196,14 @@ GENERATED = ("generator", "student")
 CASES = {
     "supervised": Case(supervised, learns=("student",)),
     "uda": Case(uda, learns=("student",)),
+    "uda with other targets": Case(uda_with_other_targets, learns=("student",), on_several_replicas="slow"),
+    "fixmatch": Case(fixmatch(), learns=("student",), on_several_replicas="slow"),
+    "fixmatch soft, aligned": Case(
+        fixmatch(temperature=0.5, class_prior=(0.5, 0.3, 0.2)),
+        learns=("student",),
+        on_several_replicas="slow",
+    ),
+    "freematch": Case(freematch(class_prior=(0.5, 0.3, 0.2)), learns=("student",)),
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(
@@ -204,6 +248,18 @@ CASES = {
         meta_pseudo_labels("loss_difference"), learns=BOTH, on_several_replicas="slow"
     ),
     "mpl dot_product": Case(meta_pseudo_labels(LITERAL), learns=BOTH),
+    "mpl with other targets": Case(
+        meta_pseudo_labels(
+            "per_example",
+            student_targets="weak",
+            student_labeled_weight=0.5,
+            uda_targets="average",
+            teacher_ema_decay=0.8,
+            class_prior=(0.5, 0.3, 0.2),
+        ),
+        learns=BOTH,
+        on_several_replicas="slow",
+    ),
     "mpl saving memory": Case(
         meta_pseudo_labels("per_example"),
         learns=BOTH,

@@ -100,7 +100,7 @@ def test_an_overflow_skips_the_step_of_its_role_and_is_counted(policy, overflowi
             2.0 if skipped else 1.0
         )
     assert all(np.isfinite(float(value)) for value in logs.values())
-    assert np.isfinite(float(method.feedback_baseline))
+    assert np.isfinite(float(method.feedback_state.baseline))
     assert int(method.step) == 1
     # A student that stood still has nothing to say about its teacher's labels.
     assert (float(logs["feedback"]) == 0.0) == (overflowing == "student")

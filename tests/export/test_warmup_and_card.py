@@ -67,11 +67,6 @@ def test_uncalibrated_results_are_called_so(tmp_path):
     assert "The probabilities are the plain softmax of the logits.\n" in (folder / "card.md").read_text()
 
 
-def test_the_default_role_is_the_finetuned_student():
-    assert export.default_role(["finetuned", "student", "teacher"]) == "finetuned"
-    assert export.default_role(["student", "supervised", "teacher"]) == "student"
-
-
 def test_warm_up_requests_that_cannot_be_read_back_leave_no_version(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
 

@@ -75,8 +75,11 @@ def mean_cross_entropy(targets, logits):
     return -tf.reduce_mean(tf.reduce_sum(targets * tf.math.log(tf.nn.softmax(logits)), axis=-1))
 
 
-def meta_gradients(method, batch):
-    """∂L_l(θ_S')/∂θ_T by autodiff through both networks, from a method that has not stepped yet."""
+def meta_gradients(method, batch, *, view="strong", labeled_weight=0.0):
+    """∂L_l(θ_S')/∂θ_T by autodiff through both networks, from a method that has not stepped yet.
+
+    The teacher labels this view, and the student's own loss on the labeled images has this weight.
+    """
     teacher_weights = [tf.constant(v) for v in method.teacher.trainable_variables]
     student_weights = [tf.constant(v) for v in method.student.trainable_variables]
     images, labels = batch["labeled"]["image"], tf.one_hot(batch["labeled"]["label"], 3)
@@ -89,10 +92,15 @@ def meta_gradients(method, batch):
 
     with tf.GradientTape() as teacher_tape:
         teacher_tape.watch(teacher_weights)
-        targets = tf.nn.softmax(logits(method.teacher, teacher_weights, tf.concat(views, axis=0))[-6:])
+        teacher_logits = logits(method.teacher, teacher_weights, tf.concat(views, axis=0))
+        targets = tf.nn.softmax(teacher_logits[-6:] if view == "strong" else teacher_logits[4:10])
         with tf.GradientTape() as student_tape:
             student_tape.watch(student_weights)
-            loss = mean_cross_entropy(targets, logits(method.student, student_weights, views[2]))
+            seen = tf.concat([images, views[2]], axis=0) if labeled_weight else views[2]
+            student_logits = logits(method.student, student_weights, seen)
+            loss = mean_cross_entropy(targets, student_logits[-6:])
+            if labeled_weight:
+                loss += labeled_weight * mean_cross_entropy(labels, student_logits[:4])
         tangents = student_tape.gradient(loss, student_weights)
         moved = [w - rate * tangent for w, tangent in zip(student_weights, tangents, strict=True)]
         new_loss = mean_cross_entropy(labels, logits(method.student, moved, images))

@@ -9,7 +9,7 @@ import pytest
 import mpl_tf
 from mpl_tf.methods import constraints
 from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Boolean, Choice, Integer, Number, Settings
+from mpl_tf.methods.constraints import Boolean, Choice, Distribution, Integer, Number, Settings
 
 KINDS = [kind for kind in vars(mpl_tf).values() if isinstance(kind, type) and issubclass(kind, Method)]
 KINDS += [mpl_tf.FeedbackSettings]
@@ -74,6 +74,13 @@ def test_parameters_join_signature_docstring_and_table():
         (Choice("a", "b"), ["a", "b"], ["c", None, 0], '"a" | "b"'),
         (Choice("a", optional=True), ["a", None], ["c"], '"a" | None'),
         (Boolean(), [True, False], [0, 1, "yes", None], "True | False"),
+        (
+            Distribution(),
+            [(0.5, 0.5), [1.0], np.full(3, 1 / 3)],
+            [(0.5, 0.4), (1.5, -0.5), "ab", None],
+            "K fractions that sum to 1",
+        ),
+        (Distribution(optional=True), [(0.5, 0.5), None], [(), 1.0], "K fractions that sum to 1 or None"),
         (Settings(Example), [Example()], ["fast", None], "Example"),
     ],
 )

@@ -89,8 +89,8 @@ def test_a_network_that_nothing_trains_needs_no_optimizer():
         ({"weighted_metrics": ["accuracy"]}, "so compile takes no weighted_metrics="),
         ({"auto_scale_loss": True}, "The option of compile='auto_scale_loss' is unknown"),
         (
-            {"recompute_": True},
-            "The option of compile='recompute_' is unknown: did you mean 'rematerialize'?",
+            {"rematerialise": True},
+            "The option of compile='rematerialise' is unknown: did you mean 'rematerialize'?",
         ),
     ],
 )

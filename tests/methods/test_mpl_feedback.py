@@ -32,6 +32,25 @@ def test_the_teacher_descends_the_loss_of_the_new_student(estimator, plain, batc
     assert relative_error(moved, expected) < 1e-4
 
 
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "BatchNorm and dropout"])
+@pytest.mark.parametrize(
+    ("estimator", "settings"),
+    [
+        ("per_example", {"student_labeled_weight": 0.7}),
+        ("unrolled", {"student_labeled_weight": 0.7}),
+        ("per_example", {"student_targets": "weak"}),
+        ("per_example", {"student_targets": "weak", "student_labeled_weight": 0.7}),
+    ],
+)
+def test_the_teacher_descends_the_loss_of_a_student_that_learns_more(estimator, settings, plain, batch):
+    replayed = {"view": settings.get("student_targets", "strong")}
+    replayed["labeled_weight"] = settings.get("student_labeled_weight", 0.0)
+    tangents = meta_gradients(compiled(plain=plain), batch, **replayed)
+    assert relative_error(tangents, meta_gradients(compiled(plain=plain), batch)) > 0.01
+    moved = feedback_changes(raw(estimator), batch, plain=plain, **settings)
+    assert relative_error(moved, [-TEACHER_RATE * tangent for tangent in tangents]) < 1e-4
+
+
 @pytest.mark.parametrize(
     "settings",
     [

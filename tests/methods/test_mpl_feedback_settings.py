@@ -48,14 +48,25 @@ def targets_and_tangents():
     return targets, np.reshape(tangents, (6, 3))
 
 
-@pytest.mark.parametrize(("floor", "clip"), [(1e-6, None), (1e-6, 0.5), (100.0, None)])
-def test_normalized_feedback(targets_and_tangents, batch, floor, clip):
+@pytest.mark.parametrize(
+    ("floor", "clip", "placebo"),
+    [(0.0, None, False), (0.0, 0.5, False), (0.5, None, False), (0.1, None, True)],
+)
+def test_normalized_feedback(targets_and_tangents, batch, floor, clip, placebo):
     targets, tangents = targets_and_tangents
+    if placebo:
+        tangents = tangents[[5, 0, 1, 2, 3, 4]]
     centered = tangents - (targets * tangents).sum(axis=-1, keepdims=True)
     size = np.sqrt((centered**2).mean())
-    values = np.clip(centered / max(size, floor), -(clip or np.inf), clip or np.inf)
+    # The tenth step of a training whose first nine had a far larger feedback.
+    mean = (9 * 1000.0 + size) / 10
+    assert 0.1 * mean > size
+    values = np.clip(centered / max(size, floor * mean), -(clip or np.inf), clip or np.inf)
     values -= (targets * values).sum(axis=-1, keepdims=True)
-    method = compiled(FeedbackSettings("per_example", weight=0.8, floor=floor, clip=clip))
+    settings = FeedbackSettings("per_example", weight=0.8, floor=floor, clip=clip, placebo=placebo)
+    method = compiled(settings)
+    method.step.assign(9)
+    method.feedback_state.mean_size.assign(1000.0)
     with tf.GradientTape() as tape:
         logits = method.teacher(batch["unlabeled"]["strong"])
         meta_loss = tf.reduce_sum(logits * (0.8 * targets * values / 6).astype(np.float32))
@@ -63,6 +74,7 @@ def test_normalized_feedback(targets_and_tangents, batch, floor, clip):
     moved = difference(teacher_changes(method, batch), changes_without_feedback())
     assert relative_error(moved, expected) < 2e-3
     assert float(method.get_metrics_result()["feedback"]) == pytest.approx(size, rel=1e-4)
+    assert float(method.feedback_state.mean_size) == pytest.approx(mean, rel=1e-5)
 
 
 def improvement(method, batch):
@@ -122,12 +134,12 @@ def test_a_scalar_is_clipped(batch):
 def test_the_baseline_starts_at_zero_and_follows_the_feedback(batch):
     method = compiled(raw("loss_difference", baseline_decay=0.8))
     baseline, sizes = 0.0, []
-    assert float(method.feedback_baseline) == 0.0
+    assert float(method.feedback_state.baseline) == 0.0
     for _ in range(3):
         method.reset_metrics()
         sizes.append(float(method.train_step(batch)["feedback"]))
         baseline = 0.8 * baseline + 0.2 * sizes[-1]
-        assert float(method.feedback_baseline) == pytest.approx(baseline, abs=1e-6)
+        assert float(method.feedback_state.baseline) == pytest.approx(baseline, abs=1e-6)
     assert len(set(sizes)) == 3
 
 
@@ -136,7 +148,7 @@ def test_the_baseline_is_subtracted(batch):
     full = difference(teacher_changes(method, batch, labels=LABELS), changes_without_feedback())
     size = method.get_metrics_result()["feedback"]
     method = compiled(raw("loss_difference", baseline_decay=0.8))
-    method.feedback_baseline.assign(size / 2)
+    method.feedback_state.baseline.assign(size / 2)
     half = difference(teacher_changes(method, batch, labels=LABELS), changes_without_feedback())
     assert relative_error([2 * change for change in half], full) < 1e-3
 

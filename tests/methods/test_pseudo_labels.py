@@ -227,11 +227,11 @@ def test_the_end_of_an_epoch_leaves_other_labels_alone(labels):
 def test_the_labels_to_be_measured_are_those_that_the_student_learns_from():
     images, index = tiny.images(np.random.default_rng(0), 3), np.array([4, 0, 1])
     kept = keeping(rows={0: [0.0, 1.0, 0.0], 4: [0.6, 0.4, 0.0]})
-    assert np.allclose(kept.label(images, index), [[0.6, 0.4, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    assert np.allclose(kept.pseudo_label(images, index), [[0.6, 0.4, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     online = compiled(ema_decay=0.9)
     online.student.trainable_variables[-1].assign_add([1.0, 2.0, 3.0])
     expected = oracles.softmax(*logits_of(online.student, images))
-    assert np.allclose(online.label(images, index), expected, atol=1e-6)
+    assert np.allclose(online.pseudo_label(images, index), expected, atol=1e-6)
 
 
 # --- validation --------------------------------------------------------------------------------------------

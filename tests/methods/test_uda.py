@@ -50,6 +50,89 @@ def test_a_step_descends_equation_1(batch, threshold):
         assert np.allclose(change, -0.5 * gradient, atol=1e-5)
 
 
+def prediction(network, images, *, training):
+    """Logits as a function of the weights that the network has now, and which changes nothing."""
+    weights = [tf.constant(v) for v in network.trainable_variables]
+    state = [tf.constant(v) for v in network.non_trainable_variables]
+    return network.stateless_call(weights, state, images, training=training)[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"weak_view": "separate"}, {"targets": "average"}, {"targets": "average", "weak_view": "separate"}],
+)
+@pytest.mark.parametrize("class_prior", [None, (0.5, 0.3, 0.2)])
+def test_targets_of_another_pass_or_network(settings, class_prior, batch):
+    """With BatchNorm, whose statistics tell which images a pass was over, and in which mode."""
+    student = tiny.network("student", dropout=0.0)
+    method = UDA(
+        student=student,
+        threshold=0.34,
+        temperature=0.5,
+        ema_decay=0.9,
+        class_prior=class_prior,
+        **settings,
+    )
+    method.compile(keras.optimizers.SGD(0.5), run_eagerly=True)
+    weak, strong, labeled = (
+        batch["unlabeled"]["weak"],
+        batch["unlabeled"]["strong"],
+        batch["labeled"]["image"],
+    )
+    # The average is another network than the student.
+    method.student_average.trainable_variables[-1].assign([0.5, -0.5, 0.0])
+    average = settings.get("targets") == "average"
+    source = method.student_average if average else student
+    logits = np.array(prediction(source, weak, training=not average), np.float64)
+    if class_prior:
+        # The first step of a moving average whose decay is warmed up: 1 / 10.
+        mean = 0.1 / 3 + 0.9 * oracles.softmax(logits).mean(axis=0)
+        logits = logits + np.log(class_prior) - np.log(mean)
+    kept = oracles.softmax(logits).max(axis=-1) >= 0.34
+    targets = (kept[:, None] * oracles.softmax(logits / 0.5)).astype(np.float32)
+    one_hot = oracles.one_hot(batch["labeled"]["label"], 3).astype(np.float32)
+    weights = [tf.constant(v) for v in student.trainable_variables]
+    state = [tf.constant(v) for v in student.non_trainable_variables]
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        images = tf.concat([labeled, strong], axis=0)
+        logs = tf.nn.log_softmax(student.stateless_call(weights, state, images, training=True)[0])
+        loss = -tf.reduce_sum(one_hot * logs[:4]) / 4 - tf.reduce_sum(targets * logs[4:]) / 6
+    moved = tiny.changes(student, lambda: method.train_step(batch))
+    assert kept.any()
+    for change, gradient in zip(moved, tape.gradient(loss, weights), strict=True):
+        assert np.allclose(change, -0.5 * gradient, atol=1e-5)
+
+
+def test_a_separate_weak_view_moves_the_statistics_too(batch):
+    student = tiny.network("student", dropout=0.0)
+    method = UDA(student=student, weak_view="separate", ema_decay=None)
+    method.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    convolved = [
+        np.array(student.layers[2](student.layers[1](tf.concat(images, axis=0))))
+        for images in (
+            [batch["unlabeled"]["weak"]],
+            [batch["labeled"]["image"], batch["unlabeled"]["strong"]],
+        )
+    ]
+    method.train_step(batch)
+    means = [features.mean(axis=(0, 1, 2)) for features in convolved]
+    assert np.allclose(student.layers[3].moving_mean, 0.9 * 0.1 * means[0] + 0.1 * means[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"targets": "average", "ema_decay": None}, "targets='average' needs the averaged network, and ema_decay="),
+        ({"targets": "average", "entropy_weight": 0.1}, "entropy_weight=0.1 needs a gradient through the weak view"),
+        ({"weak_view": "separate", "entropy_weight": 0.1}, "entropy_weight=0.1 needs a gradient through the weak"),
+    ],
+)  # fmt: skip
+def test_settings_that_exclude_each_other(settings, message):
+    with pytest.raises(ValueError, match=message):
+        UDA(student=tiny.plain_network("student"), **settings)
+
+
 def test_the_metrics_are_those_of_the_step(batch, threshold):
     method = compiled(threshold=threshold, temperature=0.5)
     on_labeled, weak, strong = logits_of(method, batch)

@@ -48,7 +48,7 @@ def test_a_network_without_shapes():
     student(np.zeros((1, *tiny.IMAGE_SHAPE), np.float32))
     with pytest.raises(
         ValueError,
-        match=r"The student 'subclassed' is a subclassed model, .*clone_with_edits it as keras\.Model",
+        match=r"The student 'subclassed' is a subclassed model, .*rebuild it as keras\.Model",
     ):
         Supervised(student=student)
 

@@ -34,7 +34,7 @@ def test_mpl_then_finetune(tmp_path):
     small += ["--teacher_micro_batches=2", "--student_micro_batches=3", "--rematerialize"]
     options = [*small, f"--run_dir={tmp_path / 'mpl'}", f"--export_dir={tmp_path / 'exported'}"]
     shown = run("mpl", *options).stdout
-    for text in ("supervised on the same labels", "teacher", "student, fine-tuned", "validation accuracy %"):
+    for text in ("supervised baseline", "teacher", "fine-tuned student", "validation accuracy %"):
         assert text in shown
     metrics = json.loads((tmp_path / "mpl" / "metrics.json").read_text())
     assert metrics["split"] == "digits.0@20"
@@ -42,7 +42,7 @@ def test_mpl_then_finetune(tmp_path):
     assert (tmp_path / "exported" / "1" / "saved_model.pb").exists()
 
     again = run("mpl", *options).stdout
-    assert "student, fine-tuned" in again
+    assert "fine-tuned student" in again
     assert not (tmp_path / "exported" / "2").exists()
     other = run("mpl", *options, "--learning_rate=0.3", expect_success=False)
     assert (
@@ -81,6 +81,27 @@ def test_uda_then_distillation(tmp_path):
     distilled = json.loads((tmp_path / "distilled" / "metrics.json").read_text())
     # The teacher is the network that was handed in, unchanged.
     assert distilled["test"]["teacher"]["accuracy"] == uda["test"]["student"]["accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["fixmatch", "freematch"])
+def test_fixmatch_and_freematch(tmp_path, recipe):
+    small = [
+        *SMALL,
+        "--unlabeled_ratio=2",
+        "--warmup_steps=0",
+        "--finetune_steps=0",
+        "--schedule=partial_cosine",
+    ]
+    options = [
+        f"--preset={recipe}_digits",
+        *small,
+        "--distribution_alignment=labels",
+        f"--run_dir={tmp_path}",
+    ]
+    run(recipe, *options)
+    assert set(json.loads((tmp_path / "metrics.json").read_text())["test"]) == {"student"}
+    assert "mask_rate" in (tmp_path / "history.csv").read_text()
 
 
 @pytest.mark.slow

@@ -228,11 +228,11 @@ def test_the_mistakes_are_the_networks_own_on_the_validation_split(whole):
 def test_pseudo_labels_of_images_whose_class_nobody_knows_are_neither_right_nor_wrong():
     tiles = samples.pseudo_labels(run_data(known=False), networks()["teacher"], "teacher")
     assert [block.caption for block in tiles] == ["Most confident labels of unlabeled images by the teacher"]
-    assert not any(tile.wrong or ", is " in tile.text for tile in tiles[0].entries)
+    assert not any(tile.wrong or ", is\N{NO-BREAK SPACE}" in tile.text for tile in tiles[0].entries)
     right, wrong, _ = samples.pseudo_labels(run_data(), networks()["teacher"], "teacher")
     counts = [int(re.search(r": (\d+) of", block.caption)[1]) for block in (right, wrong)]
     assert sum(counts) == len(run_data().unlabeled_sample(1000))
-    assert all(tile.wrong and ", is " in tile.text for tile in wrong.entries)
+    assert all(tile.wrong and ", is\N{NO-BREAK SPACE}" in tile.text for tile in wrong.entries)
     assert not any(tile.wrong for tile in right.entries)
 
 

@@ -3,7 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from mpl_tf.utils.validation import check_choice, check_integer, check_labeled_fraction, check_range
+from mpl_tf.utils.validation import (
+    check_choice,
+    check_distribution,
+    check_integer,
+    check_labeled_fraction,
+    check_range,
+)
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.25), np.int64(1)])
@@ -102,3 +108,28 @@ def test_batches_with_enough_labels_pass(ratio, smallest):
 def test_batches_with_too_few_labels_are_refused_with_the_ratio_that_is_allowed(ratio, smallest, message):
     with pytest.raises(ValueError, match=message):
         check_labeled_fraction(ratio, smallest=smallest)
+
+
+def test_distribution_accepts_fractions_that_sum_to_1():
+    assert check_distribution("prior", (0.2, 0.0, 0.8), size=3) is None
+    assert check_distribution("prior", np.full(7, 1 / 7, np.float32), size=7) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0.5, 0.5), "^prior has 2 values: pass one for each of the 3 classes"),
+        (
+            (0.2, 0.2, 0.2),
+            r"^prior=\(0.2, 0.2, 0.2\) is no distribution over the classes: .*sum, 0.6 here, is 1",
+        ),
+        ((1.5, -0.5, 0.0), "is no distribution over the classes"),
+        ((math.nan, 0.5, 0.5), "is no distribution over the classes"),
+        ((), "^prior has 0 values"),
+        (0.5, "^prior=0.5 is no distribution: pass a fraction for each class"),
+        ("abc", "^prior='abc' is no distribution: pass a fraction"),
+    ],
+)
+def test_distribution_refuses_what_is_none(values, message):
+    with pytest.raises(ValueError, match=message):
+        check_distribution("prior", values, size=3)

@@ -1,1 +1,1 @@
-"""How a training step is computed: micro-batches, rematerialization, loss scaling, sampling."""
+"""How a training step is computed: micro-batches, rematerialization, loss scaling, sampling, pseudo labeling."""

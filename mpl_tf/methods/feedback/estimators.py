@@ -221,7 +221,7 @@ def unrolled(
 
 
 def normalize(
-    tangents: tf.Tensor, *, root_mean_square: tf.Tensor, floor: float, clip: float | None
+    tangents: tf.Tensor, *, root_mean_square: tf.Tensor, floor: float | tf.Tensor, clip: float | None
 ) -> tf.Tensor:
     """Divides what the classes are worth by their own size, and bounds them.
 
@@ -231,13 +231,13 @@ def normalize(
     Args:
         tangents: float `[N, K]`, centered values.
         root_mean_square: scalar, their root mean square over the global batch.
-        floor: the divisor is at least this.
+        floor: the divisor is at least this, and at least 1e-12.
         clip: bound on the result, in both directions; None for no bound.
 
     Returns:
         float `[N, K]`.
     """
-    values = tangents / tf.maximum(root_mean_square, floor)
+    values = tangents / tf.maximum(tf.maximum(root_mean_square, floor), 1e-12)
     return values if clip is None else tf.clip_by_value(values, -clip, clip)
 
 

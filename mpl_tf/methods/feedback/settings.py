@@ -31,7 +31,8 @@ class FeedbackSettings:
         normalization: `"raw"`; `"rms"` divides the per-example values by their root mean square over the
             global batch; `"cosine"` divides a scalar by the norms of the two gradients it compares. None
             takes the estimator's first in `NORMALIZATIONS`.
-        floor: the root mean square counts as at least this, so that the feedback fades as v → 0.
+        floor: fraction of its mean over the training so far, in `[0, 1]`, that the root mean square counts as at
+            least, so that the feedback fades as v → 0; 0 keeps it at full strength.
         clip: bound on the normalized per-example values, or on the scalar; None for no bound.
         baseline_decay: decay of the moving average, starting at 0, that is subtracted from a scalar feedback;
             0 subtracts nothing.
@@ -40,6 +41,8 @@ class FeedbackSettings:
         finite_difference: computes the per-example tangents with one plain forward pass instead of a
             forward-mode one: faster, a few per cent off.
         warmup_steps: steps over which the weight rises linearly from 0.
+        placebo: gives every image its neighbor's feedback, the ablation of what the feedback knows about an image:
+            its size, its distribution and its cost stay. For `"per_example"`.
 
     Raises:
         ValueError: for a value out of range or a combination without a meaning.
@@ -49,23 +52,25 @@ class FeedbackSettings:
         "estimator": Choice(*NORMALIZATIONS),
         "weight": Number(),
         "normalization": Choice("rms", "cosine", "raw", optional=True),
-        "floor": Number(low=1e-12),
+        "floor": Number(high=1.0),
         "clip": Number(optional=True),
         "baseline_decay": Number(high=1.0),
         "cross_entropy": Choice("mean", "sum"),
         "finite_difference": Boolean(),
         "warmup_steps": Integer(),
+        "placebo": Boolean(),
     }
 
     estimator: str = "per_example"
     weight: float = 0.1
     normalization: str | None = None
-    floor: float = 1e-2
+    floor: float = 0.1
     clip: float | None = 1.0
     baseline_decay: float = 0.0
     cross_entropy: str = "mean"
     finite_difference: bool = False
     warmup_steps: int = 0
+    placebo: bool = False
 
     def __post_init__(self):
         # Under the name that it has in a method's own arguments.
@@ -83,6 +88,12 @@ class FeedbackSettings:
             raise ValueError(
                 f"baseline_decay={self.baseline_decay} is for the scalar feedbacks; {self.estimator!r} has "
                 "a value for every class and centers it exactly. Leave it at 0."
+            )
+
+        if self.placebo and self.estimator != "per_example":
+            raise ValueError(
+                f"placebo=True exchanges the feedback of single images, which {self.estimator!r} does not have: pass "
+                "estimator='per_example', or placebo=False."
             )
 
     @property

@@ -53,6 +53,31 @@ class Snapshot:
 
 
 @dataclasses.dataclass(frozen=True)
+class FeedbackState:
+    """What the feedback of a method remembers, saved with it.
+
+    Args:
+        baseline: float32 scalar variable, the moving average of a scalar feedback.
+        mean_size: float32 scalar variable, the mean size of the per-example feedback over the training so far.
+    """
+
+    baseline: keras.Variable
+    mean_size: keras.Variable
+
+    @classmethod
+    def of(cls, method: Any) -> "FeedbackState":
+        """The state of a method that is being built."""
+        return cls(*(method.add_state(f"feedback_{field.name}") for field in dataclasses.fields(cls)))
+
+    def mean_with(self, size: tf.Tensor, *, step: tf.Tensor) -> tf.Tensor:
+        """The mean size with that of this step, the `step`-th from 0."""
+        mean = self.mean_size.value + (size - self.mean_size.value) / (tf.cast(step, tf.float32) + 1.0)
+        # One overflow is not to stay in the mean for good.
+        self.mean_size.assign(tf.where(tf.math.is_finite(mean), mean, self.mean_size.value))
+        return self.mean_size.value
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     """What an estimator of the feedback may look at, once the student has made its step.
 
@@ -67,8 +92,9 @@ class Evidence:
         other_loss: weights → what it minimized beside the cross-entropy to the pseudo labels; None for nothing.
         new_weights: θ_S'.
         new_loss: L_l(θ_S').
+        step: int64 scalar, of the training, from 0.
         labeled_gradients: v, the gradient of L_l at θ_S', averaged over the replicas.
-        baseline: float32 scalar variable, the moving average of a scalar feedback.
+        state: what the feedback remembers from step to step.
     """
 
     before: Snapshot
@@ -81,8 +107,9 @@ class Evidence:
     other_loss: Callable[[list[tf.Tensor]], tf.Tensor] | None
     new_weights: list[tf.Tensor]
     new_loss: tf.Tensor
+    step: tf.Tensor
     labeled_gradients: list[tf.Tensor]
-    baseline: keras.Variable
+    state: "FeedbackState"
 
     def unlabeled_logits(self, weights: list[tf.Tensor]) -> tf.Tensor:
         """The student's logits `[N, K]` on the unlabeled images at these weights."""
@@ -102,14 +129,16 @@ Estimator = Callable[[FeedbackSettings, Evidence], tuple[tf.Tensor, tf.Tensor]]
 def per_example(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
     """The exact gradient through the derivative of the student's logits along v, an `Estimator`."""
     tangents = _tangents(settings, evidence)
+    if settings.placebo:
+        tangents = tf.roll(tangents, shift=1, axis=0)
     probabilities = tf.nn.softmax(evidence.teacher_logits)
     centered = tangents - tf.reduce_sum(probabilities * tangents, axis=-1, keepdims=True)
     size = tf.sqrt(replicas.replica_mean(tf.reduce_mean(tf.square(centered))))
     values, learning_rate = tangents, evidence.before.learning_rate
     if settings.normalization == "rms":
-        values = estimators.normalize(
-            centered, root_mean_square=size, floor=settings.floor, clip=settings.clip
-        )
+        # Relative to the mean: sizes differ between networks by orders of magnitude.
+        floor = settings.floor * evidence.state.mean_with(size, step=evidence.step)
+        values = estimators.normalize(centered, root_mean_square=size, floor=floor, clip=settings.clip)
         learning_rate = 1.0
     return estimators.per_example(evidence.teacher_logits, values, learning_rate=learning_rate), size
 
@@ -180,7 +209,7 @@ def student_step(
     """The student learns what its teacher says about the strong views, and feeds back how much that helped it.
 
     Args:
-        method: whose `student` learns, with `feedback`, `feedback_baseline`, `student_labels` and `seed`.
+        method: whose `student` learns, with `feedback`, `feedback_state`, `student_labels` and `seed`.
         data: the batch.
         teacher_logits: float32 `[N, K]`, what the student is to learn on the unlabeled images.
         labeled_weight: factor on the student's own cross-entropy with the labels; 0 as in the paper.
@@ -242,7 +271,8 @@ def student_step(
             new_weights=new_weights,
             new_loss=new_loss,
             labeled_gradients=labeled_gradients,
-            baseline=method.feedback_baseline,
+            state=method.feedback_state,
+            step=method.step.value,
         )
         gradient, size = ESTIMATORS[settings.estimator](settings, evidence)
         weight = settings.weight * schedules.linear_ramp(method.step.value, settings.warmup_steps)
@@ -300,8 +330,8 @@ def _scalar(settings, evidence, value, moved):
         value = estimators.cosine(value, evidence.labeled_gradients, moved)
     size = value = tf.cast(value, tf.float32)
     if settings.baseline_decay:
-        value -= evidence.baseline.value
-        evidence.baseline.assign_add((1.0 - settings.baseline_decay) * value)
+        value -= evidence.state.baseline.value
+        evidence.state.baseline.assign_add((1.0 - settings.baseline_decay) * value)
     if settings.clip is not None:
         value = tf.clip_by_value(value, -settings.clip, settings.clip)
     gradient = estimators.scalar(evidence.teacher_logits, evidence.sampled_labels, value)

@@ -51,7 +51,7 @@ def accuracy(run: RunContents) -> Section:
 
 def _accuracy_row(run, role):
     found = run.metrics[run.measured][role]
-    row = {"network": role_name(role), f"{run.measured} accuracy %": _accuracy_cell(found)}
+    row = {"network": role_name(role), f"{run.measured} %": _accuracy_cell(found)}
     columns = {
         "balanced_accuracy": ("balanced %", 100, 2),
         "macro_f1": ("macro F1 %", 100, 2),
@@ -64,7 +64,7 @@ def _accuracy_row(run, role):
         if key in found
     }
     if run.measured == "test" and role in run.metrics.get("validation", {}):
-        row["validation accuracy %"] = _accuracy_cell(run.metrics["validation"][role])
+        row["validation %"] = _accuracy_cell(run.metrics["validation"][role])
     return row
 
 

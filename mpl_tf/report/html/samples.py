@@ -122,7 +122,7 @@ def _predictions(data, found, rows, caption):
     for row, image in zip(rows, _fetch(data, index), strict=True):
         text = f"{names[outcomes.prediction[row]]} · {outcomes.confidence[row]:.0%}"
         wrong = bool(outcomes.label[row] >= 0 and not outcomes.correct[row])
-        text += f", is {names[outcomes.label[row]]}" if wrong else ""
+        text += f", is\N{NO-BREAK SPACE}{names[outcomes.label[row]]}" if wrong else ""
         entries.append(Tile([image], text, wrong))
     return [Tiles(entries, caption)] if entries else []
 

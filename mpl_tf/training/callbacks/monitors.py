@@ -122,7 +122,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     def set_model(self, model):
         """Compiles the method's labeling, for the epochs of one `fit`."""
         super().set_model(model)
-        self.label = tf.function(model.label, reduce_retracing=True)
+        self.label = tf.function(model.pseudo_label, reduce_retracing=True)
 
     def on_epoch_end(self, epoch, logs=None):
         """Labels the images as the method would, and counts."""
@@ -186,10 +186,15 @@ class Record(keras.callbacks.Callback):
 class WarnOnEmptyMask(keras.callbacks.Callback):
     """Warns, once, when hardly any unlabeled image has counted for some epochs on end.
 
+    A method whose loss on unlabeled images has the weight 0 is not warned of.
+
     Args:
         shard: mask rate below which the consistency loss counts as silent.
         patience: epochs on end.
     """
+
+    # The names that methods have for the factor on the loss of unlabeled images; None of them has a second one.
+    WEIGHTS = ("uda_weight", "consistency_weight", "unlabeled_weight")
 
     def __init__(self, shard: float = 0.01, patience: int = 3):
         super().__init__()
@@ -197,7 +202,8 @@ class WarnOnEmptyMask(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Counts the epochs."""
-        rate = float((logs or {}).get("mask_rate", 1.0))
+        weights = [getattr(self.model, name, 1.0) for name in self.WEIGHTS]
+        rate = float((logs or {}).get("mask_rate", 1.0)) if all(weights) else 1.0
         self.silent = self.silent + 1 if rate < self.shard else 0
         if self.silent == self.patience:
             warnings.warn(
@@ -206,3 +212,37 @@ class WarnOnEmptyMask(keras.callbacks.Callback):
                 "the labels first.",
                 stacklevel=2,
             )
+
+
+class WarnOnDisagreement(keras.callbacks.Callback):
+    """Warns, once, when student and teacher have drifted apart: the collapse that a too strong feedback causes.
+
+    A teacher that is rewarded for moving its student, more than for being right, ends with labels that the student
+    cannot follow, and the student falls far behind its own teacher.
+
+    Args:
+        fraction: of the best agreement so far, below which an epoch counts.
+        patience: epochs on end.
+        stop: whether to end the training then.
+    """
+
+    def __init__(self, fraction: float = 0.7, patience: int = 2, *, stop: bool = False):
+        super().__init__()
+        self.fraction, self.patience, self.stop = fraction, patience, stop
+        self.best, self.apart = 0.0, 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Compares the epoch's agreement with the best one."""
+        agreement = (logs or {}).get("agreement")
+        if agreement is None:
+            return
+        self.best = max(self.best, float(agreement))
+        self.apart = self.apart + 1 if agreement < self.fraction * self.best else 0
+        if self.apart == self.patience:
+            warnings.warn(
+                f"For {self.patience} epochs the student agreed with its teacher on only {agreement:.0%} of the "
+                f"unlabeled images, after {self.best:.0%} before: the feedback pushes the teacher to labels that do "
+                "not help. Lower feedback_weight, raise feedback_warmup_steps, or compare with feedback='none'.",
+                stacklevel=2,
+            )
+            self.model.stop_training |= self.stop

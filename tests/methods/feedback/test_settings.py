@@ -45,7 +45,11 @@ def test_only_the_scalars_need_sampled_labels(estimator):
         ({"cross_entropy": "average"}, "cross_entropy='average' is unknown: .*'mean', 'sum'"),
         ({"weight": -0.1}, "weight=-0.1 is out of range: pass a value of at least 0"),
         ({"weight": "strong"}, "weight='strong' is not a number"),
-        ({"floor": 0.0}, "floor=0.0 is out of range: pass a value of at least 1e-12"),
+        ({"floor": 1.1}, "floor=1.1 is out of range: pass a value between 0 and 1"),
+        (
+            {"placebo": True, "estimator": "dot_product"},
+            "placebo=True exchanges the feedback of single images",
+        ),
         ({"weight": float("inf")}, "weight=inf is out of range"),
         ({"clip": -1.0}, "clip=-1.0 is out of range: pass a value of at least 0"),
         ({"baseline_decay": 1.5}, "baseline_decay=1.5 is out of range: pass a value between 0 and 1"),

@@ -11,12 +11,40 @@ from mpl_tf.training.callbacks import monitors
 
 def test_a_mask_that_stays_silent_warns_once_with_the_remedy():
     callback = monitors.WarnOnEmptyMask(patience=2)
+    callback.set_model(types.SimpleNamespace(uda_weight=8.0))
     callback.on_epoch_end(0, {"mask_rate": 0.001})
     with pytest.warns(UserWarning, match=r"only 0\.4% of the unlabeled images .* lower the threshold"):
         callback.on_epoch_end(1, {"mask_rate": 0.004})
     with warnings.catch_warnings(record=True, action="always") as caught:
         callback.on_epoch_end(2, {"mask_rate": 0.0})
     assert not caught
+
+
+@pytest.mark.parametrize("weight", monitors.WarnOnEmptyMask.WEIGHTS)
+def test_a_mask_over_a_loss_that_is_switched_off_does_not_warn(weight):
+    callback = monitors.WarnOnEmptyMask(patience=1)
+    callback.set_model(types.SimpleNamespace(**{weight: 0.0}))
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        callback.on_epoch_end(0, {"mask_rate": 0.0})
+    assert not caught
+
+
+def test_a_student_that_falls_behind_its_teacher_warns_once_and_may_stop():
+    for stop in (False, True):
+        callback = monitors.WarnOnDisagreement(patience=2, stop=stop)
+        callback.set_model(types.SimpleNamespace(stop_training=False))
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            # It rises, falls for a moment, and stays a little lower than at its best.
+            for agreement in (0.1, 0.9, 0.5, 0.8, 0.65, 0.7, 0.4):
+                callback.on_epoch_end(0, {"agreement": agreement, "loss": 1.0})
+            callback.on_epoch_end(0, {"loss": 1.0})
+        assert not caught
+        with pytest.warns(UserWarning, match=r"on only 50% of the unlabeled images, after 90% before"):
+            callback.on_epoch_end(0, {"agreement": 0.5})
+        assert callback.model.stop_training is stop
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            callback.on_epoch_end(0, {"agreement": 0.3})
+        assert not caught
 
 
 def test_a_mask_that_speaks_now_and_then_does_not_warn():
@@ -55,7 +83,7 @@ def measured(rows, labels, **options):
     examples = {"image": 10.0 * np.arange(len(rows))[:, None], "label": labels, "index": np.arange(len(rows))}
     batches = tf.data.Dataset.from_tensor_slices(examples).batch(2)
     callback = monitors.ConfirmationBias(batches, **options)
-    callback.set_model(types.SimpleNamespace(label=label))
+    callback.set_model(types.SimpleNamespace(pseudo_label=label))
     logs = {"loss": 1.0}
     callback.on_epoch_end(0, logs)
     assert seen == [10.0 * number for number in range(len(rows))]

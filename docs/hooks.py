@@ -1,0 +1,98 @@
+"""Pages that MkDocs generates from the code, and links that lead out of the documentation."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
+
+from mkdocs.structure.files import File, Files
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Links to what the site does not hold: the code beside it, and the README.
+OUTWARD = re.compile(
+    r"\[([^\]]+)\]\((?:\.\./)+(?:mpl_tf|recipes|tests|benchmarks|notebooks|README|CONTRIBUTING)[^)]*\)"
+)
+
+
+def on_files(files: Files, config) -> Files:
+    """Adds the pages `recipes.md` and `api.md`."""
+    for path, content in (("recipes.md", recipes_page()), ("api.md", api_page())):
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, **_) -> str:
+    """Leaves the text of links to files that are not part of the site."""
+    return OUTWARD.sub(r"\1", markdown)
+
+
+def recipes_page() -> str:
+    """Every program with what its docstring says and a table of its flags."""
+    names = sorted(path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem != "__init__")
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        sections = list(pool.map(_recipe, names))
+    head = (
+        "# All flags\n\nEvery recipe is a program: `python -m recipes.<name> --flag=value`. Flags may also stand in "
+        "a file (`--flagfile=my.flags`), and `--preset=name` reads one that comes with the recipes."
+    )
+    return "\n\n".join([head, *sections])
+
+
+def _recipe(name: str) -> str:
+    command = [sys.executable, "-m", f"recipes.{name}", "--helpxml"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    tree = ElementTree.fromstring(shown[shown.index("<?xml") :])
+    flags = [flag for flag in tree.iter("flag") if "recipes" in pathlib.Path(flag.findtext("file", "")).parts]
+    first, _, rest = tree.findtext("usage", "").strip().partition("\n")
+    lines = [f"## {name}", first, f"```sh\n{_dedented(rest)}\n```" if rest.strip() else ""]
+    lines += ["| flag | default | what |\n|---|---|---|\n" + "\n".join(map(_row, flags))]
+    return "\n\n".join(line for line in lines if line)
+
+
+def _row(flag: ElementTree.Element) -> str:
+    what = " ".join(flag.findtext("meaning", "").split())
+    choices = [choice.text or "" for choice in flag.iter("enum_value")]
+    if choices:
+        what += f" One of {', '.join(choices)}."
+    bounds = [flag.findtext(bound) for bound in ("lower_bound", "upper_bound")]
+    if any(bounds):
+        what += f" From {bounds[0]}" + (f" to {bounds[1]}." if bounds[1] else ".")
+    default = f"`{flag.findtext('default')}`" if flag.findtext("default") else ""
+    return f"| `--{flag.findtext('name')}` | {default} | {what.replace('|', chr(92) + '|')} |"
+
+
+def _dedented(text: str) -> str:
+    lines = [line for line in text.strip("\n").splitlines() if line.strip()]
+    indent = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    return "\n".join(line[indent:] for line in lines)
+
+
+def api_page() -> str:
+    """The public names: the method classes, then each package's `__all__`."""
+    public = _public_names(ROOT / "mpl_tf" / "__init__.py")
+    classes = [name for name in public if name[0].isupper()]
+    packages = [name for name in public if name[0].islower()]
+    sections = [
+        "# API",
+        "## Methods",
+        *(f"::: mpl_tf.{name}\n    options: {{heading_level: 3}}" for name in classes),
+    ]
+    for package in packages:
+        path = ROOT / "mpl_tf" / package
+        found = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        members = _public_names(found)
+        options = f"options: {{heading_level: 2, members: {members}, show_submodules: false}}"
+        sections.append(f"::: mpl_tf.{package}\n    {options}")
+    return "\n\n".join(sections)
+
+
+def _public_names(path: pathlib.Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
+            return ast.literal_eval(node.value)
+    defined = (node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    return [name for name in defined if not name.startswith("_")]

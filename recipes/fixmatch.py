@@ -1,0 +1,49 @@
+"""FixMatch.
+
+python -m recipes.fixmatch --preset=fixmatch_digits
+python -m recipes.fixmatch --preset=fixmatch_cifar10_250
+"""
+
+from absl import flags
+
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
+
+FLAGS = flags.FLAGS
+
+shared_flags.define_data_flags()
+shared_flags.define_training_flags()
+shared_flags.define_unlabeled_flags()
+shared_flags.define_alignment_flag()
+shared_flags.define_finetune_flags()
+shared_flags.define_run_flags()
+HYPERPARAMETERS = MethodFlags("mpl_tf", "FixMatch")
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.fixmatch import FixMatch
+from recipes.common import builders, program
+
+
+def build(data: RunData) -> FixMatch:
+    """The compiled method."""
+    method = FixMatch(
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
+        **HYPERPARAMETERS.values(class_prior=builders.class_prior(data)),
+    )
+    method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
+    return method
+
+
+def main(_):
+    """Trains, fine-tunes, evaluates, exports."""
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
+
+
+if __name__ == "__main__":
+    start.run(main)

@@ -1,0 +1,49 @@
+"""FreeMatch: FixMatch with self-adaptive thresholds and class fairness.
+
+python -m recipes.freematch --preset=freematch_digits
+python -m recipes.freematch --preset=freematch_cifar10_40
+"""
+
+from absl import flags
+
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
+
+FLAGS = flags.FLAGS
+
+shared_flags.define_data_flags()
+shared_flags.define_training_flags()
+shared_flags.define_unlabeled_flags()
+shared_flags.define_alignment_flag()
+shared_flags.define_finetune_flags()
+shared_flags.define_run_flags()
+HYPERPARAMETERS = MethodFlags("mpl_tf", "FreeMatch")
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.freematch import FreeMatch
+from recipes.common import builders, program
+
+
+def build(data: RunData) -> FreeMatch:
+    """The compiled method."""
+    method = FreeMatch(
+        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
+        **HYPERPARAMETERS.values(class_prior=builders.class_prior(data)),
+    )
+    method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
+    return method
+
+
+def main(_):
+    """Trains, fine-tunes, evaluates, exports."""
+    with program.open_run() as run:
+        run.train("method", lambda: build(run.data), program.stage())
+        run.finetune(**program.finetuning())
+        program.finish(run)
+
+
+if __name__ == "__main__":
+    start.run(main)
