@@ -37,6 +37,7 @@ if __name__ == "__main__":
 import keras
 
 from mpl_tf import models
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
 from recipes.common import builders, program
@@ -69,7 +70,7 @@ def generator(image_shape: tuple) -> keras.Model:
         latent_dim=FLAGS.latent_dim,
         width=FLAGS.generator_width,
         synchronized=FLAGS.strategy != "default",
-        seed=FLAGS.seed + 2**29,
+        seed=fold_in(FLAGS.seed, "generator"),
         **moments,
     )
 

@@ -28,6 +28,7 @@ flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for th
 if __name__ == "__main__":
     start.parse_flags()
 
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from recipes.common import builders, program
@@ -37,7 +38,9 @@ def build(data: RunData) -> MetaPseudoLabels:
     """The compiled method."""
     method = MetaPseudoLabels(
         # The supervised baseline starts from the student's weights too, the teacher from its own.
-        teacher=builders.network(FLAGS.teacher_model or FLAGS.model, data, seed=FLAGS.seed + 2**29),
+        teacher=builders.network(
+            FLAGS.teacher_model or FLAGS.model, data, seed=fold_in(FLAGS.seed, "teacher")
+        ),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         **HYPERPARAMETERS.values(class_prior=builders.class_prior(data)),
     )

@@ -43,6 +43,7 @@ import dataclasses
 
 from mpl_tf import data as data_module
 from mpl_tf import report
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.training import self_training
@@ -88,7 +89,8 @@ def build_teacher(data: RunData):
 
 def build_student(number: int, teacher, data: RunData) -> NoisyStudent:
     """The compiled student of a round."""
-    student = builders.network(models()[number - 1], data, seed=FLAGS.seed + number, noise=FLAGS.model_noise)
+    seed = fold_in(FLAGS.seed, f"round {number}")
+    student = builders.network(models()[number - 1], data, seed=seed, noise=FLAGS.model_noise)
     if FLAGS.initialize == "teacher":
         copy_weights(teacher, student)
     method = NoisyStudent(

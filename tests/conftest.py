@@ -1,21 +1,63 @@
 import os
+import re
 
 # Where each core has a process of pytest-xdist, more threads would only wait for one another. Before TensorFlow is.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
-import keras
 import pytest
 
-from tests.support import tiny
+# What takes longest begins first, so that both cores end together.
+LONGEST = (
+    "conformance/test_replicas.py",
+    "distribute/",
+    "recipes/test_recipes.py",
+    "training/test_killed.py",
+    "test_notebook.py",
+    "conformance/",
+    "training/",
+    "recipes/",
+    "report/",
+    "export/",
+    "methods/",
+)
+# Its cases share nothing but the fixture of their case.
+DIVIDED = "conformance/test_methods.py"
 
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
 @pytest.fixture
 def batch():
     """One batch of tensors: 4 labeled and 6 unlabeled images of 4×4×1 in 3 classes."""
+    from tests.support import tiny
+
     return tiny.tensors(tiny.batch())
+
+
+def pytest_collection_modifyitems(items):
+    def rank(item):
+        matching = [place for place, part in enumerate(LONGEST) if f"/{part}" in f"/{item.nodeid}"]
+        return matching[0] if matching else len(LONGEST)
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file goes to one process, in the order of collection, and so does each case of the divided one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class LongestFirst(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path, _, name = nodeid.partition("::")
+            case = re.search(r"\[(.*)\]$", name)
+            return f"{path}[{case[1]}]" if path.endswith(DIVIDED) and case else path
+
+    config.option.loadscopereorder = False
+    return LongestFirst(config, log)

@@ -11,21 +11,20 @@ from mpl_tf.data.augmentation.views import (
     border_color,
     make_views,
 )
-from mpl_tf.data.batch_views import BatchViews
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images
 from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
 from mpl_tf.data.pipeline import (
     BALANCES,
+    BatchViews,
     evaluation_batches,
     image_batches,
     index_batches,
     training_batches,
 )
 from mpl_tf.data.run_data import RunData
-from mpl_tf.data.soft_labels.selection import SelectionReport, select, select_indices, selection_report
+from mpl_tf.data.soft_labels.selection import SelectionReport, select_indices, selection_report
 from mpl_tf.data.soft_labels.store import LabelStore
-from mpl_tf.data.split_file import load_or_draw_split
-from mpl_tf.data.splits import Split, draw_split
+from mpl_tf.data.splits import Split, draw_split, load_or_draw_split
 
 __all__ = [
     "BALANCES",
@@ -55,7 +54,6 @@ __all__ = [
     "load",
     "load_or_draw_split",
     "make_views",
-    "select",
     "select_indices",
     "selection_report",
     "training_batches",

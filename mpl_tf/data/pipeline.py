@@ -4,16 +4,20 @@ Everything a batch holds is a function of (seed, step). A run that resumes at st
 and the augmentations that an uninterrupted one would, without a checkpoint of the input pipeline.
 """
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.data.batch_views import LABELED_STREAM, UNLABELED_STREAM, BatchViews
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.lookup import Lookup
 from mpl_tf.utils.validation import check_choice
 
 BALANCES = ("none", "sample")
+# Both streams, and their augmentations, draw from seeds of their own.
+LABELED_STREAM, UNLABELED_STREAM = "labeled", "unlabeled"
 
 
 def training_batches(
@@ -130,6 +134,53 @@ def training_batches(
     return batches
 
 
+@dataclasses.dataclass(frozen=True)
+class BatchViews:
+    """Augments a drawn batch; a pure function of the images, their positions and the seed.
+
+    Args:
+        weak: callable `(images, seed=, position=) → float32 [n, …]`, the weakly augmented view.
+        strong: the same for the strong view, which starts from the weak one; None where nothing unlabeled is drawn.
+        labeled_view: the same for labeled images; None for the weak view.
+        seed: of the run.
+    """
+
+    weak: Callable
+    strong: Callable | None = None
+    labeled_view: Callable | None = None
+    seed: int = 0
+
+    def __call__(self, drawn: dict) -> dict:
+        """Makes the views.
+
+        Args:
+            drawn: `{"labeled": {"image", "position", …}, "unlabeled": {"image", "position", …}}`, images `[n, …]`
+                in 0…255 of static shape and their positions int64 `[n]` in their streams; the second entry may lack.
+
+        Returns:
+            The batch that every `train_step` reads: `"image"` float32 in the labeled entry, `"weak"` and `"strong"`
+            in the unlabeled one, and what else there was.
+        """
+        labeled = dict(drawn["labeled"])
+        images, place = labeled.pop("image"), self._position(labeled, LABELED_STREAM)
+        batch = {
+            "labeled": {**labeled, "image": _like(images, (self.labeled_view or self.weak)(images, **place))}
+        }
+        if "unlabeled" in drawn:
+            unlabeled = dict(drawn["unlabeled"])
+            images, place = unlabeled.pop("image"), self._position(unlabeled, UNLABELED_STREAM)
+            weak = _like(images, self.weak(images, **place))
+            batch["unlabeled"] = {
+                **unlabeled,
+                "weak": weak,
+                "strong": _like(images, self.strong(weak, **place)),
+            }
+        return batch
+
+    def _position(self, entry, stream):
+        return {"seed": fold_in(self.seed, stream), "position": entry.pop("position")}
+
+
 def index_batches(batch_size: int, *, start: int = 0, shard: tuple = (0, 1)) -> tf.data.Dataset:
     """An endless dataset for methods that make their images themselves: it only counts them.
 
@@ -187,8 +238,7 @@ def image_batches(images, indices=None, batch_size: int = 256, view=None, seed: 
     Returns:
         A dataset of `{"image": float32 [b, …], "index": int64 [b]}` with images in 0…255.
     """
-    # Below zero, where no training stream has its seed.
-    view_seed = -1 - seed
+    view_seed = fold_in(seed, "pseudo labels")
 
     def make_batch(index):
         image = images.fetch(index)
@@ -216,7 +266,7 @@ class _Stream:
         self.size = size
         self.rows = size // shard[1]
         self.first = shard[0] * self.rows
-        self.seed = 2 * seed + stream
+        self.seed = fold_in(seed, stream)
 
     def draw(self, step):
         """The indices of a step's images, int64 `[rows]`, and their positions in the stream."""
@@ -277,3 +327,7 @@ def _check_labels(source, split):
             f"The label {wrong} of a labeled image is outside 0…{source.num_classes - 1}, the classes of "
             f"{source.name!r}: mend the labels or the class names."
         )
+
+
+def _like(images, view) -> tf.Tensor:
+    return tf.ensure_shape(view, images.shape)

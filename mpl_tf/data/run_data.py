@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import pipeline
-from mpl_tf.data.batch_views import BatchViews
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,11 +57,11 @@ class RunData:
             shard=shard,
         )
 
-    def augmentation(self, seed: int) -> BatchViews | None:
+    def augmentation(self, seed: int) -> pipeline.BatchViews | None:
         """What a training step does with the drawn images; None where the pipeline has done it."""
         if not self.augment_in_step:
             return None
-        return BatchViews(self.weak, self.strong, self.labeled_view, seed)
+        return pipeline.BatchViews(self.weak, self.strong, self.labeled_view, seed)
 
     def unlabeled(self, *, shard: tuple = (0, 1)) -> tf.data.Dataset:
         """Each unlabeled image once and not augmented, or a shard of them."""

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data.images import decoding
-from mpl_tf.data.images.folders import image_files
+from mpl_tf.data.images.image_files import image_files
 from mpl_tf.export.exported_classifier import ExportedClassifier
 from mpl_tf.inference.prediction_table import PredictionTable
 from mpl_tf.utils.progress import Progress
@@ -52,7 +52,7 @@ def predict_folder(
     check_range("batch_size", batch_size, low=1)
     check_range("top_k", top_k, low=1, high=classifier.top_k)
     found = image_files("folder", folder)
-    paths, names = zip(*found, strict=True)
+    paths, names = [file.path for file in found], [file.relative_name for file in found]
     table = PredictionTable(
         output,
         model=str(classifier.path),

@@ -67,7 +67,7 @@ def class_rows(
             "mean confidence": f"{confidence[classes == label].mean():.3f}"
             if selected.predicted[label]
             else None,
-            "kept": f"{selected.kept[label]:,}",
+            "kept": f"{selected.distinct[label]:,}",
             "dropped": f"{selected.dropped[label]:,}",
             "copies": f"{selected.duplicated[label]:,}",
         }

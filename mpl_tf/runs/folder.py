@@ -23,7 +23,7 @@ import tensorflow as tf
 from mpl_tf import models
 from mpl_tf.utils import files
 
-CHECKPOINTS_KEPT = 2
+STORED_CHECKPOINTS = 2
 
 
 class RunFolder:
@@ -79,7 +79,7 @@ class RunFolder:
         source = self.path / "split.json"
         return json.loads(source.read_text("utf-8")) if source.exists() else {}
 
-    def claim(self, flags: dict, *, resume: bool = True) -> None:
+    def verify_or_write_config(self, flags: dict, *, resume: bool = True) -> None:
         """Makes the folder this configuration's, as its `flags.txt`, a flagfile, says from then on.
 
         Args:
@@ -134,7 +134,7 @@ class RunFolder:
             # HDF5 does not survive a full disk: it may end the process.
             files.reserve(temporary, _size_on_disk(method))
             method.save_weights(temporary)
-        for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
+        for old in self.checkpoints()[:-STORED_CHECKPOINTS]:
             old.unlink()
         return destination
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import models
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods.base import Method
@@ -156,7 +157,7 @@ class Run:
             epoch_steps=math.ceil(steps / 2),
             batch_size=batch_size,
             # Another seed: the fine-tuning's stream of augmented images is not the method's over again.
-            seed=seed + 1_000_003,
+            seed=fold_in(seed, "finetune"),
         )
 
         def build() -> Supervised:

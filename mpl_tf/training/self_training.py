@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from mpl_tf import report
+from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.data.soft_labels import selection
 from mpl_tf.data.soft_labels.store import LabelStore
@@ -115,7 +116,7 @@ def train_rounds(
             stage,
             lambda number=number, teacher=teacher: build_student(number, teacher),
             # Another order and other augmentations in every round.
-            dataclasses.replace(settings, seed=settings.seed + 2_000_003 * number),
+            dataclasses.replace(settings, seed=fold_in(settings.seed, stage)),
             role=labeler,
             data=data,
         )
@@ -164,7 +165,7 @@ def _label(
             worker=workers.worker_index(run.strategy),
             training=rounds.teacher_noise,
             view=rounds.teacher_view,
-            seed=seed + number,
+            seed=fold_in(seed, f"labels of round {number}"),
             jit_compile=jit_compile,
             verbose=run.monitoring.verbose if stage.writes else 0,
         )
@@ -203,6 +204,6 @@ def _select(store: LabelStore, data: RunData, rounds: Rounds, stage: RunFolder) 
 
 
 def _wrong_fraction(classes, truth):
-    """Of the chosen labels whose truth is known, the shard that is wrong: to look at, never to choose by."""
+    """Of the chosen labels whose truth is known, the fraction that is wrong: to look at, never to choose by."""
     known = truth >= 0
     return float((classes != truth)[known].mean()) if known.any() else None

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import Any
 
 import tqdm
 
@@ -25,7 +26,9 @@ class Progress(tqdm.tqdm):
         if verbose == "auto":
             verbose = 1 if sys.stdout.isatty() else 2
         self.as_lines = verbose == 2
-        how = {"bar_format": _LINE, "mininterval": every, "delay": every} if self.as_lines else {}
+        how: dict[str, Any] = (
+            {"bar_format": _LINE, "mininterval": every, "delay": every} if self.as_lines else {}
+        )
         super().__init__(
             total=total,
             desc=title,

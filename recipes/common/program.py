@@ -1,6 +1,7 @@
 """From the flags to a run: its data, its folder, its stages, and the table at its end."""
 
 import contextlib
+import json
 import math
 import pathlib
 import shlex
@@ -19,29 +20,37 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.run import Run, check_batch_size
-from recipes.common import builders
+from mpl_tf.utils import files
+from recipes.common import builders, shared_flags
 
 FLAGS = flags.FLAGS
 
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
     "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
-    "tensorboard", "confirmation_images", "report",
+    "tensorboard", "confirmation_images", "report", "near_duplicates",
 }  # fmt: skip
 
 
 def load_source() -> data_module.Source:
-    """Loads the images that the flags name."""
-    return data_module.load(
+    """Loads the images that the flags name, and says in a line what became of the files."""
+    source = data_module.load(
         FLAGS.dataset,
         data_dir=FLAGS.data_dir,
         labeled_dir=FLAGS.labeled_dir,
         unlabeled_dir=FLAGS.unlabeled_dir,
         test_dir=FLAGS.test_dir,
-        image_size=FLAGS.image_size,
+        image_size=shared_flags.image_size(FLAGS.image_size),
         skip_unreadable=FLAGS.skip_unreadable,
+        channels=None if FLAGS.channels is None else int(FLAGS.channels),
+        flip={"auto": None, "true": True, "false": False}[FLAGS.flip],
+        duplicates=FLAGS.duplicates,
+        near_duplicates=FLAGS.near_duplicates,
         seed=FLAGS.seed,
     )
+    if source.reading is not None:
+        print(f"{source.name}: {source.reading}")
+    return source
 
 
 def split_options() -> dict:
@@ -126,8 +135,13 @@ def open_run() -> Iterator[Run]:
     data = load_data(folder.path, write_split=False)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
-        folder.claim(configuration(), resume=FLAGS.resume)
+        folder.verify_or_write_config(configuration(), resume=FLAGS.resume)
         data_module.load_or_draw_split(folder.path / "split.json", data.source, **split_options())
+        if folder.writes and data.source.reading is not None:
+            with files.replacing(folder.path / "reading.json") as temporary:
+                temporary.write_text(
+                    json.dumps(data.source.reading.as_dict(), indent=1) + "\n", encoding="utf-8"
+                )
         yield run
 
 

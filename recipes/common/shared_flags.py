@@ -13,6 +13,39 @@ NETWORKS = (
 )
 
 
+class ImageSizeParser(flags.ArgumentParser):
+    """Takes 96, and 72x96 for height x width; the value is the text."""
+
+    syntactic_help = "a number of pixels, or height x width"
+
+    def parse(self, argument):
+        """The size in its shortest form.
+
+        Raises:
+            ValueError: for anything else, and for fewer than four pixels.
+        """
+        sides = [side.strip() for side in str(argument).lower().replace("×", "x").split("x")]
+        if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+            raise ValueError(
+                f"{argument!r} is no size: give a number of pixels, or height x width as in 72x96."
+            )
+        if min(map(int, sides)) < 4:
+            raise ValueError(f"{argument!r} is too small: give at least 4 pixels for each side.")
+        return "x".join(dict.fromkeys(sides) if len(set(sides)) == 1 else sides)
+
+    def flag_type(self):
+        """For the flag's help."""
+        return "size"
+
+
+def image_size(text: str | None) -> int | tuple[int, int] | None:
+    """What `--image_size` says, as `data.load` takes it."""
+    if text is None:
+        return None
+    sides = tuple(map(int, text.split("x")))
+    return sides[0] if len(sides) == 1 else sides
+
+
 def define_data_flags():
     """Which images, which of them are labeled, and how they are augmented."""
     flags.DEFINE_string(
@@ -22,7 +55,27 @@ def define_data_flags():
     define_path("labeled_dir", None, "For --dataset=folders: a folder of images per class.")
     define_path("unlabeled_dir", None, "For --dataset=folders: images, flat or nested.")
     define_path("test_dir", None, "For --dataset=folders: test images, a folder per class.")
-    flags.DEFINE_integer("image_size", None, "Height and width that images are resized to.", lower_bound=4)
+    flags.DEFINE(
+        ImageSizeParser(), "image_size", None, "Height and width that images are resized to: 96, or 72x96.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "flip", "auto", ["auto", "true", "false"],
+        "Whether a mirrored image keeps its label, so that views mirror half of them. Say false for texts, signs, "
+        "arrows, and whatever has a left and a right; auto is true, but for digits, characters and signs of TFDS.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "channels", None, ["1", "3"], "For --dataset=folders: 1 is gray, 3 is RGB, the default."
+    )
+    flags.DEFINE_enum(
+        "duplicates", None, ["drop", "keep"],
+        "For --dataset=folders: copies of images are left out, the default, or counted and used.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "near_duplicates", None,
+        "For --dataset=folders: also names images that look alike, whose perceptual hashes differ in so many of 64 "
+        "bits; 4 finds the same photograph compressed anew.",
+        lower_bound=0, upper_bound=16,
+    )  # fmt: skip
     flags.DEFINE_bool("skip_unreadable", False, "Skip and count images that cannot be read, not stop.")
     flags.DEFINE_integer("labels", None, "Labeled images; all when not given.", lower_bound=1)
     flags.DEFINE_float("validation", 0.1, "Fraction of the training images held out.", 0.0, 0.9)

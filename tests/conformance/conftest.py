@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import pathlib
 
 import keras
@@ -8,7 +7,6 @@ import pytest
 
 from mpl_tf.methods.base import Method
 from tests.conformance.cases import CASES, Case
-from tests.programs import forked
 from tests.support import tiny
 
 
@@ -59,14 +57,3 @@ def run(request, tmp_path_factory):
     callback = keras.callbacks.LambdaCallback(on_epoch_end=save)
     history = method.fit(case.data(), epochs=2, callbacks=[callback], verbose=0).history
     return Run(case, method, start, history, len(traces), **files, **between)
-
-
-@pytest.fixture(scope="module")
-def on_two_replicas(request):
-    """Case → what `replicas.py` measured, all in one process; `"float16"` and `"overflow"` → the same in 16 bits."""
-    users = [item for item in request.session.items if "on_two_replicas" in getattr(item, "fixturenames", ())]
-    asked = {item.callspec.params.get("name") for item in users if hasattr(item, "callspec")}
-    names = [name for name, case in CASES.items() if case.on_several_replicas and name in asked]
-    done = forked.run("tests.conformance.replicas", *names)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])

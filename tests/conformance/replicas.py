@@ -32,18 +32,18 @@ def compare(case, strategy) -> dict:
     """Largest differences between one replica and two, and between the two."""
     one = case.compiled(tiny.plain_network, run_eagerly=True)
     start = tiny.values(one.trainable_variables)
-    one.fit(case.data(batches=5), verbose=0)
+    one.fit(case.data(), verbose=0)
     with strategy.scope():
         two = case.compiled(tiny.plain_network)
-        two.fit(case.data(batches=5), verbose=0)
+        two.fit(case.data(), verbose=0)
         logs_of_two = evaluated(two)
-        # Eagerly, to save the tracing: only the state that it leaves is looked at.
+        # Eagerly, to save the tracing, which the fit before it has shown to be right.
         normalized = case.compiled(tiny.network, run_eagerly=True)
         normalized.fit(case.data(batches=1), verbose=0)
     one_synchronized = case.compiled(tiny.synchronized_network, run_eagerly=True)
     one_synchronized.fit(case.data(batches=1), verbose=0)
     with strategy.scope():
-        two_synchronized = case.compiled(tiny.synchronized_network)
+        two_synchronized = case.compiled(tiny.synchronized_network, run_eagerly=True)
         two_synchronized.fit(case.data(batches=1), verbose=0)
     # An odd number: the replicas do not get equally many.
     images, _ = tiny.examples(7)

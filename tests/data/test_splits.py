@@ -5,11 +5,10 @@ import warnings
 import numpy as np
 import pytest
 
-from mpl_tf.data import split_file
+from mpl_tf.data import splits
 from mpl_tf.data.images.images import ArrayImages
 from mpl_tf.data.images.source import Source
-from mpl_tf.data.split_file import load_or_draw_split
-from mpl_tf.data.splits import draw_split
+from mpl_tf.data.splits import draw_split, load_or_draw_split
 
 SEEDS = range(5)
 
@@ -363,7 +362,7 @@ def test_a_file_with_impossible_indices_is_refused(source, tmp_path, part, messa
 @pytest.fixture
 def many(source, tmp_path, monkeypatch):
     """A path and the arguments of a split whose indices are too many for a JSON file."""
-    monkeypatch.setattr(split_file, "LISTED_INDICES", 20)
+    monkeypatch.setattr(splits, "LISTED_INDICES", 20)
     arguments = {"num_labeled": 12, "seed": 1, "validation": 9, "labeled_in_unlabeled": False}
     drawn = load_or_draw_split(tmp_path / "split.json", source, **arguments)
     return tmp_path / "split.json", arguments, drawn

@@ -345,11 +345,11 @@ def test_one_process_writes_and_the_others_read(tmp_path):
     method = test_loop.build_baseline()
     reader, writer = RunFolder(tmp_path, writes=False), RunFolder(tmp_path)
     with reader.locked(), writer.locked():
-        reader.claim({"steps": 1})
+        reader.verify_or_write_config({"steps": 1})
         reader.save_checkpoint(method)
         reader.write_history([{"step": 1}])
         reader.stage("finetune").save_network("student", tiny.network("student"))
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    writer.claim({"steps": 1})
+    writer.verify_or_write_config({"steps": 1})
     with pytest.raises(ValueError, match="holds another configuration"):
-        reader.claim({"steps": 2})
+        reader.verify_or_write_config({"steps": 2})

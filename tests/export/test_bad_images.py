@@ -13,6 +13,7 @@ from mpl_tf import export
 from mpl_tf.data.images import decoding
 from mpl_tf.export import signatures
 from mpl_tf.inference import prediction
+from tests.data.images.test_upright import note, with_note
 from tests.export.networks import NAMES, network
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
@@ -55,6 +56,12 @@ def images():
             "png": encoded(image, exif=turned),
             "webp": encoded(image, "WEBP", exif=turned, lossless=True),
         },
+        "turned by a note that is damaged or unusual": {
+            "jpg": with_note(jpeg, note(6, kind="BYTE"), headers=2),
+            "png": with_note(encoded(image), note(6, kind="LONG"), headers=1),
+            "webp": with_note(encoded(image, "WEBP", lossless=True), note(6, order=">")),
+        },
+        "TIFF or AVIF": {"tif": encoded(image, "TIFF"), "avif": encoded(image, "AVIF")},
         "a moving GIF": {"gif": encoded(image, "GIF", save_all=True, append_images=[image.rotate(180)])},
         # Its header says whether it has transparency; the encoder decides.
         "a moving WebP without transparency": {

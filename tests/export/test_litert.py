@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mpl_tf import export
+from mpl_tf.data.images import upright
 from mpl_tf.export import litert
 from mpl_tf.export.interpreter import interpreter_class
 from tests.export.networks import NAMES, network, softmax
@@ -149,6 +150,8 @@ def test_the_program_for_a_device_in_the_documentation(tmp_path, monkeypatch, ca
         code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "ai_edge_litert" in code
     )
     assert len([line for line in program.splitlines() if line]) == 15
+    # The page says that this file is to be copied beside the program.
+    monkeypatch.syspath_prepend(pathlib.Path(upright.__file__).parent)
     module = types.ModuleType("interpreter")
     real = interpreter_class(builtin=True)
     module.Interpreter = lambda path: real(model_path=path)

@@ -2,7 +2,6 @@
 
 import csv
 import fcntl
-import os
 import pathlib
 import signal
 import time
@@ -118,12 +117,28 @@ def test_an_interrupted_prediction_keeps_its_rows_and_makes_only_the_others(tmp_
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+# Waits for ever at one image, as at one on a disk that has gone.
+STALLED = """
+import pathlib, time
+from mpl_tf.data.images import decoding
+from recipes import predict
+from recipes.common import start
+
+decode_file = decoding.decode_file
+
+def stalled(path, shape):
+    time.sleep(1000 if pathlib.Path(path).name == "z.png" else 0)
+    return decode_file(path, shape)
+
+decoding.decode_file = stalled
+start.run(predict.main)
+"""
+
+
 def test_a_killed_recipe_goes_on(tmp_path, exported):
-    folder = write_images(tmp_path / "images", [f"{number}.png" for number in range(8)])
-    # Whoever opens it waits for a writer that never comes.
-    os.mkfifo(folder / "z.png")
+    folder = write_images(tmp_path / "images", [*(f"{number}.png" for number in range(8)), "z.png"])
     command = [f"--model={exported[1]}", "--batch_size=3", f"--output={tmp_path / 'out.csv'}", str(folder)]
-    process = forked.start("recipes.predict", *command)
+    process = forked.start(STALLED, *command)
     end = time.monotonic() + 120
     while not ((tmp_path / "out.csv").exists() and len(read(tmp_path / "out.csv")) == 6):
         assert process.poll() is None
@@ -132,8 +147,6 @@ def test_a_killed_recipe_goes_on(tmp_path, exported):
     process.send_signal(signal.SIGKILL)
     assert process.finish().returncode == -signal.SIGKILL
 
-    (folder / "z.png").unlink()
-    write_images(folder, ["z.png"])
     (folder / "zz.jpg").write_bytes(b"no image")
     finished = forked.run("recipes.predict", *command)
     assert finished.returncode == 0
@@ -270,7 +283,7 @@ def test_what_cannot_be_predicted_is_refused(tmp_path, folder, exported):
     for images, message in (
         (tmp_path / "nowhere", r"folder=.*nowhere does not exist: give a folder of images"),
         (folder / "a.png", r"folder=.*a\.png is a file: give a folder of images"),
-        (tmp_path / "empty", r"folder=.*empty has no images \(.*\) at any depth: give the folder"),
+        (tmp_path / "empty", r"folder=.*empty has no images at any depth: give the folder"),
     ):
         with pytest.raises((FileNotFoundError, ValueError), match=message):
             predict(Brightness(), images, tmp_path / "out.csv")
@@ -297,7 +310,7 @@ def test_the_highest_version_is_taken_and_what_is_none_is_refused(tmp_path, expo
         (tmp_path / "pets" / str(number)).mkdir(parents=True)
         (tmp_path / "pets" / str(number) / "saved_model.pb").touch()
     (tmp_path / "pets" / "11").mkdir()
-    find = export.exported.find_version
+    find = export.exported_classifier.find_version
     assert find(tmp_path / "pets").name == find(tmp_path / "pets" / "10").name == "10"
     assert find(versions) == versions / "1"
     with pytest.raises(

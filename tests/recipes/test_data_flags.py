@@ -4,9 +4,10 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mpl_tf import data
-from recipes.common import program
+from recipes.common import program, shared_flags
 
 GIVEN = {
     "randaugment_operations": 1,
@@ -87,3 +88,70 @@ def test_labeled_images_may_be_shown_by_their_strong_view(source, give, monkeypa
     for view in ("weak", "strong"):
         np.testing.assert_array_equal(batch["unlabeled"][view], drawn["unlabeled"][view])
     assert not np.array_equal(batch["labeled"]["image"], drawn["labeled"]["image"])
+
+
+FOLDERS = {
+    "dataset": "folders", "data_dir": None, "unlabeled_dir": None, "test_dir": None, "image_size": None,
+    "skip_unreadable": False, "channels": None, "flip": "auto", "duplicates": None, "near_duplicates": None,
+    "seed": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def labeled_dir(tmp_path):
+    for number, name in enumerate(("ant", "ant", "cat")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("values", "flip", "shape"),
+    [
+        ({}, True, (8, 12, 3)),
+        ({"flip": "true"}, True, (8, 12, 3)),
+        ({"flip": "false", "channels": "1"}, False, (8, 12, 1)),
+        ({"image_size": "6"}, True, (6, 6, 3)),
+        ({"image_size": "4x6"}, True, (4, 6, 3)),
+    ],
+    ids=str,
+)
+def test_the_flags_say_what_is_done_to_images_of_folders(labeled_dir, give, capsys, values, flip, shape):
+    give(**FOLDERS | {"labeled_dir": labeled_dir} | values)
+    source = program.load_source()
+    assert (source.flip, source.image_shape) == (flip, shape)
+    assert capsys.readouterr().out == "folders: 3 images (3 .png)\n"
+
+
+@pytest.mark.parametrize("name", ["digits", "two_moons"])
+def test_the_flip_of_other_datasets_can_be_said_too(give, name):
+    for text, flip in (("auto", False), ("true", True), ("false", False)):
+        give(**FOLDERS | {"dataset": name, "labeled_dir": None, "flip": text})
+        assert program.load_source().flip is flip
+    give(**FOLDERS | {"dataset": name, "labeled_dir": None, "channels": "1"})
+    with pytest.raises(ValueError, match="channels=1 is read for the dataset 'folders' and not for"):
+        program.load_source()
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "size"),
+    [
+        ("96", "96", 96),
+        ("72x96", "72x96", (72, 96)),
+        ("72X96", "72x96", (72, 96)),
+        ("32×32", "32", 32),
+        (64, "64", 64),
+    ],
+)
+def test_sizes_are_one_number_or_height_and_width(text, value, size):
+    parser = shared_flags.ImageSizeParser()
+    assert parser.parse(text) == value == parser.parse(value)
+    assert shared_flags.image_size(value) == size
+    assert shared_flags.image_size(None) is None
+
+
+@pytest.mark.parametrize("text", ["", "large", "3", "64x2", "1x2x3", "-8", "8.5", "x8"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match=r"is no size: give a number|is too small: give at least 4"):
+        shared_flags.ImageSizeParser().parse(text)

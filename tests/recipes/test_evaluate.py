@@ -21,7 +21,9 @@ def evaluate(*options):
 def folder(tmp_path):
     """A finished run of seed 3 with two networks."""
     folder = RunFolder(tmp_path / "run")
-    folder.claim({"dataset": "digits", "labels": 20, "seed": 3, "model": "mlp-16x1", "baseline": True})
+    folder.verify_or_write_config(
+        {"dataset": "digits", "labels": 20, "seed": 3, "model": "mlp-16x1", "baseline": True}
+    )
     for seed, role in enumerate(("student", "supervised")):
         folder.save_network(role, models.build("mlp-16x1", 10, (8, 8, 1), seed=seed))
     other = {"student": {"fgsm": "old", "something": "else"}}

@@ -36,7 +36,7 @@ def heights(axes, label):
 def test_the_panels_show_what_the_selection_did():
     probabilities = drawn_labels()
     confidence, classes = probabilities.max(axis=1), probabilities.argmax(axis=1)
-    rows = data.select(probabilities, threshold=0.6, per_class=40)
+    rows = data.select_indices(confidence, classes, 4, threshold=0.6, per_class=40)
     figure = plots.label_store(probabilities, threshold=0.6, per_class=40, class_names=NAMES)
     counts = panel(figure, "Images per predicted class")
     assert heights(counts, "predicted") == [(classes == label).sum() for label in range(4)]
@@ -56,7 +56,7 @@ def test_examples_are_shown_with_their_class_the_most_confident_first():
     labels = np.where(wrong, (classes + 1) % 4, np.where(np.arange(200) % 3 == 1, classes, -1))
     images = images_of(classes, labels=labels)
     figure = plots.label_store(probabilities, threshold=0.6, images=images)
-    kept = set(data.select(probabilities, threshold=0.6).tolist())
+    kept = set(data.select_indices(confidence, classes, 4, threshold=0.6).tolist())
     for title, members in (("Selected: 24 of", kept), ("Dropped: 24 of", set(range(200)) - kept)):
         axes = panel(figure, title)
         assert axes.get_title(loc="left").endswith("(red: the image's own label is another)")

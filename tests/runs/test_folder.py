@@ -8,24 +8,24 @@ from tests.programs import forked
 
 def test_claiming_twice_with_the_same_flags_is_resuming(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.claim({"steps": 10, "labels": None})
-    folder.claim({"labels": None, "steps": 10})
+    folder.verify_or_write_config({"steps": 10, "labels": None})
+    folder.verify_or_write_config({"labels": None, "steps": 10})
     assert (tmp_path / "run" / "flags.txt").read_text() == "--steps=10\n"
 
 
 def test_another_configuration_is_refused_and_named(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.claim({"steps": 10, "seed": 1})
+    folder.verify_or_write_config({"steps": 10, "seed": 1})
     with pytest.raises(ValueError, match=r"another configuration \(--steps=10 there, --steps=20 here\)"):
-        folder.claim({"steps": 20, "seed": 1})
+        folder.verify_or_write_config({"steps": 20, "seed": 1})
     assert (tmp_path / "flags.txt").read_text() == "--seed=1\n--steps=10\n"
 
 
 def test_a_taken_folder_is_refused_without_resume(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.claim({"steps": 10})
+    folder.verify_or_write_config({"steps": 10})
     with pytest.raises(ValueError, match="already holds a run and resume is off"):
-        folder.claim({"steps": 10}, resume=False)
+        folder.verify_or_write_config({"steps": 10}, resume=False)
 
 
 def test_a_run_is_the_same_when_it_goes_on_and_no_other(tmp_path):
@@ -93,7 +93,7 @@ def test_confusion_matrices_have_a_file_of_their_own_to_which_later_ones_are_add
 def test_flags_and_split_are_read_as_they_were_written(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_flags() == folder.read_split() == {}
-    folder.claim({"steps": 10, "labeled_dir": "a=b", "seed": None})
+    folder.verify_or_write_config({"steps": 10, "labeled_dir": "a=b", "seed": None})
     assert folder.read_flags() == {"steps": "10", "labeled_dir": "a=b"}
     (tmp_path / "split.json").write_text('{"name": "digits.0@20"}')
     assert folder.read_split() == {"name": "digits.0@20"}

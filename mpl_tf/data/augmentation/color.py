@@ -7,9 +7,10 @@ image and channel; the others are arithmetic on the levels, which on a CPU costs
 
 import tensorflow as tf
 
-# Pillow's conversion to grey, 16 fractional bits. Every partial sum is an integer below 2²⁴, hence exact in float32.
-_GREY_WEIGHTS = ((19595.0,), (38470.0,), (7471.0,))
-_GREY_ONE = 65536.0
+# What red, green and blue contribute to gray (ITU-R BT.601), and Pillow's version with 16 fractional bits.
+LUMA = (0.299, 0.587, 0.114)
+LUMA_ONE = 2**16
+LUMA_WEIGHTS = tuple(round(LUMA_ONE * weight) for weight in LUMA)
 
 
 def autocontrast(images) -> tf.Tensor:
@@ -203,9 +204,11 @@ def grey(images, channels: int = 1) -> tf.Tensor:
     levels = tf.cast(images, tf.float32)
     if images.shape[-1] == 1:
         return levels
-    # A product whose columns are alike, because broadcasting over the channels takes several times as long.
-    weighted = tf.linalg.matmul(tf.reshape(levels, [-1, 3]), tf.tile(_GREY_WEIGHTS, [1, channels]))
-    rounded = tf.floor((weighted + _GREY_ONE / 2) / _GREY_ONE)
+    # A product whose columns are alike, because broadcasting over the channels takes several times as long. Every
+    # partial sum is an integer below 2²⁴, hence exact in float32.
+    weights = tf.tile([[float(weight)] for weight in LUMA_WEIGHTS], [1, channels])
+    weighted = tf.linalg.matmul(tf.reshape(levels, [-1, 3]), weights)
+    rounded = tf.floor((weighted + LUMA_ONE / 2) / LUMA_ONE)
     return tf.reshape(rounded, [-1, *images.shape[1:3], channels])
 
 

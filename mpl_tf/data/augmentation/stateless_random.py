@@ -11,12 +11,30 @@ seeds a generator whose output number `draw` is the result. It is integer arithm
 graph and XLA agree bit for bit.
 """
 
+import hashlib
 import math
 
 import tensorflow as tf
 
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 _WORD = 2**64
+
+
+def fold_in(seed: int, name: str) -> int:
+    """The seed of one part of a run, such as a stage or a stream, made of the run's seed and the part's name.
+
+    Parts of different names draw independent numbers, and so do runs of different seeds; an offset on the seed would
+    give one run's part what another run's part has drawn.
+
+    Args:
+        seed: any integer, of the run.
+        name: of the part.
+
+    Returns:
+        An int in `[0, 2³¹)`: the first bits of the SHA-256 of both.
+    """
+    word = hashlib.sha256(f"{seed} {name}".encode()).digest()[:4]
+    return int.from_bytes(word, "big") >> 1
 
 
 def bits(seed: int, position, draws: int, *, stream: int = 0) -> tf.Tensor:

@@ -2,59 +2,48 @@
 
 import io
 import os
+import pathlib
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
 
-from mpl_tf.data.images import exif, formats
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-_MODES = {1: "L", 3: "RGB"}
+from mpl_tf.data.images import content, formats, upright
+from mpl_tf.data.images.upright import Decoded
 
 
-def inspect_file(path: str | os.PathLike) -> tuple[int, int]:
-    """Decodes an image to find whether it can be, JPEGs at an eighth of their size.
-
-    Only decoding finds a file that was cut off, which is how most broken images are broken.
+def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
+    """Decodes an image, turns it upright, fits its shorter side and keeps the middle, as `upright.decode` does.
 
     Args:
-        path: of the image.
+        encoded: a whole file; HEIC too, where the package that reads it is installed.
+        image_shape: `(H, W, C)`, C of 1 (gray) or 3 (RGB).
 
     Returns:
-        Its height and width, turned upright.
+        A `Decoded`.
 
     Raises:
         Exception: of whatever type Pillow raises for a broken file; there are many.
     """
-    with Image.open(path) as image:
-        width, height = image.size
-        # Orientations 5 to 8 swap the sides (EXIF 2.32, section 4.6.4).
-        sideways = image.getexif().get(exif.TAG, 1) >= 5
-        image.draft(None, (1, 1))
-        image.load()
-    return (width, height) if sideways else (height, width)
+    if content.format_of(encoded[: content.HEAD_BYTES]) == content.HEIF and not content.can_read_heif():
+        raise ValueError(f"it is {content.HEIF_REASON}")
+    return upright.decode(encoded, image_shape)
 
 
-def decode_file(source: str | os.PathLike | io.BytesIO, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Decodes an image with Pillow, turns it upright, fits its shorter side and keeps the middle.
+def decode_file(
+    source: str | os.PathLike | bytes | io.BytesIO, image_shape: tuple[int, int, int]
+) -> np.ndarray:
+    """The pixels of `decode`.
 
     Args:
-        source: a path or an open file in any format that Pillow reads. Of a moving image, the first frame.
-        image_shape: `(H, W, C)`, C of 1 (gray) or 3 (RGB). Transparency is dropped.
+        source: a path, the bytes of a file, or an open file.
+        image_shape: as for `decode`.
 
     Returns:
         uint8 `[H, W, C]`.
     """
-    height, width, channels = image_shape
-    mode = _MODES[channels]
-    with Image.open(source) as image:
-        # JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size; twice what is wanted leaves the filter its work.
-        longer = 2 * max(height, width)
-        image.draft(mode, (longer, longer))
-        ImageOps.exif_transpose(image, in_place=True)
-        fitted = ImageOps.fit(_in_mode(image, mode), (width, height), Image.Resampling.BILINEAR)
-        return np.asarray(fitted).reshape(image_shape)
+    if isinstance(source, str | os.PathLike):
+        source = pathlib.Path(source).read_bytes()
+    return decode(source if isinstance(source, bytes) else source.read(), image_shape).pixels
 
 
 def decode_record(encoded: tf.Tensor, image_shape: tuple[int, int, int], *, resize: bool) -> tf.Tensor:
@@ -88,7 +77,7 @@ def decode_as_file(encoded: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.
     image = formats.decode_rgb(encoded)
     if image_shape[-1] == 1:
         image = formats.to_gray(image)
-    image = exif.turned_upright(image, exif.read_tag(encoded))
+    image = formats.turn_upright(image, formats.read_orientation(encoded))
     return tf.ensure_shape(_fitted(image, image_shape[:2]), image_shape)
 
 
@@ -126,12 +115,3 @@ def checked_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
             f"image_size={image_size!r} is no size: pass one positive number of pixels, or (height, width)."
         )
     return int(size[0]), int(size[-1])
-
-
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # Pillow would clip 16-bit gray values at 255; the upper byte is the 8-bit image.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert(mode)
-    return image.convert(mode)

@@ -3,15 +3,31 @@
 import dataclasses
 import os
 import pathlib
+import unicodedata
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mpl_tf.data.images import decoding
-from mpl_tf.data.images.images import MEMORY_LIMIT, FileImages, Images, into_memory
+from mpl_tf.data.images import copies, decoding, upright, value_range
+from mpl_tf.data.images.image_files import (
+    ImageFile,
+    existing_folder,
+    image_files,
+    is_hidden_or_system,
+    reason_against,
+    shown,
+    walk,
+)
+from mpl_tf.data.images.images import MEMORY_LIMIT, ArrayImages, FileImages, Images
+from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
+
+_TRAINING_NAMES = {"train", "training", "train_set", "trainset", "labeled", "labelled"}
+_OTHER_NAMES = {
+    "val", "valid", "validation", "validate", "dev", "eval", "evaluation", "test", "testing", "tests", "test_set",
+    "testset", "holdout", "held_out", "unlabeled", "unlabelled", "extra",
+}  # fmt: skip
 
 
 def from_folders(
@@ -22,77 +38,91 @@ def from_folders(
     image_size: int | tuple[int, int] | None = None,
     skip_unreadable: bool = False,
     channels: int = 3,
+    flip: bool = True,
+    duplicates: str = "drop",
+    near_duplicates: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> Source:
     """Images from folders.
 
     Every image is decoded once before training, so that a broken one is found now. Images are turned upright,
-    resized so that the shorter side fits (bilinear, antialiased) and cropped to the middle. Files and folders
-    whose names begin with a dot, and files that are no images by their extension, are passed over.
+    resized so that the shorter side fits (bilinear, antialiased) and cropped to the middle; those that have
+    the size already keep every pixel. Which files are images is told by their content: JPEG, PNG, GIF, BMP,
+    WebP, TIFF, AVIF, and HEIC where pillow-heif is installed. Hidden files and folders, those that disks,
+    clouds and archives leave behind, camera raws and unfinished downloads are passed over; `Source.reading`
+    says what and why.
+
+    Images with the same pixels, at the size that is trained on, are one image. Of copies the first labeled
+    one is used, else the first test image, else the first: so none is in two of labeled, validation, test and
+    unlabeled data. One image with two labels is refused.
 
     Args:
-        labeled_dir: holds one folder per class, named as the class, with images at any depth.
+        labeled_dir: holds one folder per class, named as the class, with images at any depth. Names that
+            differ in nothing but their Unicode form are one.
         unlabeled_dir: holds images at any depth. Those that are also labeled or test images are left out.
         test_dir: laid out as `labeled_dir`, with the same class names or some of them.
         image_size: H = W, or (H, W). None takes the size that all labeled images share.
         skip_unreadable: leaves out images that cannot be decoded, and warns, instead of refusing them.
         channels: 3 (RGB) or 1 (gray).
+        flip: whether a mirrored image keeps its label: pass False for texts, signs, arrows, and whatever has
+            a left and a right. `make_views` mirrors half of the images where it is True.
+        duplicates: `"drop"` leaves copies out; `"keep"` counts them, warns where they are in two kinds of
+            data or have two labels, and uses them all.
+        near_duplicates: looks for images that look alike too, by a perceptual hash of 64 bits of which so
+            many may differ; 4 finds the same photograph compressed anew. They are named in a warning and in
+            `Source.reading`, and used. None looks for none.
         memory_limit: bytes up to which each collection is kept decoded in memory; beyond, files are decoded
             when they are needed.
 
     Returns:
-        A `Source` named "folders"; names are paths, `unreadable` lists what was left out.
+        A `Source` named "folders"; names are paths, `unreadable` lists what was left out, `reading` all of
+        it.
 
     Raises:
         FileNotFoundError: for a folder that is missing.
-        ValueError: for folders laid out in another way, unreadable images, or sizes that differ.
+        ValueError: for folders laid out in another way, unreadable images, sizes that differ, images with two
+            labels or in `labeled_dir` and `test_dir`, and pixels that do not use their range.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels} is not possible: pass 3 for RGB or 1 for gray.")
-    labeled, class_names = _scan_classes("labeled_dir", labeled_dir)
-    test = [] if test_dir is None else _scan_classes("test_dir", test_dir, class_names)[0]
-    train = labeled
-    if shared := _real_paths(labeled) & _real_paths(test):
+    check_duplicates(duplicates)
+    if near_duplicates is not None and (
+        isinstance(near_duplicates, bool)
+        or not isinstance(near_duplicates, int)
+        or not 0 <= near_duplicates <= 16
+    ):
+        raise ValueError(f"near_duplicates={near_duplicates!r} is out of range: pass 0 to 16 bits, or None.")
+    report = ReadingReport()
+    files, class_names = _scan(labeled_dir, unlabeled_dir, test_dir, report)
+    unreadable = {}
+    size = _image_size(image_size, files, unreadable)
+    read = _Reader((*size, channels), memory_limit, near_duplicates is not None).read(files, unreadable)
+    _check_unreadable(unreadable, len(files), skip_unreadable)
+    report.unreadable = tuple(file.path for file in files if file.path in unreadable)
+    _check_classes_left(files, class_names, unreadable, labeled_dir)
+    read.check_range(report)
+    read.report_near_copies(near_duplicates, report)
+    read.resolve_copies(class_names, report, drop=duplicates == "drop")
+    report.take(file.path for file in read.files)
+    train, test = read.images([copies.LABELED, copies.UNLABELED]), read.images([copies.TEST])
+    if test is None and test_dir is not None:
         raise ValueError(
-            f"{len(shared)} images are in labeled_dir and in test_dir, such as {min(shared)}: keep each in one."
+            f"Every image in test_dir={shown(test_dir)} is a copy of a labeled one: give others to test on, or pass "
+            'duplicates="keep".'
         )
-    if unlabeled_dir is not None:
-        known = _real_paths(labeled) | _real_paths(test)
-        unlabeled = [_File(path, name, -1) for path, name in image_files("unlabeled_dir", unlabeled_dir)]
-        train = labeled + [file for file in unlabeled if os.path.realpath(file.path) not in known]
-    sizes = _check_readable(train + test, skip_unreadable)
-    unreadable = tuple(file.path for file in train + test if file.path not in sizes)
-    _check_classes_left(labeled, class_names, sizes, labeled_dir)
-    height, width = _image_size(image_size, [sizes[file.path] for file in labeled if file.path in sizes])
-    train, test = (
-        _images([file for file in files if file.path in sizes], (height, width, channels), memory_limit)
-        for files in (train, test)
+    return Source(
+        "folders", class_names, train, test, flip=flip, unreadable=report.unreadable, reading=report
     )
-    return Source("folders", class_names, train, test, unreadable=unreadable)
 
 
-def image_files(argument: str, folder: str | os.PathLike) -> list[tuple[str, str]]:
-    """Finds the images at any depth of a folder, by their extensions.
-
-    Args:
-        argument: what the folder was given as, for the message.
-        folder: to look in. Files and folders whose names begin with a dot are passed over.
-
-    Returns:
-        (path, name relative to the folder) of each, in an order that is fixed.
+def check_duplicates(duplicates: str) -> None:
+    """Raises for what is no way to treat copies.
 
     Raises:
-        FileNotFoundError: for a folder that is missing.
-        ValueError: for one without images.
+        ValueError: for anything but "drop" and "keep".
     """
-    folder = _existing_folder(argument, folder)
-    found = list(_walk(folder, ""))
-    if not found:
-        raise ValueError(
-            f"{argument}={folder} has no images ({', '.join(decoding.EXTENSIONS)}) at any depth: "
-            "give the folder that holds them."
-        )
-    return found
+    if duplicates not in ("drop", "keep"):
+        raise ValueError(f"duplicates={duplicates!r} is unknown: pass 'drop' or 'keep'.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,133 +130,348 @@ class _File:
     path: str
     relative_name: str
     label: int
+    stream: int
+
+
+def _scan(labeled_dir, unlabeled_dir, test_dir, report) -> tuple[list[_File], tuple[str, ...]]:
+    """The labeled files, the unlabeled ones and those to test on, and the names of the classes."""
+    labeled, class_names = _scan_classes("labeled_dir", labeled_dir, report)
+    test = [] if test_dir is None else _scan_classes("test_dir", test_dir, report, class_names)[0]
+    first = {file.identity: file.path for file, _ in labeled}
+    if shared := [file.path for file, _ in test if file.identity in first]:
+        raise ValueError(
+            f"{len(shared)} images are in labeled_dir and in test_dir, such as {shown(min(shared))}: keep each in "
+            "one."
+        )
+    unlabeled = [] if unlabeled_dir is None else image_files("unlabeled_dir", unlabeled_dir, report)
+    known = first.keys() | {file.identity for file, _ in test}
+    files = [_File(file.path, file.relative_name, label, copies.LABELED) for file, label in labeled]
+    for file in unlabeled:
+        # Links to a file are that file.
+        if file.identity not in known:
+            known.add(file.identity)
+            files.append(_File(file.path, file.relative_name, -1, copies.UNLABELED))
+    files += [_File(file.path, file.relative_name, label, copies.TEST) for file, label in test]
+    return files, class_names
 
 
 def _scan_classes(
-    argument: str, folder: str | os.PathLike, class_names: tuple[str, ...] | None = None
-) -> tuple[list[_File], tuple[str, ...]]:
-    folder = _existing_folder(argument, folder)
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    found = [entry for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if entry.is_file() and _is_image(entry.name)]
-    if loose:
+    argument: str,
+    folder: str | os.PathLike,
+    report: ReadingReport,
+    class_names: tuple[str, ...] | None = None,
+) -> tuple[list[tuple[ImageFile, int]], tuple[str, ...]]:
+    folder = existing_folder(argument, folder)
+    found = _class_folders(argument, folder, report)
+    if class_names is None:
+        _check_layout(argument, folder, found)
+        class_names = tuple(sorted(found))
+    files = []
+    for name in sorted(found):
+        if name not in class_names:
+            raise ValueError(
+                f"{argument}={shown(folder)} has a class {name!r} that labeled_dir lacks: "
+                f"name its folders as those are, {', '.join(class_names)}."
+            )
+        own = ReadingReport()
+        members = [file for path in found[name] for file in walk(path, name, own)]
+        if not members:
+            raise ValueError(
+                f"The class folder {shown(found[name][0])} has no images{own.why_nothing()}: add some, or remove it."
+            )
+        report.merge(own)
+        files += [(file, class_names.index(name)) for file in members]
+    return files, class_names
+
+
+def _class_folders(
+    argument: str, folder: pathlib.Path, report: ReadingReport
+) -> dict[str, list[pathlib.Path]]:
+    """The name of each class, composed (NFC), and its folder; several where their Unicode forms differ."""
+    found, loose = {}, None
+    for entry in sorted(folder.iterdir()):
+        if not _is_folder(entry):
+            if reason := reason_against(str(entry), entry.name):
+                report.pass_over(str(entry), reason)
+            else:
+                loose = loose or entry.name
+            continue
+        if is_hidden_or_system(entry.name):
+            report.pass_over(
+                str(entry), "hidden folder" if entry.name.startswith(".") else "folder of the system"
+            )
+            continue
+        _check_class_name(argument, entry)
+        found.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry)
+    if loose is not None:
         raise ValueError(
-            f"{argument}={folder} has images outside any class, such as {loose[0].name}: move each into the "
+            f"{argument}={shown(folder)} has images outside any class, such as {shown(loose)}: move each into the "
             "folder of its class, or give images without labels as unlabeled_dir."
         )
     if not found:
         raise ValueError(
-            f"{argument}={folder} has no class folders: make one folder per class in it, with its images."
+            f"{argument}={shown(folder)} has no class folders: make one folder per class in it, with its images."
         )
-    class_names = class_names or tuple(entry.name for entry in found)
-    files = []
-    for entry in found:
-        if entry.name not in class_names:
-            raise ValueError(
-                f"{argument}={folder} has a class {entry.name!r} that labeled_dir lacks: "
-                f"name its folders as those are, {', '.join(class_names)}."
-            )
-        label = class_names.index(entry.name)
-        members = [_File(path, name, label) for path, name in _walk(entry, entry.name)]
-        if not members:
-            raise ValueError(
-                f"The class folder {entry} has no images ({', '.join(decoding.EXTENSIONS)}): "
-                "add some, or remove it."
-            )
-        files += members
-    return files, class_names
+    _check_names_differ(argument, folder, found)
+    return found
 
 
-def _existing_folder(argument: str, folder: str | os.PathLike) -> pathlib.Path:
-    folder = pathlib.Path(folder).expanduser()
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"{argument}={folder} {what}: give a folder of images.")
+def _check_class_name(argument: str, entry: pathlib.Path) -> None:
+    """Class names are written into files and shown on pages, so they have to be text, on one line."""
     try:
-        os.scandir(folder).close()
-    except OSError as error:
-        _check_unreadable(error)
-    return folder
+        entry.name.encode("utf-8")
+    except UnicodeEncodeError:
+        raw = os.fsencode(entry.name)
+        raise ValueError(
+            f"{argument} has a class folder whose name is not UTF-8, {shown(entry)}: rename it, perhaps to "
+            f"{raw.decode('cp1252', 'replace')!r}."
+        ) from None
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in entry.name):
+        raise ValueError(
+            f"{argument} has a class folder with a line break or a control character in its name, {entry.name!r}: "
+            "rename it."
+        )
 
 
-def _check_unreadable(error):
-    raise ValueError(
-        f"The folder {error.filename} cannot be read ({error.strerror}): give yourself the right to, or move it away."
-    ) from error
-
-
-def _walk(folder: pathlib.Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yields (path, name relative to `folder` behind the prefix) of each image, in an order that is fixed."""
-    for parent, folders, names in os.walk(folder, onerror=_check_unreadable, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if _is_image(name):
-                path = os.path.join(parent, name)
-                relative = pathlib.PurePath(prefix, os.path.relpath(path, folder))
-                yield path, relative.as_posix()
-
-
-def _real_paths(files: list[_File]) -> set[str]:
-    return {os.path.realpath(file.path) for file in files}
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(decoding.EXTENSIONS) and not name.startswith(".")
-
-
-def _check_readable(files: list[_File], skip_unreadable: bool) -> dict[str, tuple[int, int]]:
-    """Decodes every file once, and returns the height and width of those that can be."""
-    sizes, errors = {}, {}
-
-    def inspect(file):
-        try:
-            sizes[file.path] = decoding.inspect_file(file.path)
-        # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for broken files.
-        except Exception as error:
-            errors[file.path] = error
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in threads.map(inspect, files):
-            pass
-    if errors:
-        path = min(errors)
-        message = f"{len(errors)} of {len(files)} images cannot be decoded, such as {path} ({errors[path]})"
-        if not skip_unreadable:
-            raise ValueError(f"{message}: mend or remove what is broken, or pass skip_unreadable=True.")
-        warnings.warn(f"{message}: left out.", stacklevel=3)
-    return sizes
-
-
-def _check_classes_left(labeled, class_names, readable, labeled_dir) -> None:
-    left = {file.label for file in labeled if file.path in readable}
-    for label, name in enumerate(class_names):
-        if label not in left:
+def _check_names_differ(argument: str, folder: pathlib.Path, found) -> None:
+    """Names that nobody can tell apart, by spaces or characters that are not shown, are a mistake."""
+    visible = {}
+    for name in found:
+        seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+        other = visible.setdefault(" ".join(seen.split()), name)
+        if other != name:
             raise ValueError(
-                f"No image of the class {name!r} in {labeled_dir} can be decoded: mend some, or remove it."
+                f"{argument}={shown(folder)} has two classes whose names look the same, {other!a} and {name!a}: "
+                "rename one, or put their images together."
             )
 
 
-def _image_size(image_size, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+def _check_layout(argument: str, folder: pathlib.Path, found: dict[str, list[pathlib.Path]]) -> None:
+    """Recognizes the folder above those that are meant."""
+    inside = {name: _folder_names(paths[0]) for name, paths in found.items()}
+    training = [name for name in found if name.casefold() in _TRAINING_NAMES]
+    others = [name for name in found if name.casefold() in _OTHER_NAMES]
+    if training and (others or len(found) == 1) and inside[training[0]]:
+        tests = [name for name in others if inside[name] & inside[training[0]]]
+        unlabeled = [name for name in others if name.casefold().startswith("unlabel")]
+        parts = [f"give {shown(folder / training[0])} as {argument}"]
+        parts += [f"{shown(folder / name)} as test_dir" for name in tests[:1]]
+        parts += [f"{shown(folder / name)} as unlabeled_dir" for name in unlabeled[:1]]
+        raise ValueError(
+            f"{argument}={shown(folder)} holds the folders {', '.join(found)}, which are parts of a dataset and not "
+            f"classes: {', '.join(parts)}."
+        )
+    if len(found) == 1:
+        (name,) = found
+        if len(inside[name]) > 1:
+            raise ValueError(
+                f"{argument}={shown(folder)} holds nothing but the folder {name!r}, which holds "
+                f"{len(inside[name])} folders: if these are the classes, give {shown(folder / name)}."
+            )
+
+
+def _folder_names(folder: pathlib.Path) -> set[str]:
+    folder = existing_folder("The class folder", folder)
+    return {
+        unicodedata.normalize("NFC", entry.name)
+        for entry in folder.iterdir()
+        if _is_folder(entry) and not is_hidden_or_system(entry.name)
+    }
+
+
+def _is_folder(path: pathlib.Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # A link that leads nowhere or in a circle, or into a folder that is locked.
+        return False
+
+
+def _image_size(image_size, files: list[_File], unreadable: dict) -> tuple[int, int]:
     if image_size is not None:
         return decoding.checked_image_size(image_size)
-    if len(set(sizes)) > 1:
+
+    def measure(file):
+        try:
+            return upright.upright_size(pathlib.Path(file.path).read_bytes())
+        # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for broken files.
+        except Exception as error:
+            unreadable[file.path] = error
+            return None
+
+    labeled = [file for file in files if file.stream == copies.LABELED]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        sizes = {size for size in threads.map(measure, labeled) if size is not None}
+    if len(sizes) > 1:
         smallest, largest = min(sizes), max(sizes)
         raise ValueError(
             f"Labeled images differ in size, from {smallest[0]}×{smallest[1]} to {largest[0]}×{largest[1]} "
             "(height × width): give the size to resize them to as image_size."
         )
-    return sizes[0]
+    return next(iter(sizes), (1, 1))
 
 
-def _images(files: list[_File], image_shape: tuple[int, int, int], memory_limit: int) -> Images | None:
-    if not files:
-        return None
-    labels = np.array([file.label for file in files], np.int32)
-    images = FileImages(
-        [file.path for file in files],
-        labels,
-        image_shape,
-        relative_names=[file.relative_name for file in files],
+class _Reader:
+    """Decodes every file once: what can be decoded, what it holds and, where all of it fits, its pixels."""
+
+    def __init__(self, image_shape: tuple[int, int, int], memory_limit: int, perceptual: bool) -> None:
+        self.image_shape = image_shape
+        self.memory_limit = memory_limit
+        self.perceptual = perceptual
+
+    def read(self, files: list[_File], unreadable: dict) -> "_Images":
+        size = int(np.prod(self.image_shape))
+        trained = sum(file.stream != copies.TEST for file in files)
+        # Training and test images are two collections, each with the limit.
+        fits = {copies.TEST: (len(files) - trained) * size <= self.memory_limit}
+        fits[copies.LABELED] = fits[copies.UNLABELED] = trained * size <= self.memory_limit
+        stored = sum(fits[file.stream] for file in files)
+        pixels = np.empty((stored, *self.image_shape), np.uint8)
+        rows = np.cumsum([fits[file.stream] for file in files]) - 1
+        facts = [None] * len(files)
+
+        def decode(index):
+            file = files[index]
+            if file.path in unreadable:
+                return
+            try:
+                decoded = decoding.decode(pathlib.Path(file.path).read_bytes(), self.image_shape)
+            except Exception as error:
+                unreadable[file.path] = error
+                return
+            if fits[file.stream]:
+                pixels[rows[index]] = decoded.pixels
+            facts[index] = _Facts(
+                copies.content_hash(decoded.pixels),
+                copies.perceptual_hash(decoded.pixels) if self.perceptual else np.uint64(0),
+                int(decoded.pixels.max()),
+                decoded.deep_maximum,
+                decoded.transparent,
+            )
+
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as threads:
+            for _ in threads.map(decode, range(len(files))):
+                pass
+        good = [index for index, fact in enumerate(facts) if fact is not None]
+        return _Images(
+            [files[index] for index in good],
+            [facts[index] for index in good],
+            [int(rows[index]) if fits[files[index].stream] else -1 for index in good],
+            pixels,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    content_hash: bytes
+    perceptual_hash: np.uint64
+    maximum: int
+    deep_maximum: int
+    transparent: bool
+
+
+@dataclasses.dataclass
+class _Images:
+    """The readable files, what was found in each, and their rows in `pixels`; -1 for those that stay on disk."""
+
+    files: list[_File]
+    facts: list[_Facts]
+    rows: list[int]
+    pixels: np.ndarray
+
+    @property
+    def streams(self) -> np.ndarray:
+        return np.array([file.stream for file in self.files], int)
+
+    def check_range(self, report: ReadingReport) -> None:
+        deep = [fact.deep_maximum for fact in self.facts]
+        deepest = int(np.argmax(deep))
+        note = value_range.check_range_of_files(
+            max(fact.maximum for fact in self.facts), deep[deepest], shown(self.files[deepest].path)
+        )
+        if note:
+            report.notes.append(note)
+            warnings.warn(f"{note[0].upper()}{note[1:]}.", stacklevel=3)
+        if transparent := [
+            file.path for file, fact in zip(self.files, self.facts, strict=True) if fact.transparent
+        ]:
+            note = (
+                f"{len(transparent):,} images are transparent in parts, such as {shown(transparent[0])}: they "
+                "are read as if they were opaque, by the colors that lie hidden there. Where that is not what people "
+                "see, save them on a background"
+            )
+            report.notes.append(note)
+            warnings.warn(f"{note}.", stacklevel=3)
+
+    def resolve_copies(self, class_names, report: ReadingReport, *, drop: bool) -> None:
+        dropped = copies.resolve_copies(
+            [fact.content_hash for fact in self.facts],
+            self.streams,
+            np.array([file.label for file in self.files], int),
+            class_names,
+            lambda index: shown(self.files[index].path),
+            report,
+            drop=drop,
+        )
+        if dropped:
+            kept = [index for index in range(len(self.files)) if index not in dropped]
+            self.files, self.facts, self.rows = (
+                [values[index] for index in kept] for values in (self.files, self.facts, self.rows)
+            )
+
+    def report_near_copies(self, distance: int | None, report: ReadingReport) -> None:
+        if distance is None:
+            return
+        same = copies.find_copies([fact.content_hash for fact in self.facts], self.streams)
+        same = {copy.index for copy in same}
+        hashes = np.array([fact.perceptual_hash for fact in self.facts], np.uint64)
+        for copy in copies.find_near(hashes, self.streams, distance):
+            if copy.index not in same:
+                pair = tuple(shown(self.files[i].path) for i in (copy.index, copy.original))
+                report.near_copies.setdefault(f"near {copy.kind}", []).append(pair)
+        for kind, pairs in report.near_copies.items():
+            warnings.warn(
+                f"{kind}: {len(pairs):,}, such as {pairs[0][0]} and {pairs[0][1]}. Look at them "
+                "(Source.reading lists all), and remove what is the same.",
+                stacklevel=3,
+            )
+
+    def images(self, streams: list[int]) -> Images | None:
+        """The collection of some streams; None where it is empty."""
+        chosen = np.flatnonzero(np.isin(self.streams, streams))
+        if not len(chosen):
+            return None
+        files = [self.files[index] for index in chosen]
+        on_disk = FileImages(
+            [file.path for file in files],
+            np.array([file.label for file in files], np.int32),
+            self.pixels.shape[1:],
+            # Other systems write the same names in another form.
+            relative_names=[unicodedata.normalize("NFC", file.relative_name) for file in files],
+        )
+        rows = np.array([self.rows[index] for index in chosen])
+        if rows.min() < 0:
+            return on_disk
+        contiguous = np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
+        pixels = self.pixels[rows[0] : rows[0] + len(rows)] if contiguous else self.pixels[rows]
+        return ArrayImages(pixels, on_disk.labels, names=on_disk.names, fingerprint=on_disk.fingerprint())
+
+
+def _check_unreadable(unreadable: dict, count: int, skip_unreadable: bool) -> None:
+    if not unreadable:
+        return
+    path = min(unreadable)
+    message = (
+        f"{len(unreadable)} of {count} images cannot be decoded, such as {shown(path)} ({unreadable[path]})"
     )
-    fits = len(files) * int(np.prod(image_shape)) <= memory_limit
-    return into_memory(images) if fits else images
+    if not skip_unreadable:
+        raise ValueError(f"{message}: mend or remove what is broken, or pass skip_unreadable=True.")
+    warnings.warn(f"{message}: left out.", stacklevel=3)
+
+
+def _check_classes_left(files, class_names, unreadable, labeled_dir) -> None:
+    left = {file.label for file in files if file.stream == copies.LABELED and file.path not in unreadable}
+    for label, name in enumerate(class_names):
+        if label not in left:
+            raise ValueError(
+                f"No image of the class {name!r} in {shown(labeled_dir)} can be decoded: mend some, or remove it."
+            )

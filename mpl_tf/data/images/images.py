@@ -34,6 +34,12 @@ class Images(abc.ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        what = "images" if len(self.image_shape) == 3 else "points"
+        labeled = int(np.sum(self.labels >= 0))
+        known = "" if labeled == len(self) else f", {labeled:,} labeled"
+        return f"{type(self).__name__}({len(self):,} {what} of {'×'.join(map(str, self.image_shape))}{known})"
+
     @abc.abstractmethod
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
         """Reads some examples. Usable in a graph and inside `tf.data.Dataset.map`.

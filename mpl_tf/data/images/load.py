@@ -1,12 +1,15 @@
 """Where images come from: arrays, folders, any TFDS name, and two sets that come with scikit-learn."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from mpl_tf.data.images.folders import from_folders
+from mpl_tf.data.images import copies, value_range
+from mpl_tf.data.images.folders import check_duplicates, from_folders
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images, TfdsImages
+from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.images.tfds import from_tfds
 
@@ -38,6 +41,10 @@ def load(
     test_dir: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
     skip_unreadable: bool = False,
+    channels: int | None = None,
+    flip: bool | None = None,
+    duplicates: str | None = None,
+    near_duplicates: int | None = None,
     seed: int = 0,
 ) -> Source:
     """Loads a dataset by name.
@@ -50,6 +57,12 @@ def load(
         test_dir: for "folders", laid out as `labeled_dir`.
         image_size: H = W, or (H, W), that images of folders and of TFDS are resized and cropped to.
         skip_unreadable: for "folders", leaves broken images out, with a warning, instead of refusing them.
+        channels: for "folders", 3 (RGB) or 1 (gray); None for RGB.
+        flip: whether a mirrored image keeps its label. None is True for folders, and for datasets other than
+            digits, characters and signs.
+        duplicates: for "folders", whether copies are left out, "drop", as None is, or used, "keep".
+        near_duplicates: for "folders", in how many bits of a perceptual hash images that look alike may
+            differ; None looks for none.
         seed: of the two moons.
 
     Returns:
@@ -60,24 +73,33 @@ def load(
         ValueError: for an unknown name, or arguments that do not go with it.
     """
     folders = {"labeled_dir": labeled_dir, "unlabeled_dir": unlabeled_dir, "test_dir": test_dir}
+    options = {
+        "channels": channels,
+        "duplicates": duplicates,
+        "near_duplicates": near_duplicates,
+        "flip": flip,
+    }
+    options = {argument: value for argument, value in options.items() if value is not None}
     if name == "folders":
         if labeled_dir is None:
             raise ValueError(
                 "The dataset 'folders' needs labeled_dir: give the folder that holds one per class."
             )
-        return from_folders(**folders, image_size=image_size, skip_unreadable=skip_unreadable)
-    for argument, folder in folders.items():
-        if folder is not None:
+        return from_folders(**folders, image_size=image_size, skip_unreadable=skip_unreadable, **options)
+    options.pop("flip", None)
+    for argument, value in {**folders, **options}.items():
+        if value is not None:
             raise ValueError(
-                f"{argument}={folder} is read for the dataset 'folders' and not for {name!r}: leave one of them out."
+                f"{argument}={value} is read for the dataset 'folders' and not for {name!r}: leave one of them out."
             )
     if name not in OWN_NAMES:
-        return from_tfds(name, data_dir=data_dir, image_size=image_size, also_known=OWN_NAMES)
+        return from_tfds(name, data_dir=data_dir, image_size=image_size, flip=flip, also_known=OWN_NAMES)
     if image_size is not None:
         raise ValueError(
             f"image_size={image_size} does not apply to {name!r}, which has one size: leave it out."
         )
-    return _digits() if name == "digits" else _two_moons(seed)
+    source = _digits() if name == "digits" else _two_moons(seed)
+    return source if flip is None else dataclasses.replace(source, flip=flip)
 
 
 def from_arrays(
@@ -89,18 +111,22 @@ def from_arrays(
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
     flip: bool = True,
+    duplicates: str = "keep",
 ) -> Source:
     """Images or points that are in memory already.
 
     Args:
-        images: images `[N, H, W, C]` or `[N, H, W]` with values in 0…255 (rounded to uint8), or floating-point
-            points `[N, D]`.
+        images: images `[N, H, W, C]` or `[N, H, W]` with values in 0…255 (rounded to uint8), or
+            floating-point points `[N, D]`.
         labels: int `[N]` or `[N, 1]`, each in 0…K-1.
         unlabeled_images: more of the same, without labels.
         test: held-out images and labels.
         class_names: K names. None numbers the classes up to the largest label.
         name: of the dataset.
         flip: whether a mirrored image keeps its label.
+        duplicates: what is done about images with the same pixels. `"keep"` uses them all, so that positions
+            in the arrays are those in `Source.train`, and warns where one has two labels or is in two kinds
+            of data. `"drop"` leaves copies out and refuses two labels, as `from_folders` does.
 
     Returns:
         A `Source`.
@@ -108,6 +134,7 @@ def from_arrays(
     Raises:
         ValueError: for values, shapes or labels that are none of the above.
     """
+    check_duplicates(duplicates)
     images = _checked_examples("images", images)
     labels = _checked_labels("labels", labels, len(images), class_names)
     test_images, test_labels = (None, None) if test is None else test
@@ -124,19 +151,69 @@ def from_arrays(
                 f"unlabeled_images have the shape {unlabeled_images.shape[1:]} and images {images.shape[1:]}: "
                 "give both the same."
             )
+    parts = {"images": images, "unlabeled_images": unlabeled_images, "test images": test_images}
+    parts = {what: examples for what, examples in parts.items() if examples is not None}
+    report = None
+    if images.ndim == 4:
+        parts = value_range.to_bytes(parts)
+        everything = {"images": labels, "unlabeled_images": None, "test images": test_labels}
+        labels = {what: everything[what] for what in parts}
+        parts, labels, report = _without_copies(parts, labels, tuple(map(str, class_names)), duplicates)
+        test_labels = labels.get("test images")
+        labels = labels["images"]
+    images = parts["images"]
+    if "unlabeled_images" in parts:
+        unlabeled_images = parts["unlabeled_images"]
         images = np.concatenate([images, unlabeled_images])
         labels = np.concatenate([labels, np.full(len(unlabeled_images), -1, np.int32)])
     return Source(
         name,
         tuple(map(str, class_names)),
         ArrayImages(images, labels),
-        None if test is None else ArrayImages(test_images, test_labels),
+        None if test is None else ArrayImages(parts["test images"], test_labels),
         flip=flip,
+        reading=report,
     )
 
 
+def _without_copies(parts: dict, labels: dict, class_names: tuple[str, ...], duplicates: str):
+    """The images, and their labels, of which each is there once, or all of them with a warning."""
+    streams = {"images": copies.LABELED, "unlabeled_images": copies.UNLABELED, "test images": copies.TEST}
+    names = [f"{what}[{index}]" for what, examples in parts.items() for index in range(len(examples))]
+    owners = np.concatenate([np.full(len(examples), streams[what]) for what, examples in parts.items()])
+    known = [
+        np.full(len(examples), -1) if labels[what] is None else labels[what]
+        for what, examples in parts.items()
+    ]
+    hashes = [copies.content_hash(example) for examples in parts.values() for example in examples]
+    report = ReadingReport()
+    dropped = copies.resolve_copies(
+        hashes,
+        owners,
+        np.concatenate(known),
+        class_names,
+        names.__getitem__,
+        report,
+        drop=duplicates == "drop",
+    )
+    keep = ~np.isin(np.arange(len(owners)), list(dropped))
+    starts = np.cumsum([0, *(len(examples) for examples in parts.values())])
+    chosen = {
+        what: keep[start : start + len(examples)]
+        for start, (what, examples) in zip(starts, parts.items(), strict=False)
+    }
+    if "test images" in chosen and not chosen["test images"].any():
+        raise ValueError(
+            'Every test image is a copy of a labeled one: give others to test on, or pass duplicates="keep".'
+        )
+    if dropped:
+        parts = {what: examples[chosen[what]] for what, examples in parts.items()}
+        labels = {what: None if own is None else own[chosen[what]] for what, own in labels.items()}
+    return parts, labels, report
+
+
 def _checked_examples(what: str, examples) -> np.ndarray:
-    """Images as uint8 `[N, H, W, C]`, points as float32 `[N, D]`."""
+    """Images as `[N, H, W, C]`, points as float32 `[N, D]`."""
     examples = np.asarray(examples)
     if examples.ndim not in (2, 3, 4) or examples.dtype.kind not in "iuf" or not examples.size:
         raise ValueError(
@@ -158,21 +235,7 @@ def _checked_examples(what: str, examples) -> np.ndarray:
         raise ValueError(
             f"{what} have the shape {examples.shape}: the channels, 1 to 4 of them, must come last."
         )
-    return _as_bytes(what, examples)
-
-
-def _as_bytes(what: str, images: np.ndarray) -> np.ndarray:
-    if images.dtype == np.uint8:
-        return images
-    low, high = images.min(), images.max()
-    if low < 0 or high > 255:
-        raise ValueError(f"{what} have values in {low}…{high}: images must be in 0…255.")
-    if images.dtype.kind == "f" and high <= 1:
-        raise ValueError(
-            f"{what} are {images.dtype} with values in {low}…{high}: images must be in 0…255, so multiply by "
-            "255."
-        )
-    return np.rint(images).astype(np.uint8)
+    return examples
 
 
 def _checked_labels(what: str, labels, count: int, class_names: Sequence[str] | None) -> np.ndarray:

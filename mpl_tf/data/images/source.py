@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import numpy as np
+
 from mpl_tf.data.images.images import Images
+from mpl_tf.data.images.reading import ReadingReport
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Source:
     """What a method learns from: training images, of which some have labels, and test images.
 
@@ -16,6 +19,7 @@ class Source:
         test: held-out images, looked at once, or None.
         flip: whether a mirrored image keeps its label.
         unreadable: files that were left out because they cannot be decoded.
+        reading: of files, what was read, passed over and there twice; None where there were none.
     """
 
     name: str
@@ -24,6 +28,7 @@ class Source:
     test: Images | None = None
     flip: bool = True
     unreadable: tuple[str, ...] = ()
+    reading: ReadingReport | None = None
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -39,6 +44,18 @@ class Source:
                 f"Test images of {self.name!r} have the shape {self.test.image_shape} and training images "
                 f"{self.image_shape}: give both the same."
             )
+
+    def __repr__(self) -> str:
+        labeled = int(np.sum(self.train.labels >= 0))
+        unlabeled = len(self.train) - labeled
+        parts = [
+            f"{self.num_classes} classes",
+            f"{labeled:,} labeled" + (f" and {unlabeled:,} unlabeled" if unlabeled else ""),
+            *([f"{len(self.test):,} test"] if self.test is not None else []),
+            "×".join(map(str, self.image_shape)),
+            *([f"flip={self.flip}"] if len(self.image_shape) == 3 else []),
+        ]
+        return f"Source({self.name!r}: {', '.join(parts)})"
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from mpl_tf.data.images.images import MEMORY_LIMIT, Images, TfdsImages, into_mem
 from mpl_tf.data.images.source import Source
 
 # Splits that are put together to train on: SVHN's easier images and STL-10's unlabeled ones come after the first.
-TRAINING_SPLITS = ("train", "extra", "unlabeled", "unlabeled")
+TRAINING_SPLITS = ("train", "extra", "unlabelled", "unlabeled")
 TEST_SPLITS = ("test", "validation")
 # Characters, digits and signs: a mirrored one is another one, or none.
 MIRRORED_LABELS_CHANGE = frozenset(
@@ -40,6 +40,7 @@ def from_tfds(
     *,
     data_dir: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
+    flip: bool | None = None,
     memory_limit: int = MEMORY_LIMIT,
     also_known: Iterable[str] = (),
 ) -> Source:
@@ -52,11 +53,12 @@ def from_tfds(
         name: as TFDS has it, with a configuration after a slash.
         data_dir: where TFDS keeps its datasets; None for its default.
         image_size: H = W, or (H, W), to resize and crop to. Needed where the dataset's images differ in size.
+        flip: whether a mirrored image keeps its label; None is False for digits, characters and signs.
         memory_limit: bytes of memory for the images of a collection.
         also_known: further names to suggest for a name that is not TFDS's.
 
     Returns:
-        A `Source`. Training images are those of the splits train, extra (SVHN) and unlabeled (STL-10); test
+        A `Source`. Training images are those of the splits train, extra (SVHN) and unlabelled (STL-10); test
         images those of test, or else of validation, whichever has labels.
 
     Raises:
@@ -77,7 +79,7 @@ def from_tfds(
     # Some datasets keep the labels of their test split to themselves.
     test = next((images for images in tests if (images.labels >= 0).all()), None)
     class_names = tuple(builder.info.features[label_key].names)
-    return Source(name, class_names, train, test, flip=mirrors_keep_labels(name))
+    return Source(name, class_names, train, test, flip=mirrors_keep_labels(name) if flip is None else flip)
 
 
 def mirrors_keep_labels(name: str) -> bool:

@@ -20,59 +20,20 @@ class SelectionReport:
 
     Attributes:
         predicted: int64 `[K]`, rows whose most likely class this is.
-        kept: int64 `[K]`, how many of them are in the selection.
+        distinct: int64 `[K]`, how many of them are in the selection.
         dropped: int64 `[K]`, how many are not.
-        duplicated: int64 `[K]`, copies beyond the first of each kept row.
+        duplicated: int64 `[K]`, copies beyond the first of each selected row.
     """
 
     predicted: np.ndarray
-    kept: np.ndarray
+    distinct: np.ndarray
     dropped: np.ndarray
     duplicated: np.ndarray
 
     @property
     def selected(self) -> np.ndarray:
         """int64 `[K]`, rows of each class in the selection, copies included."""
-        return self.kept + self.duplicated
-
-
-def select(
-    probabilities: np.ndarray,
-    *,
-    threshold: float = 0.3,
-    per_class: int | None = None,
-    balance: bool = True,
-) -> np.ndarray:
-    """Filters and balances soft labels.
-
-    Args:
-        probabilities: float `[n, K]`, as `LabelStore.probabilities` returns them.
-        threshold: smallest confidence, the largest probability of a row, that is kept.
-        per_class: rows that each predicted class gets. Of more, the most confident are taken; of fewer, all are
-            repeated as often as they fit in whole, and the most confident once more. None takes the mean number of
-            kept rows over the classes that have any, rounded, which leaves the number of images about as it is.
-        balance: whether to make the classes equal; False takes every row above the threshold once.
-
-    Returns:
-        int64 row numbers in ascending order, some repeated. Of equally confident rows the first are taken.
-
-    Raises:
-        ValueError: for a value out of range, probabilities that are none, or a threshold that no row reaches.
-    """
-    probabilities = np.asarray(probabilities)
-    if probabilities.ndim != 2 or not probabilities.size or probabilities.dtype.kind != "f":
-        raise ValueError(
-            f"probabilities are {probabilities.dtype} of the shape {probabilities.shape}: pass floats, a row for "
-            "each image and a column for each class."
-        )
-    return select_indices(
-        probabilities.max(axis=1),
-        probabilities.argmax(axis=1),
-        probabilities.shape[1],
-        threshold=threshold,
-        per_class=per_class,
-        balance=balance,
-    )
+        return self.distinct + self.duplicated
 
 
 def select_indices(
@@ -84,43 +45,53 @@ def select_indices(
     per_class: int | None = None,
     balance: bool = True,
 ) -> np.ndarray:
-    """`select` for those who have no room for all probabilities.
+    """Filters and balances soft labels.
 
     Args:
         confidence: float `[n]`, `LabelStore.confidence()`.
         classes: int `[n]`, `LabelStore.classes()`.
         num_classes: K.
-        threshold: as for `select`.
-        per_class: as for `select`.
-        balance: as for `select`.
+        threshold: smallest confidence, the largest probability of a row, that is selected, in `[0, 1]`.
+        per_class: rows that each predicted class gets. Of more, the most confident are taken; of fewer, all are
+            repeated as often as they fit in whole, and the most confident once more. None takes the mean number of
+            selected rows over the classes that have any, rounded, which leaves the number of images about as it is.
+        balance: whether to make the classes equal; False takes every row above the threshold once.
 
     Returns:
-        int64 row numbers in ascending order, some repeated.
+        int64 row numbers in ascending order, some repeated. Of equally confident rows the first are taken.
 
     Raises:
-        ValueError: as `select` does.
+        ValueError: for a value out of range, vectors that are none or not of one length, a confidence that is not
+            finite, or a threshold that no row reaches.
     """
     check_range("threshold", threshold, low=0.0, high=1.0)
     check_range("per_class", per_class, low=1, optional=True)
+    confidence, classes = np.asarray(confidence), np.asarray(classes)
+    vectors = confidence.ndim == 1 and confidence.shape == classes.shape and len(confidence)
+    if not vectors or confidence.dtype.kind != "f" or classes.dtype.kind not in "iu":
+        raise ValueError(
+            f"confidence and classes are {confidence.dtype} {confidence.shape} and {classes.dtype} {classes.shape}: "
+            "pass a float and an integer for each row, of at least one."
+        )
     if not np.isfinite(confidence).all():
         raise ValueError(
             f"Row {np.argmin(np.isfinite(confidence))} has a confidence that is not finite: label with a network "
             "that has not diverged."
         )
-    kept = np.flatnonzero(confidence >= threshold)
-    if not len(kept):
+    confident = np.flatnonzero(confidence >= threshold)
+    if not len(confident):
         raise ValueError(
             f"threshold={threshold:g} keeps none of {len(confidence)} images, the most confident of which has "
             f"{confidence.max():.6g}: lower the threshold, or train the teacher longer."
         )
-    counts = np.bincount(classes[kept], minlength=num_classes)
+    counts = np.bincount(classes[confident], minlength=num_classes)
     _warn_of_empty(np.flatnonzero(counts == 0), threshold)
     if not balance:
-        return kept
+        return confident
     if per_class is None:
         per_class = round(counts[counts > 0].mean())
     # By class, in it by confidence, and of equal confidence by row.
-    order = kept[np.lexsort((kept, -confidence[kept], classes[kept]))]
+    order = confident[np.lexsort((confident, -confidence[confident], classes[confident]))]
     starts = np.cumsum(counts) - counts
     chosen = [
         # Row number i of a class comes i mod its count: cut off where there are more, around again where fewer.
@@ -132,20 +103,20 @@ def select_indices(
 
 
 def selection_report(classes: np.ndarray, rows: np.ndarray, num_classes: int) -> SelectionReport:
-    """Counts what a selection kept, dropped and repeated.
+    """Counts what a selection took, dropped and repeated.
 
     Args:
         classes: int `[n]`, the most likely class of every row that there was to select from.
-        rows: int `[m]`, what `select` returned.
+        rows: int `[m]`, what `select_indices` returned.
         num_classes: K.
 
     Returns:
         A `SelectionReport`.
     """
     predicted = np.bincount(classes, minlength=num_classes)
-    kept = np.bincount(classes[np.unique(rows)], minlength=num_classes)
+    distinct = np.bincount(classes[np.unique(rows)], minlength=num_classes)
     selected = np.bincount(classes[rows], minlength=num_classes)
-    return SelectionReport(predicted, kept, predicted - kept, selected - kept)
+    return SelectionReport(predicted, distinct, predicted - distinct, selected - distinct)
 
 
 def _warn_of_empty(empty: np.ndarray, threshold: float) -> None:
@@ -154,5 +125,5 @@ def _warn_of_empty(empty: np.ndarray, threshold: float) -> None:
         warnings.warn(
             f"No image is predicted as class {some} with a confidence of at least {threshold:g}, so the student "
             "sees no soft label of it: lower the threshold, or train the teacher longer.",
-            stacklevel=4,
+            stacklevel=3,
         )

@@ -46,11 +46,6 @@ class ShardedTable:
         """How many shards the finished table has."""
         return math.ceil(self.count / self.shard_size)
 
-    @property
-    def complete(self) -> bool:
-        """Whether all shards are there."""
-        return not self.missing()
-
     def missing(self, shards: Iterable[int] | None = None) -> list[int]:
         """The shards that are still to be made: those that are not there, and files that are none.
 

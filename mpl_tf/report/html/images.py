@@ -2,7 +2,7 @@
 
 import base64
 import io
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -27,7 +27,9 @@ def inline_image(image: np.ndarray) -> InlineImage:
     small = max(image.shape[:2]) <= PIXELATED
     drawn.thumbnail((LARGEST, LARGEST))
     stream = io.BytesIO()
-    options = {"format": "PNG", "optimize": True} if small else {"format": "JPEG", "quality": 88}
+    options: dict[str, Any] = (
+        {"format": "PNG", "optimize": True} if small else {"format": "JPEG", "quality": 88}
+    )
     drawn.save(stream, **options)
     return InlineImage(_data_uri(stream.getvalue(), "png" if small else "jpeg"), *drawn.size, small)
 

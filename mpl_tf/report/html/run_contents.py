@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from mpl_tf.data.run_data import RunData
 from mpl_tf.report.html import samples
 from mpl_tf.report.summary import measured_split
 from mpl_tf.runs.folder import RunFolder
@@ -35,7 +36,7 @@ class RunContents:
         predicted: what the final network says of the validation split, `samples.Predicted` or None.
     """
 
-    def __init__(self, path: pathlib.Path, data, networks: Mapping[str, keras.Model]):
+    def __init__(self, path: pathlib.Path, data: RunData | None, networks: Mapping[str, keras.Model]):
         if not path.is_dir():
             raise FileNotFoundError(f"There is no run folder {str(path)!r}: give the folder of a run.")
         self.folder, self.data = RunFolder(path), data
@@ -87,7 +88,7 @@ class RunContents:
         found.sort(key=lambda path: (order.get(path.name, 2), len(path.name), path.name))
         return {"": self.folder} | {path.name: RunFolder(path) for path in found}
 
-    def evaluated(self, part: str) -> tuple[str, dict[str, Mapping]] | None:
+    def evaluation_of(self, part: str) -> tuple[str, dict[str, Mapping]] | None:
         """What `recipes.evaluate` has left of some part: the split, and role → sections; None for nothing."""
         for split in ("test", "validation"):
             roles = self.metrics.get("evaluation", {}).get(split, {})

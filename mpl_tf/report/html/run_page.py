@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import keras
 
+from mpl_tf.data.run_data import RunData
 from mpl_tf.report.html import render, run_sections
 from mpl_tf.report.html.blocks import Fact
 from mpl_tf.report.html.run_contents import RunContents
@@ -13,7 +14,9 @@ from mpl_tf.report.summary import run_summary
 
 
 def page(
-    run_dir: str | os.PathLike, data=None, networks: Mapping[str, keras.Model] | None = None
+    run_dir: str | os.PathLike,
+    data: RunData | None = None,
+    networks: Mapping[str, keras.Model] | None = None,
 ) -> pathlib.Path:
     """Draws `<run_dir>/report.html` from what a run has left so far; what is not there is left out.
 
@@ -22,7 +25,7 @@ def page(
 
     Args:
         run_dir: the run's folder; any of its files may be missing.
-        data: `mpl_tf.training.RunData`, for the images.
+        data: `mpl_tf.data.RunData`, for the images.
         networks: role → network, for what they say of the images. Needs `data`.
 
     Returns:

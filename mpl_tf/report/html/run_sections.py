@@ -185,7 +185,7 @@ def _reliability(run) -> list[Block]:
         outcomes, split = run.predicted.outcomes, "validation"
         bins = evaluation.reliability(outcomes.confidence, outcomes.correct)
         error = evaluation.expected_calibration_error(outcomes.confidence, outcomes.correct)
-    elif (known := run.evaluated("calibration")) is not None and run.final in known[1]:
+    elif (known := run.evaluation_of("calibration")) is not None and run.final in known[1]:
         split, roles = known
         calibration = roles[run.final]["calibration"]["raw"]
         bins, error = calibration["reliability"], calibration["ece"]
@@ -240,14 +240,14 @@ def training_images(run: RunContents) -> Section:
 def robustness(run: RunContents) -> Section:
     """What `recipes.evaluate` has measured of changed images."""
     figures = []
-    if (known := run.evaluated("corruptions")) is not None:
+    if (known := run.evaluation_of("corruptions")) is not None:
         split, roles = known
         errors = {role: roles[role]["corruptions"]["errors"] for role in _shown(roles, run.final)}
         count = next(iter(roles.values()))["corruptions"]["count"]
         names = {role: role_name(role) for role in errors}
         caption = f"Error under corruptions of {count:,} {split} images."
         figures.append(Plot(plots.corruption_errors(errors, names=names), caption))
-    if (known := run.evaluated("fgsm")) is not None:
+    if (known := run.evaluation_of("fgsm")) is not None:
         split, roles = known
         attacks = {role: roles[role]["fgsm"] for role in _shown(roles, run.final)}
         names = {role: role_name(role) for role in attacks}

@@ -1,7 +1,7 @@
 """The parts of a page for which a run's data and networks are at hand: images, and what networks say of them."""
 
+import dataclasses
 import warnings
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn import decomposition, manifold
 
 from mpl_tf import evaluation
 from mpl_tf.data import pipeline
+from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas
 from mpl_tf.report import plots
 from mpl_tf.report.html.blocks import Block, Paragraph, Tile, Tiles
@@ -20,7 +21,8 @@ MOST_PREDICTED, MOST_MAPPED, FEWEST_FOR_TSNE = 5000, 1000, 50
 _LABELED, _VIEWS, _PSEUDO_LABELS, _MISTAKES = 40, 9, 24, 32
 
 
-class Predicted(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Predicted:
     """What a network said of some training images.
 
     Attributes:
@@ -37,7 +39,7 @@ class Predicted(NamedTuple):
         return rows[np.argsort(-self.outcomes.confidence[rows], kind="stable")][:count]
 
 
-def predict(network: keras.Model, data, index: np.ndarray) -> Predicted:
+def predict(network: keras.Model, data: RunData, index: np.ndarray) -> Predicted:
     """Asks a network about some training images, about a random part of them where they are very many."""
     index = sample(index, MOST_PREDICTED)
     batches = pipeline.image_batches(data.source.train, index)
@@ -50,7 +52,7 @@ def sample(index: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(index)[:count])
 
 
-def labeled(data) -> list[Block]:
+def labeled(data: RunData) -> list[Block]:
     """The labeled images, by class."""
     labels = np.asarray(data.source.train.labels)
     index = data.split.labeled[np.argsort(labels[data.split.labeled], kind="stable")]
@@ -65,7 +67,7 @@ def labeled(data) -> list[Block]:
     return [Tiles(entries, f"{known} labeled images")]
 
 
-def views(data) -> list[Block]:
+def views(data: RunData) -> list[Block]:
     """Unlabeled images beside the weak and the strong view that a step may draw of them."""
     index = sample(data.split.unlabeled, _VIEWS)
     if not len(index):
@@ -78,7 +80,7 @@ def views(data) -> list[Block]:
     return [Tiles(entries, "Views of unlabeled images: as they are, weakly and strongly augmented")]
 
 
-def pseudo_labels(data, network: keras.Model, whose: str, count: int = 1000) -> list[Block]:
+def pseudo_labels(data: RunData, network: keras.Model, whose: str, count: int = 1000) -> list[Block]:
     """The unlabeled images that the labeling network is most confident about, right and wrong.
 
     Args:
@@ -98,15 +100,15 @@ def pseudo_labels(data, network: keras.Model, whose: str, count: int = 1000) -> 
     right, wrong = known & found.outcomes.correct, known & ~found.outcomes.correct
     blocks = []
     for name, members in (("Right", right), ("Wrong", wrong)):
-        count = f"{members.sum():,} of {known.sum():,} unlabeled images"
-        caption = f"{name} labels by the {whose}, the most confident first: {count}"
+        fraction = f"{members.sum():,} of {known.sum():,} unlabeled images"
+        caption = f"{name} labels by the {whose}, the most confident first: {fraction}"
         rows = found.most_confident(members, _PSEUDO_LABELS)
         blocks += _predictions(data, found, rows, caption)
     note = "The true classes of these images were hidden from the training; they are looked at here only."
     return [*blocks, Paragraph(note)]
 
 
-def mistakes(data, found: Predicted, whose: str) -> list[Block]:
+def mistakes(data: RunData, found: Predicted, whose: str) -> list[Block]:
     """The validation images that the final network gets wrong, the most confident mistakes first."""
     wrong = ~found.outcomes.correct
     if not wrong.any():
@@ -127,7 +129,7 @@ def _predictions(data, found, rows, caption):
     return [Tiles(entries, caption)] if entries else []
 
 
-def feature_map(network: keras.Model, data, found: Predicted) -> tuple[Figure, str] | None:
+def feature_map(network: keras.Model, data: RunData, found: Predicted) -> tuple[Figure, str] | None:
     """Where the last features before the logits lie, in a plane.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -29,7 +30,7 @@ def inline_svg(figure: Figure, name: str) -> Markup:
         figure: that one of the functions of `report.plots` has returned.
         name: that no other figure of the page has; the names inside the drawing begin with it.
     """
-    settings = {**style.STYLE, "svg.fonttype": "none", "svg.hashsalt": "mpl_tf"}
+    settings: dict[Any, Any] = {**style.STYLE, "svg.fonttype": "none", "svg.hashsalt": "mpl_tf"}
     stream = io.StringIO()
     with matplotlib.rc_context(settings):
         # 72 units an inch, as the text of the figure counts them.

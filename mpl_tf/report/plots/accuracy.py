@@ -1,6 +1,7 @@
 """How right networks are: accuracies with intervals, confusions, reliability, and maps of their features."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import ticker
@@ -117,7 +118,7 @@ def _draw_cells(axes, counts, fractions):
         return
     for row, column in np.argwhere(counts):
         ink = style.PAPER if fractions[row, column] > 0.55 else style.INK
-        text = {"ha": "center", "va": "center", "fontsize": 8, "color": ink}
+        text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": ink}
         axes.text(column, row, f"{counts[row, column]}", **text)
 
 
@@ -135,7 +136,7 @@ def class_accuracies(accuracies: Sequence[float | None]) -> Figure:
     spoken = f"median {np.median(known):.0%}, lowest {known.min():.0%}"
     figure = new_figure(style.WIDTH, 2.4, f"Accuracies of {len(known)} classes: {spoken}")
     axes = figure.subplots()
-    axes.hist(known, np.linspace(0, 1, 21), color=style.CLASS_COLORS[0])
+    axes.hist(known, bins=20, range=(0, 1), color=style.CLASS_COLORS[0])
     axes.set(xlim=(0, 1), xlabel="accuracy on the images of a class", ylabel="classes")
     style.show_percent(axes.xaxis)
     axes.yaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
@@ -192,21 +193,34 @@ def feature_map(
     figure = new_figure(style.WIDTH, style.WIDTH, f"Map of the features: {spoken}")
     axes = figure.subplots()
     colors = [style.CLASS_COLORS[label % len(style.CLASS_COLORS)] for label in labels]
-    axes.scatter(*positions.T, s=9 if len(positions) > 300 else 16, c=colors, linewidths=0, alpha=0.75)
-    ring = {"s": 36, "facecolors": "none", "edgecolors": style.INK, "linewidths": 0.9}
-    axes.scatter(*positions[wrong].T, **ring)
+    axes.scatter(
+        positions[:, 0],
+        positions[:, 1],
+        s=9 if len(positions) > 300 else 16,
+        c=colors,
+        linewidths=0,
+        alpha=0.75,
+    )
+    ring: dict[str, Any] = {"s": 36, "facecolors": "none", "edgecolors": style.INK, "linewidths": 0.9}
+    axes.scatter(positions[wrong, 0], positions[wrong, 1], **ring)
     if len(class_names) <= _MOST_BANDS:
         for label in np.unique(labels):
             middle = np.median(positions[labels == label], axis=0)
-            text = {"ha": "center", "va": "center", "fontsize": 10, "fontweight": "bold", "gid": HALO}
-            axes.text(*middle, shortened(class_names[label], 18), **text)
+            text: dict[str, Any] = {
+                "ha": "center",
+                "va": "center",
+                "fontsize": 10,
+                "fontweight": "bold",
+                "gid": HALO,
+            }
+            axes.text(middle[0], middle[1], shortened(class_names[label], 18), **text)
     axes.margins(0.05)
     style.without_frame(axes)
     return figure
 
 
 @styled
-def class_fractions(rows: Sequence[Mapping[str, object]], class_names: Sequence[str] | None = None) -> Figure:
+def class_fractions(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None = None) -> Figure:
     """Draws how the predicted classes of the unlabeled images divide, over the steps.
 
     Args:
@@ -236,8 +250,8 @@ def class_fractions(rows: Sequence[Mapping[str, object]], class_names: Sequence[
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
     style.show_percent(axes.yaxis)
-    positions = style.spread_apart(np.cumsum(ends) - ends / 2, 0.068)
+    positions = style.spread_apart((np.cumsum(ends) - ends / 2).tolist(), 0.068)
     for name, position, color in zip(names, positions, colors, strict=True):
-        text = {"color": color, "va": "center", "fontsize": 8.5, "transform": axes.transAxes}
+        text: dict[str, Any] = {"color": color, "va": "center", "fontsize": 8.5, "transform": axes.transAxes}
         axes.text(1.015, position, shortened(name, 14), **text)
     return figure

@@ -4,6 +4,7 @@ import math
 import operator
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import ticker
@@ -189,7 +190,7 @@ def _draw_panel(axes: Axes, quantity: str, series: Mapping[str, np.ndarray]) -> 
     colors = {name: _role_color(f"{labels[name]} {_title(quantity, series)}") for name in series}
     for name, (steps, values) in series.items():
         faint = len(series) > 1 and not name.startswith("val_")
-        line = {"linewidth": 1.0, "alpha": 0.6} if faint else {"linewidth": 1.7}
+        line: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if faint else {"linewidth": 1.7}
         marker = "o" if len(steps) < 20 else None
         axes.plot(steps, values, color=colors[name], marker=marker, markersize=3, **line)
     axes.margins(x=0.01)
@@ -225,5 +226,10 @@ def _label_ends(axes, ends, labels, colors):
     names = sorted(ends, key=ends.get)
     positions = style.spread_apart([float((ends[name] - low) / (high - low)) for name in names], line_height)
     for name, position in zip(names, positions, strict=True):
-        text = {"color": colors[name], "va": "center", "fontsize": 8.5, "transform": axes.transAxes}
+        text: dict[str, Any] = {
+            "color": colors[name],
+            "va": "center",
+            "fontsize": 8.5,
+            "transform": axes.transAxes,
+        }
         axes.text(1.01, position, labels[name], **text)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,7 +97,13 @@ def draw_strip(
         extent = (middle - width / 2, middle + width / 2, top + height, top)
         axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), extent=extent)
         color = style.WRONG if mistaken else style.INK
-        text = {"ha": "center", "va": "top", "fontsize": 8, "linespacing": 1.1, "color": color}
+        text: dict[str, Any] = {
+            "ha": "center",
+            "va": "top",
+            "fontsize": 8,
+            "linespacing": 1.1,
+            "color": color,
+        }
         axes.text(middle, top + height + 0.04, caption, **text)
     bottom = cell * math.ceil(len(images) / _IMAGES_PER_ROW)
     style.without_frame(axes)

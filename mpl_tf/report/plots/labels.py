@@ -2,13 +2,15 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
+from mpl_tf.data.images.images import Images
 from mpl_tf.data.soft_labels import selection
+from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.report.plots import style
 from mpl_tf.report.plots.images import draw_strip, strip_height
 from mpl_tf.report.plots.style import new_figure, shortened, styled
@@ -19,9 +21,9 @@ _BARS_UP_TO, _BINS, _SHOWN = 24, 40, 24
 
 @styled
 def label_store(
-    store,
+    store: LabelStore | np.ndarray,
     *,
-    images=None,
+    images: Images | None = None,
     class_names: Sequence[str] | None = None,
     threshold: float = 0.3,
     per_class: int | None = None,
@@ -38,9 +40,9 @@ def label_store(
         images: `mpl_tf.data.Images` that the store's index counts. Without them, or where they are points, the
             examples are left out.
         class_names: K names; numbers when not given.
-        threshold: as for `mpl_tf.data.select`. One that no image reaches is drawn too: then all are dropped.
-        per_class: as for `mpl_tf.data.select`.
-        balance: as for `mpl_tf.data.select`.
+        threshold: as for `mpl_tf.data.select_indices`. One that no image reaches is drawn too: then all are dropped.
+        per_class: as for `mpl_tf.data.select_indices`.
+        balance: as for `mpl_tf.data.select_indices`.
         title: line above the panels.
 
     Returns:
@@ -103,7 +105,7 @@ def _contents(store):
 def _selected(confidence, classes, num_classes, threshold, per_class, balance):
     if not (confidence >= threshold).any():
         return np.array([], np.int64)
-    options = {"threshold": threshold, "per_class": per_class, "balance": balance}
+    options: dict[str, Any] = {"threshold": threshold, "per_class": per_class, "balance": balance}
     with warnings.catch_warnings():
         # A class without images is there to see.
         warnings.simplefilter("ignore")
@@ -124,18 +126,22 @@ def _draw_classes(axes, names, counts):
     axes.set_title("Images per predicted class")
     if len(names) > _BARS_UP_TO:
         order, positions = np.argsort(-counts.predicted, kind="stable"), np.arange(len(names))
-        predicted, kept, selected = counts.predicted[order], counts.kept[order], counts.selected[order]
-        fill = {"step": "mid", "linewidth": 0}
+        predicted, distinct, selected = (
+            counts.predicted[order],
+            counts.distinct[order],
+            counts.selected[order],
+        )
+        fill: dict[str, Any] = {"step": "mid", "linewidth": 0}
         axes.fill_between(positions, predicted, color=DROPPED, label="predicted", **fill)
         axes.fill_between(positions, selected, color=COPIES, label="copies", **fill)
-        axes.fill_between(positions, kept, color=SELECTED, label="selected", **fill)
+        axes.fill_between(positions, distinct, color=SELECTED, label="selected", **fill)
         axes.set_xlabel(f"{len(names)} classes, from the most to the least predicted")
         axes.margins(x=0)
     else:
         positions = np.arange(len(names))
         axes.bar(positions - 0.2, counts.predicted, 0.38, color=DROPPED, label="predicted")
-        axes.bar(positions + 0.2, counts.kept, 0.38, color=SELECTED, label="selected")
-        axes.bar(positions + 0.2, counts.duplicated, 0.38, counts.kept, color=COPIES, label="copies")
+        axes.bar(positions + 0.2, counts.distinct, 0.38, color=SELECTED, label="selected")
+        axes.bar(positions + 0.2, counts.duplicated, 0.38, counts.distinct, color=COPIES, label="copies")
         tilted = max(map(len, names)) * len(names) > 60
         texts = [shortened(name, 14) for name in names]
         axes.set_xticks(positions, texts, rotation=40 * tilted, ha="right" if tilted else "center")
@@ -148,7 +154,12 @@ def _count_from_zero(axes):
     axes.set_ylim(0, 1.05 * axes.dataLim.y1)
     axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_locator(ticker.MaxNLocator(7, integer=True))
-    place = {"loc": "lower right", "bbox_to_anchor": (1.01, 0.98), "borderpad": 0.2, "frameon": False}
+    place: dict[str, Any] = {
+        "loc": "lower right",
+        "bbox_to_anchor": (1.01, 0.98),
+        "borderpad": 0.2,
+        "frameon": False,
+    }
     axes.legend(**place, ncols=3, fontsize=8, handlelength=1)
 
 

@@ -1,6 +1,7 @@
 """How networks bear changed images: errors under corruptions, accuracy under attacks."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def corruption_errors(
     thickness = 0.8 / len(means)
     for number, (role, values) in enumerate(means.items()):
         positions = np.arange(len(corruptions)) + (number - (len(means) - 1) / 2) * thickness
-        bar = {"color": style.role_color(role), "label": (names or {}).get(role, role)}
+        bar: dict[str, Any] = {"color": style.role_color(role), "label": (names or {}).get(role, role)}
         axes.barh(positions, values, thickness * 0.9, **bar)
     style.horizontal(axes, [name.replace("_", " ") for name in corruptions])
     style.show_percent(axes.xaxis)
@@ -60,7 +61,12 @@ def attack_accuracies(
     figure = new_figure(style.WIDTH, 2.7, f"Accuracy under attacks of growing strength: {spoken}")
     axes = figure.subplots()
     for role, found in attacks.items():
-        line = {"color": style.role_color(role), "marker": "o", "markersize": 3.5, "linewidth": 1.7}
+        line: dict[str, Any] = {
+            "color": style.role_color(role),
+            "marker": "o",
+            "markersize": 3.5,
+            "linewidth": 1.7,
+        }
         axes.plot(found["epsilon"], found["accuracy"], label=(names or {}).get(role, role), **line)
     axes.set(ylim=(0, 1), xlabel="ε, largest change of a pixel, in levels of 0…255")
     style.show_percent(axes.yaxis)
@@ -69,5 +75,5 @@ def attack_accuracies(
 
 
 def _add_legend(figure):
-    place = {"loc": "outside upper left", "ncols": 3, "frameon": False}
+    place: dict[str, Any] = {"loc": "outside upper left", "ncols": 3, "frameon": False}
     figure.legend(**place, fontsize=8, handlelength=0.9, columnspacing=1.1, handletextpad=0.5)

@@ -1,6 +1,7 @@
 """Several trials over several seeds: every run as a dot, means and standard deviations."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ def comparison(
         offsets = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
         axes.scatter(values, position + offsets, s=14, color=color, alpha=0.45, linewidths=0)
         deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-        bar = {"color": color, "markersize": 6, "capsize": 3, "linewidth": 1.4}
+        bar: dict[str, Any] = {"color": color, "markersize": 6, "capsize": 3, "linewidth": 1.4}
         axes.errorbar(values.mean(), position, xerr=deviation, fmt="o", **bar)
         if trial == reference:
             axes.axvline(values.mean(), color=style.FAINT, linewidth=0.8, linestyle="--", zorder=0)

@@ -61,7 +61,7 @@ class EndEpoch(keras.callbacks.Callback):
 
     Args:
         unlabeled: each unlabeled image once and not augmented, `mpl_tf.data.image_batches`. Where several
-            processes train together, this one's shard of them is enough.
+            processes train together, this one's part of them is enough.
     """
 
     def __init__(self, unlabeled: tf.data.Dataset):
@@ -97,8 +97,8 @@ class PseudoLabeled(NamedTuple):
 class ConfirmationBias(keras.callbacks.Callback):
     """Adds to each epoch's logs how many of the labels that a method is confident of are wrong.
 
-    `confident_fraction` is the shard of the images whose label has at least the threshold's confidence;
-    `confirmation_bias` the shard of wrong labels among these (Arazo et al. 2020, arXiv 1908.02983), left out of an
+    `confident_fraction` is the fraction of the images whose label has at least the threshold's confidence;
+    `confirmation_bias` the fraction of wrong labels among these (Arazo et al. 2020, arXiv 1908.02983), left out of an
     epoch in which no label is confident. The threshold is the same for every method, so that their curves compare.
     Stands before `Record` and after `EndEpoch`: it measures the labels that the next epoch learns from.
 
@@ -189,23 +189,23 @@ class WarnOnEmptyMask(keras.callbacks.Callback):
     A method whose loss on unlabeled images has the weight 0 is not warned of.
 
     Args:
-        shard: mask rate below which the consistency loss counts as silent.
+        fraction: mask rate below which the consistency loss counts as absent.
         patience: epochs on end.
     """
 
     # The names that methods have for the factor on the loss of unlabeled images; None of them has a second one.
     WEIGHTS = ("uda_weight", "consistency_weight", "unlabeled_weight")
 
-    def __init__(self, shard: float = 0.01, patience: int = 3):
+    def __init__(self, fraction: float = 0.01, patience: int = 3):
         super().__init__()
-        self.shard, self.patience, self.silent = shard, patience, 0
+        self.fraction, self.patience, self.empty_epochs = fraction, patience, 0
 
     def on_epoch_end(self, epoch, logs=None):
         """Counts the epochs."""
         weights = [getattr(self.model, name, 1.0) for name in self.WEIGHTS]
         rate = float((logs or {}).get("mask_rate", 1.0)) if all(weights) else 1.0
-        self.silent = self.silent + 1 if rate < self.shard else 0
-        if self.silent == self.patience:
+        self.empty_epochs = self.empty_epochs + 1 if rate < self.fraction else 0
+        if self.empty_epochs == self.patience:
             warnings.warn(
                 f"For {self.patience} epochs only {rate:.1%} of the unlabeled images were predicted confidently "
                 "enough to count, so the consistency loss does nothing: lower the threshold, or train longer on "

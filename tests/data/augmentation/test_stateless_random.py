@@ -126,3 +126,14 @@ def test_integers_are_uniform_and_below_the_bound(bound):
     assert counts.size == bound
     assert bound == 1 or scipy.stats.chisquare(counts).pvalue > 1e-3
     assert int(stateless_random.integers(tf.constant(1 - 2.0**-24), bound)) == bound - 1
+
+
+def test_the_parts_of_a_run_have_seeds_of_their_own():
+    names = ["labeled", "unlabeled", "finetune", "teacher", *(f"round_{number}" for number in range(20))]
+    seeds = {stateless_random.fold_in(seed, name) for seed in range(50) for name in names}
+    assert len(seeds) == 50 * len(names)
+    assert min(seeds) >= 0
+    assert 0.99 * 2**31 < max(seeds) < 2**31
+    # SHA-256 of "3 labeled", computed by `printf '3 labeled' | sha256sum`.
+    assert stateless_random.fold_in(3, "labeled") == 0x352E3A25 >> 1
+    assert stateless_random.fold_in(np.int64(3), "labeled") == stateless_random.fold_in(3, "labeled")

@@ -1,10 +1,10 @@
 import os
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
 
-from mpl_tf.data.images import decoding
 from mpl_tf.data.images.folders import from_folders
 from mpl_tf.data.images.images import ArrayImages, FileImages
 
@@ -167,10 +167,10 @@ def test_folders_laid_out_in_another_way_are_refused(tmp_path, folders, save_ima
         ValueError, match=r"labeled_dir=.*empty has no class folders: make one folder per class"
     ):
         from_folders(empty)
-    with pytest.raises(ValueError, match=r"unlabeled_dir=.*empty has no images \(.*\.webp\) at any depth"):
+    with pytest.raises(ValueError, match=r"unlabeled_dir=.*empty has no images at any depth"):
         from_folders(tmp_path / "labeled", empty)
     (tmp_path / "labeled/dog").mkdir()
-    with pytest.raises(ValueError, match=r"class folder .*dog has no images \(.*\): add some, or remove it"):
+    with pytest.raises(ValueError, match=r"class folder .*dog has no images: add some, or remove it"):
         load(tmp_path)
     (tmp_path / "labeled/dog").rmdir()
     save_image(tmp_path / "labeled/loose.png")
@@ -204,8 +204,114 @@ def test_images_are_in_color_or_gray(tmp_path, folders):
         from_folders(tmp_path / "labeled", channels=4)
 
 
-def test_every_extension_is_one_that_pillow_writes_and_reads(tmp_path, save_image):
-    for extension in decoding.EXTENSIONS:
-        save_image(tmp_path / f"cat/image{extension}")
-        save_image(tmp_path / f"dog/image{extension}")
-    assert len(from_folders(tmp_path).train) == 2 * len(decoding.EXTENSIONS)
+def test_whether_a_mirror_keeps_the_label_is_the_users_to_say(tmp_path, folders):
+    assert load(tmp_path).flip is True
+    assert load(tmp_path, flip=False).flip is False
+
+
+def test_sources_say_in_a_line_what_they_are(tmp_path, folders):
+    source = load(tmp_path, flip=False)
+    assert repr(source) == (
+        "Source('folders': 2 classes, 4 labeled and 3 unlabeled, 1 test, 6×6×3, flip=False)"
+    )
+    assert repr(source.train) == "ArrayImages(7 images of 6×6×3, 4 labeled)"
+    assert repr(source.test) == "ArrayImages(1 images of 6×6×3)"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("train", "val"), r"train, val, .* give .*/train as labeled_dir, .*/val as test_dir"),
+        (("Train", "Test"), r"give .*/Train as labeled_dir, .*/Test as test_dir"),
+        (("training", "validation", "annotations"), r"give .*/training as labeled_dir, .*validation as test"),
+        (
+            ("labeled", "unlabeled", "test"),
+            r"labeled as labeled_dir, .*test as test_dir, .*/unlabeled as unlabeled",
+        ),
+        (("train",), r"give .*/train as labeled_dir"),
+        (("archive",), r"nothing but the folder 'archive', which holds 2 folders: .* give .*/archive"),
+    ],
+)
+def test_the_folder_above_the_one_that_is_meant_is_recognized(tmp_path, save_image, names, message):
+    for part in names:
+        for name in ("ant", "cat"):
+            save_image(tmp_path / part / name / "a.png")
+    with pytest.raises(ValueError, match=message):
+        from_folders(tmp_path, image_size=4)
+
+
+def test_classes_may_be_called_like_parts_of_a_dataset(tmp_path, save_image):
+    for name in ("train", "test", "plane"):
+        save_image(tmp_path / name / "a.png")
+    assert from_folders(tmp_path).class_names == ("plane", "test", "train")
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_one_name_in_two_unicode_forms_is_one_name(tmp_path, save_image):
+    for folder in (f"labeled/{COMPOSED}", f"labeled/{DECOMPOSED}", "labeled/tea", f"test/{DECOMPOSED}"):
+        save_image(tmp_path / folder / "a.png")
+    source = from_folders(tmp_path / "labeled", test_dir=tmp_path / "test")
+    assert source.class_names == (COMPOSED, "tea")
+    assert source.train.labels.tolist() == [0, 0, 1]
+    assert source.test.labels.tolist() == [0]
+
+
+def test_fingerprints_do_not_depend_on_the_unicode_form_of_names(tmp_path, save_image):
+    fingerprints = set()
+    for number, form in enumerate((COMPOSED, DECOMPOSED)):
+        for name in ("tea", "ice"):
+            save_image(
+                tmp_path / f"{number}/{name}/{form}.png",
+                np.full((4, 4, 3), len(fingerprints), np.uint8)
+                + np.arange(3, dtype=np.uint8) * 80
+                + ord(name[0]) % 7,
+            )
+        fingerprints.add(from_folders(tmp_path / str(number)).train.fingerprint())
+    assert len(fingerprints) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (os.fsdecode(b"caf\xe9"), r"not UTF-8, .*/caf\\xe9: rename it, perhaps to 'café'"),
+        (os.fsdecode("Straße".encode("utf-16-le")[:-1] + b"e").replace("\0", "\udc80"), "not UTF-8"),
+        ("two\nlines", r"a line break or a control character in its name, 'two\\nlines': rename"),
+        ("a\u2028b", "a line break or a control character"),
+        ("tea ", r"names look the same, 'tea' and 'tea ': rename one"),
+        ("te\u200ba", r"names look the same"),
+        ("\uff54ea", "names look the same"),
+    ],
+)
+def test_names_of_classes_can_be_written_and_told_apart(tmp_path, save_image, name, message):
+    for folder in ("tea", name):
+        save_image(tmp_path / folder / "a.png")
+    with pytest.raises(ValueError, match=message):
+        from_folders(tmp_path)
+
+
+def test_names_of_files_may_be_anything(tmp_path, save_image):
+    for folder in ("tea", "ice"):
+        save_image(tmp_path / folder / os.fsdecode(b"caf\xe9.png"))
+    source = from_folders(tmp_path)
+    assert len(source.train) == 2
+    assert len(source.train.fingerprint()) == 64
+    str(source.reading).encode()
+
+
+def test_locked_files_and_folders_around_are_named(tmp_path, folders, monkeypatch):
+    def locked(path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", os.fspath(path))
+
+    read_bytes = pathlib.Path.read_bytes
+    monkeypatch.setattr(
+        pathlib.Path, "read_bytes", lambda path: locked(path) if path.name == "e.png" else read_bytes(path)
+    )
+    with pytest.raises(
+        ValueError, match=r"1 of 8 images cannot be decoded, such as .*e\.png .*Permission denied"
+    ):
+        load(tmp_path)
+    monkeypatch.setattr(os, "stat", locked)
+    with pytest.raises(ValueError, match=r"folder .*labeled cannot be read \(Permission denied\)"):
+        load(tmp_path)

@@ -94,10 +94,10 @@ def test_files_of_another_format_are_refused(write_tfds, rng, monkeypatch):
         from_tfds("tiny", data_dir=data_dir)
 
 
-@pytest.mark.parametrize("extra", ["extra", "unlabeled"])
+@pytest.mark.parametrize("extra", ["extra", "unlabelled"])
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_further_training_splits_come_after_the_first(write_tfds, rng, extra, file_format):
-    label = -1 if extra == "unlabeled" else None
+    label = -1 if extra == "unlabelled" else None
     splits = {extra: drawn(rng, 5, label=label), "train": drawn(rng, 4)}
     data_dir = write_tfds(splits, features(), file_format=file_format)
     source = from_tfds("tiny", data_dir=data_dir)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mpl_tf.data.soft_labels import targets as label_targets
+from mpl_tf.data.soft_labels import store as store_module
 from mpl_tf.data.soft_labels.store import LabelStore
 
 NUM_CLASSES = 5
@@ -92,18 +92,18 @@ def test_one_shard_is_a_memory_map_and_16_bit_floats_come_back_as_float32(tmp_pa
 
 def test_shards_are_written_in_any_order_and_the_missing_ones_are_known(tmp_path):
     store = created(tmp_path)
-    assert (store.missing(), store.complete) == ([0, 1, 2], False)
+    assert store.missing() == [0, 1, 2]
     assert [store.rows(shard) for shard in range(3)] == [slice(0, 4), slice(4, 8), slice(8, 10)]
     store.write(2, rows()[8:])
     store.write(0, rows()[:4])
-    assert (created(tmp_path).missing(), store.complete) == ([1], False)
+    assert created(tmp_path).missing() == store.missing() == [1]
     for read in (store.probabilities, store.confidence, store.classes, lambda: store.targets(50)):
         with pytest.raises(
             ValueError, match=r"lacks 1 of 3 shards \(1\): run the labeling that began it again"
         ):
             read()
     store.write(1, rows()[4:8])
-    assert (store.missing(), store.complete) == ([], True)
+    assert store.missing() == []
 
 
 def test_a_shard_that_is_there_stays_as_it_is(tmp_path):
@@ -142,7 +142,7 @@ def no_array(path):
 @pytest.mark.parametrize("reopened", [True, False])
 def test_a_spoiled_shard_is_missing_and_can_be_made_again(tmp_path, spoil, reopened):
     store = filled(tmp_path)
-    assert store.complete
+    assert not store.missing()
     spoil(tmp_path / "shard_00001.npy")
     if reopened:
         with pytest.raises(ValueError, match=r"lacks 1 of 3 shards \(1\)"):
@@ -279,7 +279,7 @@ def test_requests_that_make_no_store_are_refused(tmp_path, changes, message):
 @pytest.fixture(params=["in memory", "on disk", "on disk, 16-bit"])
 def targets(request, tmp_path, monkeypatch):
     if request.param != "in memory":
-        monkeypatch.setattr(label_targets, "TABLE_LIMIT", 0)
+        monkeypatch.setattr(store_module, "TABLE_LIMIT", 0)
     dtype = "float16" if "16" in request.param else "float32"
     quarters = np.random.default_rng(0).multinomial(16, np.ones(5) / 5, 10) / 16  # exact in 16 bits
     return filled(tmp_path, quarters, dtype=dtype).targets(41), dict(zip(INDEX, quarters, strict=True))
@@ -309,3 +309,9 @@ def test_an_image_without_labels_is_an_error_that_names_it(targets):
 def test_targets_for_fewer_images_than_were_labeled_are_refused(tmp_path):
     with pytest.raises(ValueError, match="labels image 40, but there are only 40 images"):
         filled(tmp_path).targets(40)
+
+
+def test_a_store_shows_where_it_is_and_how_large(tmp_path):
+    store = created(tmp_path)
+    expected = f"{len(store)} images, {store.num_classes} classes, {store.num_shards} shards"
+    assert repr(store) == f"LabelStore({str(store.path)!r}: {expected})"

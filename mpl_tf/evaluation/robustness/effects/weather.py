@@ -6,10 +6,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from mpl_tf.data.augmentation import color
 from mpl_tf.evaluation.robustness.effects import blur
 
-# ITU-R BT.601.
-_LUMA = np.array([0.299, 0.587, 0.114])
 # Ice on a window scatters blue light most.
 _ICE = np.array([0.80, 0.92, 1.0])
 
@@ -56,7 +55,7 @@ def frost(image: np.ndarray, generator: np.random.Generator, visible: float, ice
 
 
 def snow(
-    image: np.ndarray, flakes: np.ndarray, radius: float, sigma: float, degrees: float, kept: float
+    image: np.ndarray, flakes: np.ndarray, radius: float, sigma: float, degrees: float, image_fraction: float
 ) -> np.ndarray:
     """Whitens an image and lets flakes fall over it, and as many turned by half a turn.
 
@@ -66,11 +65,11 @@ def snow(
         radius: of the motion blur of the flakes.
         sigma: of the same.
         degrees: where they fall to.
-        kept: the fraction of the image that is not whitened.
+        image_fraction: the fraction of the image that is not whitened.
     """
     falling = blur.motion(flakes[:, :, np.newaxis], radius, sigma, degrees)
-    gray = (image @ _LUMA)[:, :, np.newaxis] if image.shape[-1] == 3 else image
-    whitened = kept * image + (1.0 - kept) * np.maximum(image, 1.5 * gray + 0.5)
+    gray = (image @ color.LUMA)[:, :, np.newaxis] if image.shape[-1] == 3 else image
+    whitened = image_fraction * image + (1.0 - image_fraction) * np.maximum(image, 1.5 * gray + 0.5)
     return whitened + falling + np.rot90(falling, 2)
 
 

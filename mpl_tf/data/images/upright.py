@@ -1,0 +1,322 @@
+"""Image files to upright pixels of one size, with Pillow and NumPy alone: for training, and to be copied to devices.
+
+Cameras save an image as the sensor saw it and note how the camera was held (EXIF 3.0, section 4.6.5.1.6).
+`orientation` reads the note from the bytes of a file. It is written in plain integer arithmetic and control
+flow, so that Python runs it while training reads files, and AutoGraph turns the very same lines into the
+graph of an exported model (`formats.read_orientation`). A program on a device that copies this file does what
+training did.
+
+Read are the note of JPEG (its first APP1 segment that begins with "Exif"), of PNG (`eXIf`), of WebP (`EXIF`)
+and of TIFF (the file itself), with JPEG's header repeated or missing, in both byte orders and with every type
+that the value may have. What only some programs write or read is not: XMP and ImageMagick's text chunks.
+"""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+_MODES = {1: "L", 3: "RGB"}
+# The tag and, of a JPEG's segment, a PNG's and a WebP's chunk, the name, all as numbers.
+_TAG = 0x0112
+_EXIF_HEADER, _PNG_CHUNK, _WEBP_CHUNK = 0x45786966, 0x65584966, 0x45584946
+# What is looked at: enough for 64 MiB of PNG in chunks of the usual 8 KiB, and an end for files made to have
+# none.
+_MAX_SEGMENTS, _MAX_ENTRIES = 2**13, 512
+# Bytes of a number by TIFF's type, 0 to 13, as hexadecimal digits from the right.
+_WIDTHS = 0x48484211842110
+
+
+class Decoded(NamedTuple):
+    """A decoded image and what its file was like.
+
+    Attributes:
+        pixels: uint8 `[H, W, C]`.
+        deep_maximum: largest value of a gray file of 16 bits; -1 for others.
+        transparent: whether the file has pixels that are not opaque. They are taken as if they were.
+    """
+
+    pixels: np.ndarray
+    deep_maximum: int
+    transparent: bool
+
+
+def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
+    """Decodes an image, turns it upright, fits its shorter side and keeps the middle.
+
+    Args:
+        encoded: a whole file in any format that Pillow reads. Of a moving image, the first frame. JPEG files
+            are decoded at the fraction of their size that is needed.
+        image_shape: `(H, W, C)`, C of 1 (gray) or 3 (RGB). Transparency is dropped.
+
+    Returns:
+        A `Decoded`.
+
+    Raises:
+        Exception: of whatever type Pillow raises for a broken file; there are many.
+    """
+    height, width, channels = image_shape
+    mode = _MODES[channels]
+    # JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size; twice what is wanted leaves the filter its work.
+    image = open_upright(encoded, draft=(mode, 2 * max(height, width)))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    transparent = image.mode in ("RGBA", "LA", "PA") and image.getchannel("A").getextrema()[0] < 255
+    image, deep_maximum = _eight_bits(image)
+    fitted = ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.BILINEAR)
+    return Decoded(np.asarray(fitted).reshape(image_shape), deep_maximum, transparent)
+
+
+def orientation(encoded: bytes) -> int:
+    """Finds how an image has to be turned.
+
+    Args:
+        encoded: a whole file, or an EXIF note on its own.
+
+    Returns:
+        1 to 8; 1, upright, where the file does not say, or says nonsense.
+    """
+
+    def read(position, count):
+        return int.from_bytes(encoded[position : position + count].ljust(count, b"\0"), "big")
+
+    return find_orientation(read, len(encoded))
+
+
+def open_upright(encoded: bytes, draft: tuple[str, int] | None = None) -> Image.Image:
+    """Decodes an image with Pillow and turns it as it was meant to be seen.
+
+    `PIL.ImageOps.exif_transpose` does so too for most files. It also writes the note anew, which fails for
+    notes that cameras and phones really leave, and obeys notes that nothing else reads.
+
+    Args:
+        encoded: a whole file in any format that Pillow reads. Of a moving image, the first frame is taken.
+        draft: for JPEG files, a mode and the number of pixels that the shorter side may be scaled down to
+            while it is decoded; None for all pixels.
+
+    Returns:
+        `PIL.Image.Image`, in the mode of the file.
+    """
+    image, found = _opened(encoded)
+    if draft is not None:
+        image.draft(draft[0], (draft[1], draft[1]))
+    method = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(found)
+    image.load()
+    return image if method is None else image.transpose(method)
+
+
+def upright_size(encoded: bytes) -> tuple[int, int]:
+    """The height and width that `open_upright` would give, from the header alone."""
+    image, found = _opened(encoded)
+    width, height = image.size
+    return (width, height) if found >= 5 else (height, width)
+
+
+def _opened(encoded: bytes):
+    if encoded[:4] in (b"II*\0", b"MM\0*"):
+        # Pillow would turn TIFF files itself, by rules of its own.
+        return _open(_without_tag(encoded)), orientation(encoded)
+    image = _open(encoded)
+    # Pillow hands on the rotation that AVIF's and HEIF's containers note as if it were EXIF.
+    container = image.format in ("AVIF", "HEIF")
+    return image, orientation((image.info.get("exif") or b"") if container else encoded)
+
+
+def _open(encoded: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:
+        # Pillow's message has the address of the bytes, which differs from run to run.
+        raise UnidentifiedImageError("cannot identify image file") from None
+
+
+def find_orientation(read, size):
+    """`orientation` for whatever can be read from: bytes in Python, tensors in a graph.
+
+    Args:
+        read: maps a position and a count of bytes (4 at most) to the big-endian number there; bytes behind
+            the end of the file count as zeros.
+        size: of the file in bytes.
+
+    Returns:
+        1 to 8.
+    """
+    start = _note_position(read, size)
+    entry, little = _entry_position(read, start)
+    value = _value(read, start, entry, little)
+    if entry < 0 or value < 1 or value > 8:
+        value = value * 0 + 1
+    return value
+
+
+def _note_position(read, size):
+    """Where the TIFF structure that holds the note begins; behind the end of the file where there is none."""
+    start = read(0, 4)
+    position = size * 0
+    if start // 65536 == 0xFFD8:
+        position = _in_jpeg(read, size)
+    elif start == 0x89504E47:
+        position = _in_png(read, size)
+    elif start == 0x52494646:
+        position = _in_webp(read, size)
+    # Some programs write JPEG's header again, or into other formats.
+    last = position + 6 * _MAX_SEGMENTS
+    while (position < last) & _begins_with_header(read, position):
+        position += 6
+    return position
+
+
+def _begins_with_header(read, position):
+    return (read(position, 4) == _EXIF_HEADER) & (read(position + 4, 2) == 0)
+
+
+# A graph computes both sides of "&" at once, which in these loops is several times cheaper than the branches
+# of "and".
+
+
+def _in_jpeg(read, size):
+    position, steps = size * 0 + 2, size * 0
+    marker = read(position, 2)
+    while (position < size) & (steps < _MAX_SEGMENTS):
+        if marker == 0xFFE1 and _begins_with_header(read, position + 4):
+            steps = steps + _MAX_SEGMENTS
+        elif marker == 0xFFFF:
+            position += 1  # Fill bytes may stand before a marker.
+        elif marker < 0xFF00 or marker == 0xFFDA or marker == 0xFFD9:
+            position = size  # The image itself begins here, or the file is broken.
+        else:
+            position += 2 + read(position + 2, 2)
+        marker = read(position, 2)
+        steps += 1
+    return position + 4
+
+
+def _in_png(read, size):
+    # Length, name, contents, checksum. The chunk with the note may be the last.
+    position, steps = size * 0 + 8, size * 0
+    while (position < size) & (read(position + 4, 4) != _PNG_CHUNK) & (steps < _MAX_SEGMENTS):
+        position += 12 + read(position, 4)
+        steps += 1
+    return position + 8
+
+
+def _in_webp(read, size):
+    # Name, length, contents, and a byte where their length is odd.
+    position, steps = size * 0 + 12, size * 0
+    while (position < size) & (read(position, 4) != _WEBP_CHUNK) & (steps < _MAX_SEGMENTS):
+        length = _ordered(read(position + 4, 4), 4, 1)
+        position += 8 + length + length % 2
+        steps += 1
+    return position + 8
+
+
+def _entry_position(read, start):
+    """Where the tag's entry in the first directory is, -1 where it is not, and whether numbers are little-endian."""
+    order = read(start, 2)
+    little = order * 0
+    if order == 0x4949:
+        little = little + 1
+    count = order * 0
+    entry = start + _ordered(read(start + 4, 4), 4, little)
+    if order == 0x4949 or order == 0x4D4D:
+        count = _ordered(read(entry, 2), 2, little)
+    if count > _MAX_ENTRIES:
+        count = count * 0 + _MAX_ENTRIES
+    entry += 2
+    end = entry + 12 * count
+    tag = _ordered(count * 0 + _TAG, 2, little)
+    while (entry < end) & (read(entry, 2) != tag):
+        entry += 12
+    if entry >= end:
+        entry = entry * 0 - 1
+    return entry, little
+
+
+def _value(read, start, entry, little):
+    """The first number of an entry, of whatever type; 0 where it is none, or not a whole number."""
+    kind = _ordered(read(entry + 2, 2), 2, little)
+    count = _ordered(read(entry + 4, 4), 4, little)
+    width = _WIDTHS // 16 ** (kind % 16) % 16
+    position = entry + 8
+    # Four bytes fit into the entry; what is longer is somewhere else.
+    if width * count > 4:
+        position = start + _ordered(read(entry + 8, 4), 4, little)
+    first = _ordered(read(position, 4), 4, little)
+    second = _ordered(read(position + 4, 4), 4, little)
+    value = kind * 0
+    if count < 1 or kind > 13:
+        value = value * 0
+    elif width == 1:
+        value = read(position, 1)
+        if kind == 2:  # ASCII
+            value = value - 48
+    elif width == 2:
+        value = _ordered(read(position, 2), 2, little)
+    elif kind == 11:  # FLOAT
+        value = _whole_number(first, 127, 2**23)
+    elif kind == 12:  # DOUBLE, whose upper half comes last where numbers are little-endian
+        value = _whole_number(first + little * (second - first), 1023, 2**20)
+    elif width == 8:  # RATIONAL, SRATIONAL
+        if second > 0 and first % second == 0:
+            value = first // second
+    elif width == 4:
+        value = first
+    return value
+
+
+def _whole_number(bits, bias, unit):
+    """What the upper 32 bits of a floating-point number from 1 to 15 stand for; 0 for others and for fractions."""
+    exponent = bits // unit - bias
+    value = bits * 0
+    if exponent >= 0 and exponent <= 3:
+        scaled = (unit + bits % unit) * 2**exponent
+        if scaled % unit == 0:
+            value = scaled // unit
+    return value
+
+
+def _ordered(number, count, little):
+    """A number of 2 or 4 bytes that was read as big-endian, in the order of the note."""
+    if count == 2:
+        swapped = number % 256 * 256 + number // 256
+    else:
+        low, high = number % 65536, number // 65536
+        swapped = (low % 256 * 256 + low // 256) * 65536 + high % 256 * 256 + high // 256
+    return number + little * (swapped - number)
+
+
+def _without_tag(tiff: bytes) -> bytes:
+    """A TIFF file whose orientation tags have the number of no tag."""
+
+    def read(position, count):
+        return int.from_bytes(tiff[position : position + count].ljust(count, b"\0"), "big")
+
+    while (entry := _entry_position(read, 0)[0]) >= 0 and entry + 2 <= len(tiff):
+        tiff = tiff[:entry] + b"\xff\xff" + tiff[entry + 2 :]
+    return tiff
+
+
+def _eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
+    """The image with 8 bits per channel, and the largest value where it had 16 or more.
+
+    Pillow itself would clip such values at 255.
+    """
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image, -1
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if image.mode == "F" or low < 0 or high > 65535:
+        raise ValueError(
+            f"it has 32 bits per pixel, with values in {low}…{high}: save it with 8 bits, in 0…255"
+        )
+    # The upper byte is the 8-bit image.
+    return Image.fromarray((values >> 8).astype(np.uint8)), int(high)
