@@ -33,7 +33,7 @@ from recipes.common import builders, program
 def build(data: RunData) -> Distillation:
     """The compiled method."""
     method = Distillation(
-        teacher=models.load(FLAGS.teacher),
+        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         **HYPERPARAMETERS.values(),
     )

@@ -5,12 +5,13 @@ from absl import flags
 from recipes.common import parameters
 from recipes.common.start import define_path
 
-# What `mpl_tf.models.names` lists, and the families of names beside it.
-NETWORKS = (
-    "convnet, efficientnetv2-b0, efficientnetv2-b1, efficientnetv2-b2, efficientnetv2-b3, efficientnetv2-l, "
-    "efficientnetv2-m, efficientnetv2-s, hinton_mlp, lenet-5, lenet-5-half, mlp, moons_mlp, resnet-50, wrn-10-1, "
-    "wrn-28-2, any wrn-DEPTH-WIDTH or mlp-WIDTHxDEPTH"
-)
+# What `mpl_tf.models.names`, but for keras.applications, and `optimizers.optimizer_names` list; to ask them would
+# import TensorFlow.
+NETWORKS = ("convnet", "hinton_mlp", "lenet-5", "lenet-5-half", "mlp", "moons_mlp", "wrn-10-1", "wrn-28-2")
+OPTIMIZERS = (
+    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon", "nadam", "rmsprop",
+    "schedulefreeadamw", "sgd",
+)  # fmt: skip
 
 
 class ImageSizeParser(flags.ArgumentParser):
@@ -115,7 +116,8 @@ def define_data_flags():
 
 def define_training_flags():
     """The student, its optimizer, and how long it trains."""
-    flags.DEFINE_string("model", "wrn-28-2", f"The student: {NETWORKS}.")
+    define_network_flags()
+    define_finetuning_flags()
     flags.DEFINE_float("dropout", 0.0, "Dropout before the last layer of every network.", 0.0, 0.95)
     flags.DEFINE_float(
         "stochastic_depth", 0.0, "Of the last residual branch, in residual networks.", 0.0, 0.95
@@ -130,6 +132,11 @@ def define_training_flags():
         "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
+    flags.DEFINE_string("optimizer", "sgd", "Of Keras, by name: " + ", ".join(OPTIMIZERS) + ".")
+    flags.DEFINE_list("optimizer_options", [], "Its further arguments, as in beta_2=0.99,epsilon=1e-6.")
+    flags.DEFINE_float(
+        "decoupled_weight_decay", None, "Of the optimizer, on kernels; its own default when not given.", 0.0
+    )
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
     flags.DEFINE_enum(
         "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
@@ -150,6 +157,40 @@ def define_training_flags():
     )  # fmt: skip
     flags.DEFINE_integer(
         "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
+    )
+
+
+def define_network_flags():
+    """The student's network, and weights that it learned elsewhere."""
+    flags.DEFINE_string(
+        "model", "wrn-28-2",
+        f"The student: {', '.join(NETWORKS)}; any wrn-DEPTH-WIDTH or mlp-WIDTHxDEPTH; a network of "
+        "keras.applications, as resnet-50 or efficientnetv2-b0; FILE.keras, which gets a new head; or hub:PRESET.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "weights", "none", "Of networks of keras.applications: imagenet, none, or a file of their weights."
+    )
+    flags.DEFINE_string("features", None, "For --model=FILE.keras: the layer that the new head classifies.")
+    define_path("feature_cache", None, "Folder for features, so that other runs need not compute them again.")
+
+
+def define_finetuning_flags():
+    """What fine-tuning leaves of weights that were learned elsewhere, and where it starts."""
+    flags.DEFINE_string(
+        "trainable", "all", "Which layers learn: all, head, or the name of the first that does."
+    )
+    flags.DEFINE_bool(
+        "freeze_batch_norm",
+        None,
+        "Keep BatchNorm as it is; so it is under weights from elsewhere if not given.",
+    )
+    flags.DEFINE_enum(
+        "head", "auto", ["auto", "probe", "random"],
+        "How a new head starts: as a linear probe of the labeled images' features, which is auto under weights "
+        "from elsewhere, or at random.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "backbone_learning_rate_factor", 1.0, "Of the learning rate of all layers but the head.", 0.0, 1.0
     )
 
 

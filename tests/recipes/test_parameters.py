@@ -10,6 +10,8 @@ from mpl_tf import data, models
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import constraints
 from mpl_tf.methods.base import Method
+from mpl_tf.methods.engine.optimizers import optimizer_names
+from mpl_tf.models import backbones
 from recipes.common import parameters, shared_flags
 
 CLASSES = sorted(
@@ -56,7 +58,8 @@ def test_constants_are_those_of_the_package():
     assert parameters.constant("mpl_tf.data", "CROPS") == tuple(data.CROPS)
     assert parameters.constant("mpl_tf.distribute", "STRATEGIES") == tuple(replicas.STRATEGIES)
     assert parameters.default("mpl_tf.data", "RandomResizedCrop", "area") == data.RandomResizedCrop.area
-    assert all(name in shared_flags.NETWORKS.replace(",", "").split() for name in models.names())
+    assert {*models.names()} == {*shared_flags.NETWORKS, *backbones.APPLICATIONS}
+    assert {*shared_flags.OPTIMIZERS} == {*optimizer_names()}
 
 
 @pytest.fixture
