@@ -27,7 +27,6 @@ flags.DEFINE_integer("generator_width", 128, "Filters of its first layers.", low
 flags.DEFINE_float("pixel_mean", 127.5, "Mean of the generated pixels, before the cut at 0 and 255.", 0, 255)
 flags.DEFINE_float("pixel_std", 127.5, "Their standard deviation.", 1e-3)
 flags.DEFINE_float("generator_learning_rate", 0.02, "Of the generator's Adam, constant.", 0.0)
-flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "The student's.")
 flags.DEFINE_string("activation_layer", "features", "The teacher's layer whose response is to be large.")
 flags.mark_flag_as_required("teacher")
 
@@ -54,7 +53,7 @@ def build(data: RunData) -> DataFreeLearning:
     )
     method.compile(
         generator_optimizer=keras.optimizers.Adam(FLAGS.generator_learning_rate),
-        student_optimizer=student_optimizer(),
+        student_optimizer=builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps),
         **builders.compile_options(),
     )
     return method
@@ -73,13 +72,6 @@ def generator(image_shape: tuple) -> keras.Model:
         seed=fold_in(FLAGS.seed, "generator"),
         **moments,
     )
-
-
-def student_optimizer() -> keras.optimizers.Optimizer:
-    """Adam, or the other recipes' SGD, under the run's schedule."""
-    if FLAGS.optimizer == "adam":
-        return keras.optimizers.Adam(builders.learning_rate(FLAGS.learning_rate, steps=FLAGS.steps))
-    return builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps)
 
 
 def main(_):
