@@ -101,12 +101,11 @@ class FreeMatch(Method):
         check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
-        sizes = [images.shape[0] or tf.shape(images)[0] for images in (labeled, weak, strong)]
 
         with tf.GradientTape() as tape:
             # Predictions on labeled, weak and strong views: one pass, in one BatchNorm population.
-            logits = self.training_logits("student", tf.concat([labeled, weak, strong], axis=0))
-            logits_on_labeled, logits_on_weak, logits_on_strong = tf.split(logits, sizes)
+            logits = self.joint_logits("student", labeled, weak, strong)
+            logits_on_labeled, logits_on_weak, logits_on_strong = logits
 
             # Line 2: L_s                                                                        (equation 3)
             labeled_loss = tf.reduce_mean(

@@ -23,11 +23,13 @@ import tensorflow as tf
 from mpl_tf import losses, schedules
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods import validation
-from mpl_tf.methods.base import Method, clone, probabilities
+from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number, Settings
 from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.feedback.student import FeedbackState, student_step
+from mpl_tf.models.heads import probabilities
+from mpl_tf.models.surgery import clone
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -158,7 +160,7 @@ class MetaPseudoLabels(Method):
         if self.feedback.estimator != "none":
             validation.check_feedback_reaches(self.student_targets, self.weak_view)
 
-    def compile(
+    def compile(  # type: ignore[override]  # every learner has an optimizer of its own
         self,
         teacher_optimizer: str | keras.optimizers.Optimizer | None = None,
         student_optimizer: str | keras.optimizers.Optimizer | None = None,
@@ -226,7 +228,7 @@ class MetaPseudoLabels(Method):
         # θ_T' = θ_T - η_T (g_T + g_T,supervised + g_T,UDA)
         teacher_gradients = self.gradients(teacher_tape, teacher=teacher_loss)["teacher"]
         teacher_norm = self.apply_gradients("teacher", teacher_gradients)
-        if self.teacher_average is not None:
+        if self.teacher_ema_decay is not None:
             self.update_average("teacher", self.teacher_ema_decay)
         self.end_step(after=teacher_norm)
 

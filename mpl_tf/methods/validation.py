@@ -140,10 +140,16 @@ def check_compile_options(method: str, arguments: dict[str, str], options: dict[
                 f"{method} measures its own loss and accuracies, so compile takes no {name}=: compile the network "
                 f"that it trains with them afterwards, method.inference_model.compile({name}=…), and evaluate that."
             )
-        known = ("loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution")
-        if name not in known:
-            options = ("jit_compile", "micro_batches", "rematerialize", "run_eagerly", "steps_per_execution")
-            check_choice("The option of compile", name, (*arguments.values(), *options))
+        if name not in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            known = (
+                "jit_compile",
+                "micro_batches",
+                "rematerialize",
+                "backbone_learning_rate_factor",
+                "run_eagerly",
+                "steps_per_execution",
+            )
+            check_choice("The option of compile", name, (*arguments.values(), *known))
 
 
 def _listed(roles):

@@ -19,6 +19,7 @@ from mpl_tf.methods import validation
 from mpl_tf.methods.engine import loss_scaling, sampling
 from mpl_tf.methods.engine.microbatching import TrainingPass, tensors
 from mpl_tf.methods.feedback import estimators
+from mpl_tf.methods.feedback.estimators import Weights
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 
 
@@ -41,9 +42,9 @@ class Snapshot:
         self.weights = tensors(self.network.trainable_variables)
         self.state = tensors(self.network.non_trainable_variables)
 
-    def logits(self, images: tf.Tensor, weights: list[tf.Tensor]) -> tf.Tensor:
+    def logits(self, images: tf.Tensor, weights: Weights) -> tf.Tensor:
         """Logits float32 `[B, K]` in training mode; neither weights nor moving statistics change."""
-        return self.training_pass(images, weights, self.state)[0]
+        return self.training_pass(images, list(weights), self.state)[0]
 
     def jvp(
         self, images: tf.Tensor, weights: list[tf.Tensor], direction: list[tf.Tensor], method: Callable
@@ -103,15 +104,15 @@ class Evidence:
     sampled_labels: tf.Tensor | None
     student_logits: tf.Tensor
     student_gradients: list[tf.Tensor]
-    labeled_loss: Callable[[list[tf.Tensor]], tf.Tensor]
-    other_loss: Callable[[list[tf.Tensor]], tf.Tensor] | None
+    labeled_loss: Callable[[Weights], tf.Tensor]
+    other_loss: Callable[[Weights], tf.Tensor] | None
     new_weights: list[tf.Tensor]
     new_loss: tf.Tensor
     step: tf.Tensor
     labeled_gradients: list[tf.Tensor]
     state: "FeedbackState"
 
-    def unlabeled_logits(self, weights: list[tf.Tensor]) -> tf.Tensor:
+    def unlabeled_logits(self, weights: Weights) -> tf.Tensor:
         """The student's logits `[N, K]` on the unlabeled images at these weights."""
         return self.before.logits(self.images, weights)[-self.count :]
 
