@@ -1,13 +1,13 @@
 """Meta Pseudo Labels (Pham, Dai, Xie, Le; CVPR 2021; arXiv 2003.10580, Algorithm 1).
 
-1. The teacher labels unlabeled images:              ŷ_u ~ T(x_u; θ_T)
+1. The teacher labels unlabeled images:                ŷ_u ~ T(x_u; θ_T)
 2. The student learns from them:                       θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S))
 3. The student's success on labeled images, L_l(θ_S') = CE(y_l, S(x_l; θ_S')), flows back to the teacher,
    which descends it together with its own supervised loss and UDA's consistency loss.
 
 | paper | here |
 |---|---|
-| T(x_u; θ_T) | `teacher_logits_on_strong` |
+| T(x_u; θ_T) | `pseudo_label_logits`, by default `teacher_logits_on_strong` |
 | ŷ_u, θ_S, θ_S' | `targets`, `before.weights` and `new_weights` of `student_step` |
 | h · ∇CE(ŷ_u, T(x_u; θ_T)) | `student.feedback_on_logits`, carried into θ_T by the teacher's tape |
 
@@ -214,12 +214,10 @@ class MetaPseudoLabels(Method):
         with tf.GradientTape() as teacher_tape:
             # T(x_l), T(x_u)
             teacher_logits = self._teacher_logits(teacher_tape, labeled, weak, strong)
-            teacher_logits_on_labeled, teacher_logits_on_strong = (
-                teacher_logits["labeled"],
-                teacher_logits["strong"],
-            )
+            teacher_logits_on_labeled = teacher_logits["labeled"]
+            teacher_logits_on_strong = teacher_logits["strong"]
 
-            # Which of them are pseudo labels, and which UDA's targets, as frequent as the classes.
+            # Which of them are pseudo labels and which UDA's targets, made as frequent as the classes are.
             pseudo_label_logits = teacher_logits[self.student_targets]
             target_logits = teacher_logits["average" if self.uda_targets == "average" else "weak"]
             shift = self.align.shift(target_logits, step=self.step.value)
