@@ -60,7 +60,13 @@ def main(_):
         "name": pathlib.Path(FLAGS.export_dir).name,
         "class_names": run.source.class_names,
     }
-    provenance = export.Provenance.of_run(metrics, role, data=run.source.name, split=run.split)
+    provenance = export.Provenance.of_run(
+        metrics,
+        role,
+        data=run.source.name,
+        split=run.split,
+        flip=run.source.flip if len(run.source.image_shape) == 3 else None,
+    )
     measured = []
 
     def write(version):

@@ -68,6 +68,7 @@ def show(table: prediction.PredictionTable, classifier: ExportedClassifier) -> N
         {"class": label, "images": f"{len(found):,}", "mean confidence": f"{np.mean(found):.3f}"}
         for label, found in sorted(confidences.items())
     ]
+    print(f"\n{table.reading}")
     print(f"\n{len(table.rows):,} images, classified by {classifier.path}\n\n{report.table(rows)}")
     if unreadable:
         print(f"\n{len(unreadable):,} of them cannot be read, and have a reason instead of a class:")

@@ -151,6 +151,7 @@ def _export(folder, data, export_dir, networks, metrics):
         role,
         data=data.source.name,
         split=data.split,
+        flip=data.source.flip if len(data.source.image_shape) == 3 else None,
         run=hashlib.sha256(origin.encode()).hexdigest()[:32],
     )
     return export.saved_model(

@@ -153,6 +153,7 @@ def test_a_killed_recipe_goes_on(tmp_path, exported):
     assert finished.returncode == 0
     shown = finished.stdout
     assert "4 of 4 images" in shown
+    assert "10 images (9 .png, 1 .jpg)" in shown
     assert "10 images, classified by" in shown
     assert "1 of them cannot be read" in shown
     assert "zz.jpg: cannot identify image file" in shown
