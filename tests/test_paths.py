@@ -1,4 +1,4 @@
-"""Paths as users give them, to every argument that takes one: `~`, variables, relative, with spaces, a final slash."""
+"""Paths as users write them, with `~`, variables, spaces or a final slash, in every argument that takes one."""
 
 import numpy as np
 import pytest
