@@ -44,7 +44,7 @@ flags.mark_flag_as_required("teacher")
 def build(data: RunData) -> DataFreeLearning:
     """The compiled method."""
     method = DataFreeLearning(
-        teacher=models.load(FLAGS.teacher),
+        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         generator=generator(data.source.image_shape),
         one_hot=FLAGS.one_hot,

@@ -29,7 +29,7 @@ flags.mark_flag_as_required("teacher")
 def build(data: RunData) -> Distillation:
     """The compiled method."""
     method = Distillation(
-        teacher=models.load(FLAGS.teacher),
+        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         temperature=FLAGS.temperature,
         distillation_weight=FLAGS.distillation_weight,

@@ -58,6 +58,8 @@ def main(_):
             f"{source.name!r} has points: leave out --robustness and --fgsm, which are for images."
         )
     networks = load_networks()
+    for network in networks.values():
+        models.check_class_names(network, source.class_names)
     images, indices = images_of_split(source, split)
 
     results = measure(networks, source, split, images, indices)

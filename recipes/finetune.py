@@ -39,13 +39,13 @@ flags.DEFINE_enum(
 flags.mark_flag_as_required("network")
 
 
-def build(image_shape: tuple) -> Supervised:
-    """The saved network, compiled to learn from images of this shape."""
+def build(source: data_module.Source) -> Supervised:
+    """The saved network, compiled to learn from these images."""
     return finetuning(
-        models.load(FLAGS.network),
+        models.load(FLAGS.network, class_names=source.class_names),
         FLAGS.learning_rate,
         builders.jit_compile(),
-        image_shape=image_shape,
+        image_shape=source.image_shape,
         frozen_fraction=FLAGS.frozen_fraction,
     )
 
@@ -55,7 +55,7 @@ def main(_):
     with program.open_run() as run:
         if FLAGS.augment == "none":
             run.data = dataclasses.replace(run.data, weak=data_module.Identity())
-        run.train("method", lambda: build(run.data.source.image_shape), program.stage())
+        run.train("method", lambda: build(run.data.source), program.stage())
         program.finish(run)
 
 

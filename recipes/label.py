@@ -71,7 +71,7 @@ def main(_):
     )
     with replicas.make_strategy(FLAGS.strategy).scope():
         labeling.label(
-            load_network(),
+            load_network(source),
             source.train,
             store,
             batch_size=FLAGS.batch_size,
@@ -129,9 +129,9 @@ def teacher(view) -> dict:
     return made_by
 
 
-def load_network() -> keras.Model:
+def load_network(source: data.Source) -> keras.Model:
     """The network that labels, in the precision that is asked for."""
-    network = models.load(FLAGS.network)
+    network = models.load(FLAGS.network, class_names=source.class_names)
     return network if FLAGS.precision is None else surgery.in_precision(network, FLAGS.precision)
 
 

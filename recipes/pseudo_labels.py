@@ -72,7 +72,9 @@ def build(data: RunData, teacher: keras.Model | None = None) -> PseudoLabels:
 def train_teacher(run: Run) -> None:
     """The fixed teacher from its file, or trained on the labels from the student's first weights."""
     if FLAGS.teacher:
-        run.add_network("teacher", lambda: models.load(FLAGS.teacher))
+        run.add_network(
+            "teacher", lambda: models.load(FLAGS.teacher, class_names=run.data.source.class_names)
+        )
         return
     steps = FLAGS.teacher_steps or FLAGS.steps
     run.train(

@@ -58,7 +58,7 @@ def with_stored_labels(data: RunData, folder: pathlib.Path) -> RunData:
 
 def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
     """The teacher's labels of all labeled and unlabeled images, in a store."""
-    teacher = models.load(FLAGS.teacher)
+    teacher = models.load(FLAGS.teacher, class_names=data.source.class_names)
     store = data_module.LabelStore.create(
         folder,
         index=np.union1d(data.split.labeled, data.split.unlabeled),

@@ -85,6 +85,7 @@ def training_batches(
     _check_labels(source, split)
     check_choice("balance", balance, BALANCES)
     placed = (batch_size, seed, LABELED_STREAM, shard)
+    labeled: _Stream | _BalancedStream
     if balance == "sample":
         labeled = _BalancedStream(split.labeled, source.train.labels, *placed)
     else:

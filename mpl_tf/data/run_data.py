@@ -7,6 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import pipeline
+from mpl_tf.data.images.source import Source
+from mpl_tf.data.soft_labels.store import LabelTargets
+from mpl_tf.data.splits import Split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,12 +29,12 @@ class RunData:
             pipeline; the strong one then needs `static_shapes`.
     """
 
-    source: object
-    split: object
+    source: Source
+    split: Split
     weak: Callable
     strong: Callable
     labeled_view: Callable | None = None
-    targets: object | None = None
+    targets: LabelTargets | None = None
     labeled_targets: bool = False
     balance: str = "none"
     augment_in_step: bool = False
@@ -69,7 +72,7 @@ class RunData:
         return pipeline.image_batches(self.source.train, self.split.unlabeled[index::count])
 
     def unlabeled_sample(self, count: int) -> np.ndarray:
-        """Places of up to `count` unlabeled images that no label tells of.
+        """Indices of up to `count` unlabeled images that no label tells of.
 
         Those whose class is known are taken, or of none is, any: always the same, in rising order.
         """

@@ -36,7 +36,7 @@ class Interpreter:
         )
         (self.input,) = self._interpreter.get_input_details()
         (self.output,) = self._interpreter.get_output_details()
-        self._shape = None
+        self._shape: tuple[int, ...] | None = None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 `[n, K]`, of images in 0…255 or points `[n, *input_shape]` of any type."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from mpl_tf import models
 from mpl_tf.methods import validation
 
 
@@ -26,7 +27,7 @@ def listed_names(class_names: Sequence[str] | Mapping[str, int]) -> list[str]:
             f"The class names have the indices {sorted(class_names.values())}, and logits are numbered from 0 to "
             f"{len(class_names) - 1}: pass the names in the order of the logits."
         )
-    return sorted(class_names, key=class_names.get)
+    return sorted(class_names, key=lambda name: class_names[name])
 
 
 def check_network(network: keras.Model) -> None:
@@ -36,18 +37,22 @@ def check_network(network: keras.Model) -> None:
             "An export inside strategy.scope() would be read back onto every replica: call it after the scope."
         )
     validation.check_networks({"network": network})
-    ends = [getattr(network, end, None) for end in ("input_shape", "output_shape")]
+    ends = [getattr(network, end, ()) for end in ("input_shape", "output_shape")]
     single = all(isinstance(shape, tuple) and len(shape) > 1 for shape in ends)
     if not single or len(ends[1]) != 2 or ends[1][-1] is None:
         raise ValueError(
             f"{network.name!r} maps {ends[0]} to {ends[1]}, but an export needs one input and logits of shape "
-            "(None, number of classes): pass one network, for a training method its `served` one."
+            "(None, number of classes): pass one network, for a training method its `inference_model`."
         )
 
 
 def check_class_names(class_names: list, network: keras.Model) -> None:
     """Raises for names that are not one line of text for each of the network's outputs."""
     num_classes = network.output_shape[-1]
+    known = models.get_class_names(network)
+    if known is not None and sorted(known) == sorted(class_names):
+        # The right names in another order would label everything wrongly, and nobody would see it.
+        models.check_class_names(network, class_names, whose="the export")
     if len(class_names) != num_classes:
         raise ValueError(
             f"There are {len(class_names)} class names, but {network.name!r} has {num_classes} outputs: pass "

@@ -111,6 +111,6 @@ def _load(path):
 
 
 if __name__ == "__main__":
-    sys.modules["keras"] = sys.modules["mpl_tf"] = None
+    sys.modules.update(dict.fromkeys(("keras", "mpl_tf")))  # type: ignore[arg-type]  # None forbids an import
     _folder, _asked, _answered = map(pathlib.Path, sys.argv[1:])
     _save(_answered, read(_folder, _load(_asked)))

@@ -14,13 +14,12 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
 
 from mpl_tf.utils import files
 from mpl_tf.utils.validation import check_range
 
 FORMAT = 1
-# As the paths of files are: bytes that are no text survive.
-_TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
 class PredictionTable:
@@ -60,7 +59,7 @@ class PredictionTable:
         self.rows = {}
         self._note = self.path.with_name(f"{self.path.name}.json")
         columns = ",".join(self.columns)
-        self._claim(
+        self._verify_or_write_note(
             {"format": FORMAT, "columns": columns, "model": model, "sha256": sha256, "folder": folder}
         )
 
@@ -78,7 +77,10 @@ class PredictionTable:
         )
         with files.locked(self._note, message):
             self._read()
-            with files.room_for(self.path), self.path.open("a", **_TEXT) as self._stream:
+            with (
+                files.room_for(self.path),
+                _opened(self.path, "a") as self._stream,
+            ):
                 yield
 
     def add(self, rows: Iterable[Sequence[str]]) -> None:
@@ -102,7 +104,7 @@ class PredictionTable:
         if list(wanted) != list(self.rows):
             self._rewrite({path: self.rows[path] for path in wanted})
 
-    def _claim(self, note: dict) -> None:
+    def _verify_or_write_note(self, note: dict) -> None:
         known = self._read_note()
         if self.path.exists():
             if difference := _difference(known, note):
@@ -128,9 +130,9 @@ class PredictionTable:
 
     def _read(self) -> None:
         """Reads the whole rows of images that could be read, and leaves the file with those alone."""
-        with self.path.open(**_TEXT) as stream:
+        with _opened(self.path, "r") as stream:
             text = stream.read()
-        header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [None]
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
         if header != self.columns:
             raise ValueError(
                 f"The file {str(self.path)!r} does not begin with the line {','.join(self.columns)!r} any more: "
@@ -143,9 +145,17 @@ class PredictionTable:
         self.rows = kept
 
     def _rewrite(self, rows: dict[str, list[str]]) -> None:
-        with files.replacing(self.path) as temporary, temporary.open("w", **_TEXT) as stream:
+        with (
+            files.replacing(self.path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        ):
             _writer(stream).writerows([self.columns, *rows.values()])
         self.rows = rows
+
+
+def _opened(path: pathlib.Path, mode: str) -> IO[str]:
+    # As the paths of files are: bytes that are no text survive.
+    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _writer(stream):

@@ -6,6 +6,7 @@ evaluation, and saving. The networks are built before the method is, and the met
 `__init__` ends: under a strategy Keras would otherwise try to build it symbolically on the nested batch.
 """
 
+import contextlib
 import inspect
 import os
 from typing import Any, ClassVar
@@ -19,9 +20,9 @@ from mpl_tf.data.batches import check_evaluation_batch, evaluation_weights
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
-from mpl_tf.methods.engine import loss_scaling
+from mpl_tf.methods.engine import layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
-from mpl_tf.utils.validation import check_choice, check_integer
+from mpl_tf.utils.validation import check_choice, check_integer, check_range
 
 
 class Method(keras.Model):
@@ -161,6 +162,7 @@ class Method(keras.Model):
         jit_compile: bool | str = "auto",
         micro_batches: int | dict[str, int] = 1,
         rematerialize: bool = False,
+        backbone_learning_rate_factor: float = 1.0,
         **options: Any,
     ) -> None:
         """Takes one optimizer per role, with a loss scale where networks compute in float16, and builds its state.
@@ -174,6 +176,8 @@ class Method(keras.Model):
             micro_batches: in how many parts the training passes are made, of which one's activations are in memory
                 at a time; a number for every classifier that learns, or role → number.
             rematerialize: whether their backward passes compute activations again instead of keeping them.
+            backbone_learning_rate_factor: of the learning rate of all weights but those of the last dense layer, in
+                [0, 1]; for fine-tuning what was learned elsewhere under a new head.
             **options: `run_eagerly`, `steps_per_execution`.
 
         Raises:
@@ -183,6 +187,7 @@ class Method(keras.Model):
         validation.check_optimizers(self.optimizer_arguments, optimizers)
         jit_compile = replicas.use_xla(jit_compile)
         check_choice("rematerialize", rematerialize, (True, False))
+        check_range("backbone_learning_rate_factor", backbone_learning_rate_factor, low=0.0, high=1.0)
         check_integer("steps_per_execution", options.get("steps_per_execution", 1), low=1)
         for role, optimizer in optimizers.items():
             optimizer = validation.check_optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
@@ -200,6 +205,10 @@ class Method(keras.Model):
             validation.check_micro_batches(micro_batches, learners),
             rematerialize,
         )
+        self.backbone_learning_rate_factor = factor = backbone_learning_rate_factor
+        self.backbone_steps = {
+            role: layerwise.BackboneSteps(getattr(self, role), factor) for role in learners
+        }
         for role, count in self.micro_batches.items():
             training_pass = TrainingPass(
                 getattr(self, role), micro_batches=count, rematerialize=rematerialize
@@ -338,7 +347,9 @@ class Method(keras.Model):
         count = replicas.replica_count()
         if count > 1:
             gradients = [gradient / count for gradient in gradients]
-        made = loss_scaling.apply(getattr(self, f"{role}_optimizer"), gradients, variables)
+        backbone_steps = self.backbone_steps.get(role)
+        with backbone_steps.shorten() if backbone_steps else contextlib.nullcontext():
+            made = loss_scaling.apply(getattr(self, f"{role}_optimizer"), gradients, variables)
         for tracker in self.skip_trackers:
             if tracker.name == f"{role}_skipped_steps":
                 tracker.update_state(tf.where(made, 0.0, 1.0 / count))
@@ -464,6 +475,7 @@ class Method(keras.Model):
         roles = self.optimizer_arguments
         options = {name: getattr(self, f"{role}_optimizer", None) for role, name in roles.items()}
         options |= {"micro_batches": self.micro_batches, "rematerialize": self.rematerialize}
+        options["backbone_learning_rate_factor"] = self.backbone_learning_rate_factor
         return {key: keras.saving.serialize_keras_object(value) for key, value in options.items()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.models.class_names import check_class_names, get_class_names
 from mpl_tf.utils.validation import check_choice, check_integer
 
 
@@ -31,6 +32,9 @@ def check_networks(classifiers: dict, auxiliary: dict | None = None) -> None:
                 f"The {first_role} has {first.output_shape[-1]} classes and the {role} "
                 f"{network.output_shape[-1]}: both must be built for the same class names."
             )
+        names = get_class_names(network)
+        if names is not None and get_class_names(first) is not None:
+            check_class_names(first, names, whose=f"the {role}")
         if network.input_shape[1:] != first.input_shape[1:]:
             raise ValueError(
                 f"The {first_role} takes images of shape {first.input_shape[1:]} and the {role} of "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from mpl_tf.models.surgery import clone
 from mpl_tf.utils.validation import check_range
 
 
@@ -28,18 +29,7 @@ def to_finetune(
         ValueError: for a fraction out of range, or a network whose weights depend on the resolution.
     """
     check_range("frozen_fraction", frozen_fraction, low=0.0, high=0.99)
-    if image_shape is None or tuple(image_shape) == tuple(network.input_shape[1:]):
-        copy = keras.models.clone_model(network)
-    else:
-        images = keras.Input(tuple(image_shape), dtype="float32", name="image")
-        copy = keras.models.clone_model(network, input_tensors=images)
-    before, after = ([weight.shape for weight in model.weights] for model in (network, copy))
-    if before != after:
-        raise ValueError(
-            f"{network.name!r} takes images of shape {network.input_shape[1:]}, and its weights would have other "
-            f"shapes for {tuple(image_shape)}: take a network that averages over positions before its last layer."
-        )
-    copy.set_weights(network.get_weights())
+    copy = clone(network, image_shape=image_shape)
     layers = [layer for layer in copy.layers if layer.weights]
     for layer in layers[: int(frozen_fraction * len(layers))]:
         layer.trainable = False

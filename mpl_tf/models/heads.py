@@ -1,8 +1,10 @@
 """The two ends that every network shares: raw pixels in, float32 logits out."""
 
+import difflib
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import layers
 
 
@@ -57,3 +59,88 @@ def logits_output(
         dtype="float32",
         name="logits",
     )(features)
+
+
+def find_head(network: keras.Model) -> keras.layers.Dense | None:
+    """Finds the dense layer that turns a network's features into class scores.
+
+    Args:
+        network: functional or sequential.
+
+    Returns:
+        The last layer with weights, where it is a dense one from features `[B, F]`, followed by nothing but
+        activations; None where a network has no such head.
+    """
+    tensor = network.output
+    for layer in reversed(network.layers):
+        if layer.output is not tensor:
+            continue
+        if isinstance(layer, layers.Dense):
+            return layer if len(layer.input.shape) == 2 else None
+        if not isinstance(layer, (layers.Activation, layers.Softmax, layers.Identity, layers.Dropout)):
+            return None
+        tensor = layer.input
+    return None
+
+
+def find_features(network: keras.Model, name: str | None = None) -> keras.KerasTensor:
+    """Finds the tensor that a new head is to classify.
+
+    Args:
+        network: functional or sequential.
+        name: layer whose output it is; None takes what the network's own head classifies, before any dropout, or the
+            output of a network without a head.
+
+    Returns:
+        A tensor `[B, F]` or `[B, H, W, F]` of the network.
+
+    Raises:
+        ValueError: for an unknown layer, or a tensor of another rank.
+    """
+    if name is not None:
+        names = [layer.name for layer in network.layers]
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names) or names[-5:]
+            raise ValueError(
+                f"{network.name!r} has no layer {name!r} to take features from: choose one such as "
+                f"{', '.join(nearest)}."
+            )
+        tensor = network.get_layer(name).output
+    else:
+        head = find_head(network)
+        tensor = network.output if head is None else _before_dropout(network, head.input)
+    if len(tensor.shape) not in (2, 4):
+        raise ValueError(
+            f"The features of {network.name!r} have the shape {tuple(tensor.shape)}, and a head takes [B, F] or "
+            "[B, H, W, F]: name another layer with features=."
+        )
+    return tensor
+
+
+def set_head(network: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
+    """Gives a network's last dense layer other weights.
+
+    Args:
+        network: whose last layer is dense, from features to logits.
+        kernel: float `[F, K]`.
+        bias: float `[K]`.
+
+    Raises:
+        ValueError: for a network without such a layer, or weights of other shapes.
+    """
+    head = find_head(network)
+    if head is None or tuple(head.kernel.shape) != kernel.shape:
+        shape = None if head is None else tuple(head.kernel.shape)
+        raise ValueError(
+            f"The head of {network.name!r} has the kernel {shape}, not {kernel.shape}: fit it on the features of "
+            "this network."
+        )
+    head.set_weights([kernel, bias])
+
+
+def _before_dropout(network, tensor):
+    """What a dropout layer of features takes, and not what it leaves."""
+    for layer in reversed(network.layers):
+        if isinstance(layer, layers.Dropout) and layer.output is tensor:
+            return layer.input
+    return tensor

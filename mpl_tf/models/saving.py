@@ -1,24 +1,47 @@
-"""A network from the file that it was saved in."""
+"""A network in a `.keras` file, with the names of its classes."""
 
+import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import keras
 
+from mpl_tf.models.class_names import check_class_names, get_class_names, set_class_names
 
-def load(path: str | os.PathLike) -> keras.Model:
+# A member that Keras does not look at, beside its own config.json and metadata.json.
+_CLASS_NAMES = "class_names.json"
+
+
+def save(network: keras.Model, path: str | os.PathLike) -> None:
+    """Saves a network as Keras does, and with it the class names that it carries.
+
+    Args:
+        network: to save, without its optimizer.
+        path: ends in `.keras`; a file that is there is replaced.
+    """
+    network.save(path)
+    names = get_class_names(network)
+    if names is not None:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(_CLASS_NAMES, json.dumps(names, ensure_ascii=False, indent=1) + "\n")
+
+
+def load(path: str | os.PathLike, *, class_names: Sequence[str] | None = None) -> keras.Model:
     """Reads a network, not compiled, in safe mode: nothing in the file is run as code.
 
     Args:
         path: of a `.keras` file.
+        class_names: K names of the data that the network is to be combined with, in the order of their labels; None
+            compares nothing.
 
     Returns:
-        The network.
+        The network, which carries the class names that it was saved with, if any.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is no `.keras` file, or holds code.
+        ValueError: when it is no `.keras` file, holds code, or was trained for other classes.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -27,4 +50,10 @@ def load(path: str | os.PathLike) -> keras.Model:
         raise ValueError(
             f"{path} is not a .keras file, or was cut off: give what network.save('name.keras') wrote."
         )
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    with zipfile.ZipFile(path) as archive:
+        if _CLASS_NAMES in archive.namelist():
+            set_class_names(network, json.loads(archive.read(_CLASS_NAMES)))
+    if class_names is not None:
+        check_class_names(network, class_names)
+    return network

@@ -1,38 +1,154 @@
-"""One pass over a finished network that edits its layers' settings, whoever wrote the network.
+"""Surgery on networks: copies with edited settings, other inputs and new heads, whoever wrote them.
 
 Architectures are written without a word about seeds or replicas, and keras.applications has no arguments for
 them. Both live in the layers' configurations, so a copy of the network with edited configurations has them.
 """
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 
+from mpl_tf.models.class_names import copy_class_names
+
+_AUTOMATIC_NAME = re.compile(r"(?P<kind>[a-z][a-z0-9_]*?)(_\d+)?")
+
 LayerConfig = dict[str, Any]
-Edit = Callable[[keras.Layer, LayerConfig], LayerConfig]
+Edit = Callable[[keras.Layer, LayerConfig], LayerConfig | keras.Layer]
 
 
-def clone_with_edits(model: keras.Model, *edits: Edit) -> keras.Model:
-    """Copies a functional model, layer by layer, with edited settings and fresh weights.
+def clone_with_edits(
+    network: keras.Model,
+    *edits: Edit,
+    inputs: keras.KerasTensor | None = None,
+    front: keras.KerasTensor | None = None,
+    without: Sequence[keras.Layer] = (),
+    keep_weights: Callable[[keras.Layer], bool] | None = None,
+) -> keras.Model:
+    """Copies a network, layer by layer, with edited settings and fresh weights.
 
     Args:
-        model: A functional model without nested models.
-        *edits: Functions applied in turn; each takes a layer of `model` and the configuration of its copy so
-            far, and returns the configuration to go on with.
+        network: functional or sequential; networks nested in it are copied in the same way.
+        *edits: functions applied in turn; each takes a layer of `network` and the configuration of its copy so
+            far, and returns the configuration to go on with, or a layer that takes the copy's place.
+        inputs: input of the copy, such as one of another resolution; None for one like the network's own.
+        front: tensor computed from `inputs` that the network's first layers take in their stead.
+        without: layers with one input that are left out.
+        keep_weights: whether the copy of a layer gets that layer's weights, and not fresh ones; None for no layer.
 
     Returns:
-        The copy; layer names and model name stay.
+        The copy. Its name, its class names, the layers' names and which of them learn are those of the network.
+
+    Raises:
+        ValueError: for a network that is neither functional nor sequential, or weights of other shapes.
     """
+    pairs, omitted = [], {id(layer) for layer in without}
 
-    def copy(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        for edit in edits:
-            config = edit(layer, config)
-        return type(layer).from_config(config)
+    def copy(layer):
+        made = edited_copy(layer, *edits)
+        pairs.append((layer, made))
+        if id(layer) in omitted:
+            omitted.add(id(made))
+        return made
 
-    return keras.models.clone_model(model, clone_function=copy)
+    def call(layer, *arguments, **options):
+        if front is not None:
+            arguments = [front if argument is inputs else argument for argument in arguments]
+        return arguments[0] if id(layer) in omitted else layer(*arguments, **options)
+
+    copied = keras.models.clone_model(
+        as_functional(network),
+        input_tensors=inputs,
+        clone_function=copy,
+        call_function=call,
+        recursive=True,
+    )
+    for layer, made in pairs:
+        kept = keep_weights is not None and isinstance(layer, keras.Layer) and id(layer) not in omitted
+        if kept and keep_weights(layer):
+            _copy_weights(network, layer, made, copied.input_shape[1:])
+    copy_class_names(network, copied)
+    return copied
+
+
+def edited_copy(layer: keras.Layer, *edits: Edit) -> keras.Layer:
+    """Copies one layer with edited settings, not built yet.
+
+    Args:
+        layer: a layer.
+        *edits: as in `clone_with_edits`.
+
+    Returns:
+        The copy, or what an edit has put in its place.
+    """
+    kind, config = type(layer), layer.get_config()
+    for edit in edits:
+        edited = edit(layer, config)
+        if isinstance(edited, keras.Layer):
+            kind, config = type(edited), edited.get_config()
+        else:
+            config = edited
+    return kind.from_config(config)
+
+
+def clone(network: keras.Model, *edits: Edit, image_shape: Sequence[int] | None = None) -> keras.Model:
+    """Copies a network with its weights.
+
+    Args:
+        network: functional or sequential, from images to logits.
+        *edits: as in `clone_with_edits`.
+        image_shape: `(height, width, channels)` that the copy takes; None for the network's own.
+
+    Returns:
+        The copy; the network stays as it is.
+
+    Raises:
+        ValueError: for a network whose weights depend on the resolution.
+    """
+    inputs = None
+    if image_shape is not None and tuple(image_shape) != tuple(network.input_shape[1:]):
+        inputs = keras.Input(tuple(image_shape), dtype="float32", name="image")
+    return clone_with_edits(network, *edits, inputs=inputs, keep_weights=lambda layer: True)
+
+
+def as_functional(network: keras.Model) -> keras.Model:
+    """Takes a sequential network as a functional one of the same layers.
+
+    Args:
+        network: functional or sequential.
+
+    Returns:
+        The network itself where it is functional.
+
+    Raises:
+        ValueError: for a subclassed model, or one that is not built.
+    """
+    if isinstance(network, keras.Sequential) and network.built:
+        return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    if isinstance(network, keras.Sequential) or not hasattr(network, "output_shape"):
+        raise ValueError(
+            f"{network.name!r} is a model whose layers cannot be copied one by one: build it as keras.Model(inputs, "
+            "outputs), or as keras.Sequential that begins with keras.Input."
+        )
+    return network
+
+
+def leaf_layers(network: keras.Model) -> Iterator[keras.Layer]:
+    """Walks over a network's layers from the input on, and over those of the networks nested in it.
+
+    Args:
+        network: any.
+
+    Yields:
+        Layers that are not networks themselves.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaf_layers(layer)
+        else:
+            yield layer
 
 
 def seed_from(seed: int) -> Edit:
@@ -50,7 +166,7 @@ def seed_from(seed: int) -> Edit:
     """
 
     def edit(layer: keras.Layer, config: LayerConfig) -> LayerConfig:
-        return {key: _seeded(key, value, f"{seed}/{layer.name}/{key}") for key, value in config.items()}
+        return {key: _seeded(key, value, f"{seed}/{config['name']}/{key}") for key, value in config.items()}
 
     return edit
 
@@ -68,24 +184,60 @@ def synchronize_batch_norm(layer: keras.Layer, config: LayerConfig) -> LayerConf
     return config | {"synchronized": True} if isinstance(layer, keras.layers.BatchNormalization) else config
 
 
-def in_precision(model: keras.Model, policy: str) -> keras.Model:
-    """Copies a finished functional model, to compute in another precision with the same weights.
+def named_by_position(*, except_for: Sequence[str] = ()) -> Edit:
+    """Makes an edit that renumbers the layers that Keras named, such as `conv2d_17`.
+
+    Keras counts such names up in a process. Counted anew in one network, they are the same in every process, so that
+    what depends on them, a layer's seed or `--trainable=LAYER`, is too.
 
     Args:
-        model: A functional model without nested models.
-        policy: A Keras dtype policy, such as "mixed_bfloat16". The last layer computes in float32, as logits should.
+        except_for: names that look like Keras' and are not.
+
+    Returns:
+        An edit for one call of `clone_with_edits`.
+    """
+    counts: dict[str, int] = {}
+
+    def edit(layer: keras.Layer, config: LayerConfig) -> LayerConfig:
+        automatic = _AUTOMATIC_NAME.fullmatch(layer.name)
+        kind = automatic["kind"] if automatic else ""
+        if kind.replace("_", "") != type(layer).__name__.lower() or layer.name in except_for:
+            return config
+        counts[kind] = counts.get(kind, 0) + 1
+        return config | {"name": f"{kind}_{counts[kind]}"}
+
+    return edit
+
+
+def in_precision(network: keras.Model, policy: str) -> keras.Model:
+    """Copies a finished functional network, to compute in another precision with the same weights.
+
+    Args:
+        network: functional.
+        policy: a Keras dtype policy, such as "mixed_bfloat16". The last layer computes in float32, as logits should.
 
     Returns:
         The copy.
     """
-    last = model.layers[-1]
+    last = network.layers[-1]
 
     def edit(layer: keras.Layer, config: LayerConfig) -> LayerConfig:
         return config | {"dtype": "float32" if layer is last else policy}
 
-    copy = clone_with_edits(model, edit)
-    copy.set_weights(model.get_weights())
-    return copy
+    return clone(network, edit)
+
+
+def _copy_weights(network, layer, made, shape):
+    if [weight.shape for weight in layer.weights] != [weight.shape for weight in made.weights]:
+        raise ValueError(
+            f"{network.name!r} takes images of shape {tuple(network.input_shape[1:])}, and its weights would have "
+            f"other shapes for {tuple(shape)}: take a network that averages over positions before its last layer."
+        )
+    if layer.weights:
+        made.set_weights(layer.get_weights())
+    if isinstance(made, keras.layers.Normalization) and layer.weights:
+        # It computes with constants that it derives from its weights when it is adapted or loaded.
+        made.finalize_state()
 
 
 def _seeded(key: str, value: Any, path: str) -> Any:

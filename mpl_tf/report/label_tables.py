@@ -27,7 +27,7 @@ def confidence_rows(
     known, rows = labels >= 0, []
     for threshold in sorted(set(thresholds)):
         reach = confidence >= threshold
-        row = {
+        row: dict[str, str | None] = {
             "confidence from": f"{threshold:g}",
             "images": f"{reach.sum():,}",
             "fraction %": f"{100 * reach.mean():.1f}",

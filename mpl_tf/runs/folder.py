@@ -223,7 +223,7 @@ class RunFolder:
         if not self.writes:
             return
         with files.replacing(self.path / "networks" / f"{role}.keras") as temporary:
-            network.save(temporary)
+            models.save(network, temporary)
 
     def load_network(self, role: str) -> keras.Model:
         """Loads `networks/<role>.keras`, not compiled."""

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf import evaluation, export, report
+from mpl_tf import evaluation, export, models, report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas
 from mpl_tf.models.fingerprints import weights_fingerprint
@@ -24,6 +24,7 @@ def finish(
     data: RunData,
     networks: dict[str, keras.Model],
     *,
+    evaluated: dict[str, dict[str, dict]] | None = None,
     export_dir: str | os.PathLike | None = None,
     draw_report: bool = True,
     command: str = "",
@@ -36,6 +37,7 @@ def finish(
         folder: of the run.
         data: images and split.
         networks: role → network. `runs.roles.final_role` says which one is exported.
+        evaluated: split → role → numbers, where the networks have been evaluated; None does so.
         export_dir: where to; None exports nothing.
         draw_report: whether to draw report.html.
         command: the command line that started the run.
@@ -45,7 +47,10 @@ def finish(
     Returns:
         What metrics.json holds.
     """
-    metrics = _evaluate(data, networks, verbose)
+    for network in networks.values():
+        models.check_class_names(network, data.source.class_names)
+        models.set_class_names(network, data.source.class_names)
+    metrics = evaluated or _evaluate(data, networks, verbose)
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():

@@ -63,6 +63,8 @@ class Run:
         self.seconds: dict[str, float] = {}
         # More entries for metrics.json.
         self.facts: dict[str, object] = {}
+        # Split → role → numbers, where all networks have been evaluated on the way.
+        self.evaluated: dict[str, dict[str, dict]] = {}
         self.completed = False
 
     def __enter__(self) -> Self:
@@ -195,6 +197,7 @@ class Run:
                 draw_report=report,
                 command=command,
                 verbose=self.monitoring.verbose,
+                evaluated=self.evaluated,
                 **self.facts,
                 seconds=self.seconds,
             )

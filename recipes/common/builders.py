@@ -1,10 +1,14 @@
 """From the shared flags to what methods are made of: networks, optimizers, and their options."""
 
+import ast
+from typing import Any
+
 import keras
 from absl import flags
 
 from mpl_tf import models, schedules
 from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.engine.optimizers import make_optimizer
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.supervised import Supervised
 
@@ -12,22 +16,71 @@ FLAGS = flags.FLAGS
 
 
 def network(name: str, data: RunData, *, seed: int, noise: bool = True) -> keras.Model:
-    """A freshly initialized network for the run's images, with dropout and stochastic depth if `noise`."""
-    return models.build(
+    """A new network for the run's images, with dropout and stochastic depth if `noise`.
+
+    Under weights that were learned elsewhere its head starts from a linear probe of the labeled images' features.
+    """
+    # Of two networks one may be of another kind, which has no such weights.
+    named = {FLAGS.model, FLAGS["teacher_model"].value if "teacher_model" in FLAGS else None}
+    others = named.intersection(models.pretrained_names()) - {name}
+    weights = FLAGS.weights if name in models.pretrained_names() or not others else "none"
+    built = bare_network(
         name,
-        data.source.num_classes,
-        data.source.image_shape,
+        data,
+        seed=seed,
+        weights=weights,
+        trainable=FLAGS.trainable,
+        freeze_batch_norm=FLAGS.freeze_batch_norm,
         dropout=FLAGS.dropout if noise else 0.0,
         stochastic_depth=FLAGS.stochastic_depth if noise else 0.0,
         synchronized=FLAGS.strategy != "default",
-        seed=seed,
+    )
+    if FLAGS.head == "probe" or (FLAGS.head == "auto" and models.is_pretrained(name, weights)):
+        models.start_head(
+            built, data.source.train, data.split.labeled, cache_dir=FLAGS.feature_cache, seed=FLAGS.seed
+        )
+    return built
+
+
+def bare_network(name: str, data: RunData, **options: Any) -> keras.Model:
+    """A new network for the run's images and classes, with a random head.
+
+    Args:
+        name: as for `models.build`.
+        data: images and class names.
+        **options: of `models.build`.
+    """
+    source = data.source
+    return models.build(
+        name,
+        source.num_classes,
+        source.image_shape,
+        features=FLAGS.features if name.endswith(".keras") else None,
+        class_names=source.class_names,
+        **options,
     )
 
 
 def optimizer(peak: float, *, steps: int, wait: int = 0) -> keras.optimizers.Optimizer:
-    """SGD with Nesterov momentum under the run's schedule."""
+    """The optimizer that the flags name, under the run's schedule; SGD has Nesterov momentum."""
     rate = learning_rate(peak, steps=steps, wait=wait)
-    return keras.optimizers.SGD(rate, momentum=FLAGS.momentum, nesterov=FLAGS.momentum > 0)
+    options = {"momentum": FLAGS.momentum, "nesterov": FLAGS.momentum > 0} if FLAGS.optimizer == "sgd" else {}
+    decay = FLAGS.decoupled_weight_decay
+    return make_optimizer(FLAGS.optimizer, rate, weight_decay=decay, **options | optimizer_options())
+
+
+def optimizer_options() -> dict:
+    """What --optimizer_options says, as Python values."""
+    options = {}
+    for text in FLAGS.optimizer_options:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--optimizer_options={text} is no name=value, as in beta_2=0.99,epsilon=1e-6.")
+        try:
+            options[name.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            options[name.strip()] = value.strip()
+    return options
 
 
 def learning_rate(peak: float, *, steps: int, wait: int = 0):
@@ -96,6 +149,7 @@ def compile_options(**micro_batches: int) -> dict:
         "steps_per_execution": FLAGS.steps_per_execution,
         "micro_batches": {"student": FLAGS.student_micro_batches, **micro_batches},
         "rematerialize": FLAGS.rematerialize,
+        "backbone_learning_rate_factor": FLAGS.backbone_learning_rate_factor,
     }
 
 

@@ -28,7 +28,7 @@ FLAGS = flags.FLAGS
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
     "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
-    "tensorboard", "confirmation_images", "report", "near_duplicates",
+    "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
 }  # fmt: skip
 
 
@@ -126,11 +126,11 @@ def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
 def open_run() -> Iterator[Run]:
     """The run that the flags describe, in its folder, which it claims once the flags and the data are in order."""
     # Several processes have to find each other before TensorFlow computes anything.
-    strategy = replicas.make_strategy(FLAGS.strategy)
+    strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
     prepare()
     folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
     folder.check_configuration(configuration(), resume=FLAGS.resume)
-    for name, value in (("batch_size", stage().batch_size), *_optional("finetune_batch_size").items()):
+    for name, value in _optional("batch_size", "finetune_batch_size").items():
         check_batch_size(value, strategy, name=name)
     data = load_data(folder.path, write_split=False)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))

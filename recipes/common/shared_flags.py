@@ -4,6 +4,7 @@ from absl import flags
 
 from mpl_tf import data, models
 from mpl_tf.distribute import replicas
+from mpl_tf.methods.engine.optimizers import optimizer_names
 from mpl_tf.methods.feedback.settings import NORMALIZATIONS
 
 
@@ -108,7 +109,8 @@ def define_data_flags():
 
 def define_training_flags():
     """The student, its optimizer, and how long it trains."""
-    flags.DEFINE_string("model", "wrn-28-2", "The student: " + ", ".join(models.names()) + ".")
+    define_network_flags()
+    define_finetuning_flags()
     flags.DEFINE_float("dropout", 0.0, "Dropout before the last layer of every network.", 0.0, 0.95)
     flags.DEFINE_float(
         "stochastic_depth", 0.0, "Of the last residual branch, in residual networks.", 0.0, 0.95
@@ -123,6 +125,11 @@ def define_training_flags():
         "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
+    flags.DEFINE_string("optimizer", "sgd", "Of Keras, by name: " + ", ".join(optimizer_names()) + ".")
+    flags.DEFINE_list("optimizer_options", [], "Its further arguments, as in beta_2=0.99,epsilon=1e-6.")
+    flags.DEFINE_float(
+        "decoupled_weight_decay", None, "Of the optimizer, on kernels; its own default when not given.", 0.0
+    )
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
     flags.DEFINE_float("weight_decay", 0.0, "L2 penalty on kernels.", 0.0)
     flags.DEFINE_float("global_clipnorm", None, "Largest global norm of a gradient.", 0.0)
@@ -147,6 +154,41 @@ def define_training_flags():
     )  # fmt: skip
     flags.DEFINE_integer(
         "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
+    )
+
+
+def define_network_flags():
+    """The student's network, and weights that it learned elsewhere."""
+    names = ", ".join(models.names())
+    flags.DEFINE_string(
+        "model", "wrn-28-2", f"The student: {names}; FILE.keras, which gets a new head; or hub:PRESET."
+    )
+    flags.DEFINE_string(
+        "weights", "none", "Of networks of keras.applications: imagenet, none, or a file of their weights."
+    )
+    flags.DEFINE_string("features", None, "For --model=FILE.keras: the layer that the new head classifies.")
+    flags.DEFINE_string(
+        "feature_cache", None, "Folder for features, so that other runs need not compute them again."
+    )
+
+
+def define_finetuning_flags():
+    """What fine-tuning leaves of weights that were learned elsewhere, and where it starts."""
+    flags.DEFINE_string(
+        "trainable", "all", "Which layers learn: all, head, or the name of the first that does."
+    )
+    flags.DEFINE_bool(
+        "freeze_batch_norm",
+        None,
+        "Keep BatchNorm as it is; so it is under weights from elsewhere if not given.",
+    )
+    flags.DEFINE_enum(
+        "head", "auto", ["auto", "probe", "random"],
+        "How a new head starts: as a linear probe of the labeled images' features, which is auto under weights "
+        "from elsewhere, or at random.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "backbone_learning_rate_factor", 1.0, "Of the learning rate of all layers but the head.", 0.0, 1.0
     )
 
 

@@ -194,7 +194,7 @@ BOTH = ("teacher", "student")
 GENERATED = ("generator", "student")
 
 CASES = {
-    "supervised": Case(supervised, learns=("student",)),
+    "supervised": Case(supervised, learns=("student",), options={"backbone_learning_rate_factor": 0.3}),
     "uda": Case(uda, learns=("student",)),
     "uda with other targets": Case(uda_with_other_targets, learns=("student",), on_several_replicas="slow"),
     "fixmatch": Case(fixmatch(), learns=("student",), on_several_replicas="slow"),

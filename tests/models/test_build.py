@@ -198,7 +198,8 @@ def test_every_listed_name_is_known():
     [
         ("wrn28-2", "wrn-28-2"),
         ("MLP", "mlp"),
-        ("efficientnet-b0", "efficientnetv2-b0"),
+        ("EfficientNetB0", "efficientnet-b0"),
+        ("resnet50", "resnet-50"),
         ("lenet5", "lenet-5"),
     ],
 )

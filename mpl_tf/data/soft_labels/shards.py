@@ -35,7 +35,7 @@ class ShardedTable:
         self.num_classes = num_classes
         self.shard_size = shard_size
         self.dtype = dtype
-        self._checked = {}
+        self._checked: dict[int, tuple] = {}
         self._kept_open = functools.lru_cache(maxsize=_OPEN_SHARDS)(self._open)
 
     def __len__(self) -> int:

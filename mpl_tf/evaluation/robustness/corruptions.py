@@ -6,6 +6,7 @@ image's shorter side.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -218,7 +219,7 @@ def _jpeg_compression(image, generator, scale, quality):
     return digital.jpeg(image, quality)
 
 
-_EFFECTS = {
+_EFFECTS: dict[str, Callable[..., np.ndarray]] = {
     "gaussian_noise": _gaussian_noise,
     "shot_noise": _shot_noise,
     "impulse_noise": _impulse_noise,

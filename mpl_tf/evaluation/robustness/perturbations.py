@@ -6,7 +6,7 @@ that the paper's mean flip rate is over, at its first level of difficulty.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -137,7 +137,7 @@ def _scale(image, generator, scale, smallest, step):
         yield warp.project(image, warp.scaling(smallest + step * frame))
 
 
-_SEQUENCES = {
+_SEQUENCES: dict[str, Callable[..., Iterator[np.ndarray]]] = {
     "gaussian_noise": _gaussian_noise,
     "shot_noise": _shot_noise,
     "motion_blur": _motion_blur,

@@ -1,9 +1,9 @@
 """What happens between steps and epochs of a run: checks, records, checkpoints."""
 
+import dataclasses
 import math
 import time
 import warnings
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -73,11 +73,12 @@ class EndEpoch(keras.callbacks.Callback):
         self.model.end_epoch(self.unlabeled)
 
 
-class PseudoLabeled(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PseudoLabeled:
     """What a method labels some unlabeled images with.
 
     Attributes:
-        index: int64 `[n]`, their places among the training images.
+        index: int64 `[n]`, their indices among the training images.
         label: int `[n]`, their classes, -1 where unknown; for judging the labels only.
         prediction: int64 `[n]`, the most likely class.
         confidence: float32 `[n]`, its probability; 0 for an image that has no label yet.
@@ -102,7 +103,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     epoch in which no label is confident. The threshold is the same for every method, so that their curves compare.
     Stands before `Record` and after `EndEpoch`: it measures the labels that the next epoch learns from.
 
-    With a folder, the shares of the predicted classes go into `pseudo_label_classes.csv`: a row per epoch with the
+    With a folder, the fractions of the predicted classes go into `pseudo_label_classes.csv`: a row per epoch with the
     `step`, the number of `images` that have a label, and a column 0…K-1 per class.
 
     After each epoch, `measured` is the `PseudoLabeled` images of that epoch, for callbacks that stand after it.
@@ -117,7 +118,7 @@ class ConfirmationBias(keras.callbacks.Callback):
     def __init__(self, batches: tf.data.Dataset, threshold: float = 0.95, folder: RunFolder | None = None):
         super().__init__()
         self.batches, self.threshold, self.folder = batches, threshold, folder
-        self.measured = None
+        self.measured: PseudoLabeled | None = None
 
     def set_model(self, model):
         """Compiles the method's labeling, for the epochs of one `fit`."""
@@ -136,7 +137,7 @@ class ConfirmationBias(keras.callbacks.Callback):
                 logs["confirmation_bias"] = float(found.wrong[labeled].mean())
         if self.folder is not None:
             labeled = found.prediction[found.confidence > 0.0]
-            self._record(epoch, np.bincount(labeled, minlength=num_classes))
+            self._record(self.folder, epoch, np.bincount(labeled, minlength=num_classes))
         self.measured = found
 
     def _label_all(self):
@@ -148,13 +149,13 @@ class ConfirmationBias(keras.callbacks.Callback):
             parts.append((*known, found.argmax(axis=-1), found.max(axis=-1)))
         return PseudoLabeled(*map(np.concatenate, zip(*parts, strict=True))), found.shape[-1]
 
-    def _record(self, epoch, predicted):
+    def _record(self, folder, epoch, predicted):
         """Appends to the rows before this step; a killed epoch's row, which is made again, is left out."""
         step, total = int(np.asarray(self.model.step)), int(predicted.sum())
         row = {"epoch": epoch, "step": step, "images": total}
         row |= {str(label): f"{part / max(1, total):.6g}" for label, part in enumerate(predicted)}
         name = "pseudo_label_classes.csv"
-        self.folder.write_rows(name, [*self.folder.read_rows(name, until_step=step - 1), row])
+        folder.write_rows(name, [*folder.read_rows(name, until_step=step - 1), row])
 
 
 class Record(keras.callbacks.Callback):

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Self
 
 import keras
+import numpy as np
 
 from mpl_tf.distribute import workers
 from mpl_tf.runs.folder import RunFolder
@@ -103,7 +104,7 @@ class ContinueEpoch(keras.callbacks.Callback):
     def __init__(self, method: keras.Model):
         super().__init__()
         self.variables = method.running_means()
-        self.values = [variable.numpy() for variable in self.variables]
+        self.values: list[np.ndarray] | None = [variable.numpy() for variable in self.variables]
 
     def on_epoch_begin(self, epoch, logs=None):
         """Puts them back, once."""

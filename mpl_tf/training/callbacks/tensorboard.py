@@ -11,12 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import pipeline
+from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.base import probabilities
 from mpl_tf.report import plots
 from mpl_tf.report.html.samples import sample
 from mpl_tf.report.plots.style import shortened
 from mpl_tf.runs.folder import RunFolder
-from mpl_tf.training.callbacks.monitors import ConfirmationBias
+from mpl_tf.training.callbacks.monitors import ConfirmationBias, PseudoLabeled
 from mpl_tf.utils import files
 
 _VIEWED, _MOST_CONFIDENT, _MOST_PREDICTED = 10, 12, 5000
@@ -42,10 +43,13 @@ class WriteSummaries(keras.callbacks.Callback):
         bias: that measures the pseudo labels; None for none.
     """
 
-    def __init__(self, folder: RunFolder, data, *, unlabeled: bool, bias: ConfirmationBias | None = None):
+    def __init__(
+        self, folder: RunFolder, data: RunData, *, unlabeled: bool, bias: ConfirmationBias | None = None
+    ):
         super().__init__()
         self.data, self.bias = data, bias
-        self.writers, self.path = {}, folder.path / "tensorboard"
+        self.writers: dict[str, tf.summary.SummaryWriter] = {}
+        self.path = folder.path / "tensorboard"
         self.has_images = len(data.source.image_shape) == 3
         self.labeled = sample(data.split.labeled, _VIEWED)
         self.unlabeled = sample(data.split.unlabeled, _VIEWED if unlabeled else 0)
@@ -75,8 +79,8 @@ class WriteSummaries(keras.callbacks.Callback):
             _write_scalars(self._learning_rates())
             if self.has_images and self.model.uses_images:
                 _write_figure("views", plots.image_grid(self.views(step)))
-            if self.bias is not None:
-                self._write_pseudo_labels()
+            if self.bias is not None and self.bias.measured is not None:
+                self._write_pseudo_labels(self.bias.measured)
         if "validation" in self.writers:
             with self.writers["validation"].as_default(step):
                 measured = {name: value for name, value in logs.items() if name.startswith("val_")}
@@ -102,8 +106,7 @@ class WriteSummaries(keras.callbacks.Callback):
         optimizers = {role: getattr(self.model, f"{role}_optimizer", None) for role in self.model.roles}
         return {f"{role}_learning_rate": found.learning_rate for role, found in optimizers.items() if found}
 
-    def _write_pseudo_labels(self):
-        found = self.bias.measured
+    def _write_pseudo_labels(self, found: PseudoLabeled):
         labeled = np.flatnonzero(found.confidence)
         if not len(labeled):
             return
@@ -117,13 +120,13 @@ class WriteSummaries(keras.callbacks.Callback):
         known = (found.label[labeled] >= 0).any()
         truth = f"{len(wrong):,} of which are wrong (red)" if known else "of unknown truth"
         title = f"Most confident of {len(labeled):,} pseudo labels, {truth}"
-        self._write_strip("most_confident", title, ordered)
+        self._write_strip("most_confident", title, found, ordered)
         if len(wrong):
             title = f"Most confident of {len(wrong):,} wrong pseudo labels"
-            self._write_strip("most_confident_wrong", title, wrong)
+            self._write_strip("most_confident_wrong", title, found, wrong)
 
-    def _write_strip(self, name, title, rows):
-        found, names, rows = self.bias.measured, self.data.source.class_names, rows[:_MOST_CONFIDENT]
+    def _write_strip(self, name, title, found, rows):
+        names, rows = self.data.source.class_names, rows[:_MOST_CONFIDENT]
         captions = []
         for row in rows:
             predicted = shortened(names[found.prediction[row]], 13)

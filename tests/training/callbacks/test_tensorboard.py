@@ -157,7 +157,7 @@ def write_pseudo_labels(folder, method, labels):
     measured = monitors.PseudoLabeled(index, labels, np.arange(10) % 3, confidence)
     callback = summaries(folder, method, types.SimpleNamespace(measured=measured))
     with callback.writers["train"].as_default(1):
-        callback._write_pseudo_labels()
+        callback._write_pseudo_labels(measured)
     callback.on_train_end()
     return measured
 

@@ -127,7 +127,7 @@ def _crystals(shape, generator):
     side = min(shape)
     # Grown on a larger window, so that needles from outside reach in.
     margin = side // 4 + 1
-    window = [length + 2 * margin for length in shape]
+    window = shape[0] + 2 * margin, shape[1] + 2 * margin
     needles = np.zeros(window)
     for direction in generator.uniform(0.0, 60.0) + np.arange(0.0, 360.0, 60.0):
         seeds = snowflakes(window, generator, 0.0, 1.0, side / 112, 1.4)[:, :, np.newaxis]
