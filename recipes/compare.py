@@ -1,8 +1,9 @@
 """Runs several recipes over several seeds and writes one table with paired differences.
 
-Each trial is a run of a recipe in a folder and a process of its own; finished trials are not run again, so the same
-command continues where it was stopped. The trials of one seed share the split, the initial weights, the order of
-the images and their augmentation, so their differences are paired.
+Each trial is a run of a recipe in a folder and a process of its own, with what it printed in log.txt. Finished trials
+are not run again, so the same command goes on where it was stopped; one whose flags or files have changed goes to
+its recipe, which does what is missing or refuses. The trials of one seed share the split, the initial weights, the
+order of the images and their augmentation, so their differences are paired.
 
     python -m recipes.compare --preset=digits --seeds=0-4 --run_dir=runs/compare \
         --trial='supervised: supervised' --trial='no feedback: mpl --feedback=none' \
@@ -12,21 +13,10 @@ the images and their augmentation, so their differences are paired.
 `{trial}` in a trial's flags is the run folder of another trial, which must come before it, with the same seed.
 """
 
-import concurrent.futures
-import os
-import pathlib
-import re
-import shlex
-import subprocess
-import sys
-
 from absl import app, flags
 
-from mpl_tf import report
-from mpl_tf.report.comparison import final_accuracies
-from mpl_tf.runs.folder import RunFolder
-from mpl_tf.utils import files
 from recipes.common import start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -38,8 +28,27 @@ flags.DEFINE_string("seeds", "0-4", "As 0-4, or 0,3,7.")
 flags.DEFINE_string("reference", None, "The trial that differences are taken to; the first when not given.")
 flags.DEFINE_enum("split", "test", ["validation", "test"], "Whose accuracy the table shows.")
 flags.DEFINE_integer("jobs", 1, "Trials at a time; more suits networks too small to fill the cores.", 1)
-flags.DEFINE_string("run_dir", None, "Folder for the trials' run folders and the table.")
+define_path("run_dir", None, "Folder for the trials' run folders and the table.")
 flags.mark_flag_as_required("run_dir")
+
+if __name__ == "__main__":
+    # The preset is for the trials' recipes.
+    start.parse_flags(expand_presets=False)
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import unicodedata
+
+from mpl_tf import report
+from mpl_tf.report.comparison import final_accuracies
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils import files
 
 
 def main(_):
@@ -53,6 +62,7 @@ def main(_):
         raise app.UsageError(f"--reference={reference!r} is not a trial: choose one of {', '.join(trials)}.")
     ablations = parse_ablations(FLAGS.ablation, trials)
     needed = {name: other_trials(name, trials) for name in trials}
+    check_trials(trials, seeds[0])
     results = {name: {} for name in trials}
     with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
         # In this order, so that a trial that another one reads has been started before it.
@@ -65,9 +75,9 @@ def main(_):
             for (name, seed), future in futures.items():
                 results[name][seed] = future.result()
                 write_report({trial: runs for trial, runs in results.items() if runs}, reference, ablations)
-        except RuntimeError:
+        except RuntimeError as error:
             pool.shutdown(cancel_futures=True)
-            raise
+            sys.exit(str(error))
     print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text("utf-8"))
 
 
@@ -86,7 +96,7 @@ def parse_trials(texts: list[str]) -> dict[str, list[str]]:
         )
     trials = {}
     for text in texts:
-        name, colon, command = text.partition(":")
+        name, colon, command = unicodedata.normalize("NFC", text).partition(":")
         # A trial's name may have spaces; between braces they do not part words.
         words = shlex.split(re.sub(r"\{[^{}]*\}", lambda other: shlex.quote(other[0]), command))
         if not colon or not words or not re.fullmatch(r"[a-z_]+", words[0]):
@@ -142,40 +152,110 @@ def other_trials(name: str, trials: dict[str, list[str]]) -> list[str]:
 
 def trial_folder(name: str, seed: int) -> pathlib.Path:
     """The run folder of a trial with a seed."""
-    return pathlib.Path(FLAGS.run_dir) / f"{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.{seed}"
+    return pathlib.Path(FLAGS.run_dir) / f"{files.folder_name(name)}.{seed}"
+
+
+def trial_arguments(command: list[str], seed: int) -> list[str]:
+    """The arguments of a trial's recipe, all but where it goes."""
+    options = [
+        re.sub(r"\{([^{}]*)\}", lambda other: str(trial_folder(other[1], seed)), option)
+        for option in command[1:]
+    ]
+    preset = [f"--preset={FLAGS.preset}"] if FLAGS.preset else []
+    return [*preset, *options, f"--seed={seed}"]
+
+
+def made_of(recipe: str, arguments: list[str]) -> dict:
+    """All that a trial's result depends on: its command, and the size and time of every file that this names."""
+    named = {}
+    for argument in arguments:
+        value = argument.partition("=")[2] or argument
+        if argument.startswith("--preset="):
+            value = str(start.preset_path(value))
+        if value and (path := files.user_path(value)).exists():
+            named[value] = file_stamp(path)
+    return {"command": [recipe, *arguments], "files": named}
+
+
+def file_stamp(path: pathlib.Path) -> list[int]:
+    """How many files there are, their bytes together, and the time of the newest, in nanoseconds."""
+    found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    stats = [file.stat() for file in found]
+    return [
+        len(found),
+        sum(stat.st_size for stat in stats),
+        max((stat.st_mtime_ns for stat in stats), default=0),
+    ]
+
+
+def check_trials(trials: dict[str, list[str]], seed: int) -> None:
+    """Has each trial's recipe look at its flags, before any of them trains.
+
+    Raises:
+        ValueError: for a recipe or a flag that there is not.
+    """
+    for name, command in trials.items():
+        program = [sys.executable, "-m", f"recipes.{command[0]}", *trial_arguments(command, seed)]
+        checked = subprocess.run([*program, "--only_check_args"], capture_output=True, text=True)
+        if checked.returncode:
+            said = checked.stderr.strip().splitlines() or ["it says nothing"]
+            raise ValueError(f"The trial {name!r} cannot be started: {said[0]}")
 
 
 def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
-    """The metrics of a trial, from its folder or from a run made now.
+    """The metrics of a trial, from its folder where it was made of the same, or from a run made now.
+
+    What the run prints goes into `log.txt` of its folder.
 
     Args:
         name: of the trial.
         command: recipe and flags.
         seed: of the run.
         needed: futures of the trials that must have finished before.
+
+    Raises:
+        RuntimeError: when the run has stopped.
     """
-    folder = trial_folder(name, seed)
-    if (metrics := RunFolder(folder).read_metrics()) is not None:
-        return metrics
     for future in needed:
         future.result()
-    recipe, *options = command
-    options = [
-        re.sub(r"\{([^{}]*)\}", lambda other: str(trial_folder(other[1], seed)), option) for option in options
-    ]
-    preset = [f"--preset={FLAGS.preset}"] if FLAGS.preset else []
-    own = [f"--seed={seed}", f"--run_dir={folder}", "--progress=none", "--notensorboard"]
+    folder = trial_folder(name, seed)
+    arguments = trial_arguments(command, seed)
+    record, wanted = folder / "trial.json", {"trial": name, **made_of(command[0], arguments)}
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+    metrics = RunFolder(folder).read_metrics()
+    if metrics is not None and known == wanted:
+        return metrics
     print(f"{name}, seed {seed}", flush=True)
+    own = [f"--run_dir={folder}", "--progress=none", "--notensorboard"]
+    program = [sys.executable, "-m", f"recipes.{command[0]}", *arguments, *own]
     threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, os.cpu_count() // FLAGS.jobs))} if FLAGS.jobs > 1 else {}
-    finished = subprocess.run(
-        [sys.executable, "-m", f"recipes.{recipe}", *preset, *options, *own],
-        capture_output=True,
-        text=True,
-        env=os.environ | threads,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        print(f"$ {shlex.join(['python', *program[1:]])}", file=log, flush=True)
+        started = log.tell()
+        finished = subprocess.run(program, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads)
     if finished.returncode:
-        raise RuntimeError(f"The trial {name!r}, seed {seed}, stopped:\n{finished.stderr[-3000:]}")
+        said = log_since(folder, started)
+        raise RuntimeError(
+            f"The trial {name!r}, seed {seed}, stopped:\n{said[-3000:]}\n(all of it: {log.name})"
+        )
+    with files.replacing(record) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
     return RunFolder(folder).read_metrics()
+
+
+def log_since(folder: pathlib.Path, position: int) -> str:
+    """What a trial's last run has printed."""
+    with open(folder / "log.txt", encoding="utf-8", errors="replace") as log:
+        log.seek(position)
+        return log.read().strip()
+
+
+def trial_warnings(folder: pathlib.Path) -> list[str]:
+    """The different warnings in a trial's log, in the order in which they came."""
+    log = folder / "log.txt"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return list(dict.fromkeys(re.findall(r"^.*?:\d+: \w*Warning: (.+)$", text, re.MULTILINE)))
 
 
 def write_report(results: dict, reference: str, ablations: dict[str, str]) -> None:
@@ -186,15 +266,20 @@ def write_report(results: dict, reference: str, ablations: dict[str, str]) -> No
         temporary.write_text(report.comparison_table(results, ablations=ablations, **options), "utf-8")
     accuracies = {name: list(final_accuracies(runs, FLAGS.split).values()) for name, runs in results.items()}
     report.plots.save_png(report.plots.comparison(accuracies, **options), folder / "table.png")
+    folders = {name: {seed: trial_folder(name, seed) for seed in runs} for name, runs in results.items()}
     report.comparison_page(
         folder,
         results,
         ablations=ablations,
-        runs={name: {seed: trial_folder(name, seed) for seed in runs} for name, runs in results.items()},
+        runs=folders,
+        warnings={
+            name: {seed: trial_warnings(path) for seed, path in runs.items()}
+            for name, runs in folders.items()
+        },
         command=" ".join(["python", "-m", "recipes.compare", *map(shlex.quote, sys.argv[1:])]),
         **options,
     )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start.run(main)

@@ -8,33 +8,40 @@ temperature is fitted on the validation split, everything else is measured on th
 the end, and at --split=validation before. See docs/evaluation.md.
 """
 
-import json
-import pathlib
-
-import keras
-import numpy as np
 from absl import app, flags
 
-from mpl_tf import data, evaluation, models
-from mpl_tf.evaluation.robustness import corruptions, perturbations
-from mpl_tf.runs.folder import RunFolder, write_metrics
-from mpl_tf.utils.progress import Progress
-from recipes.common import completed_run, evaluation_tables, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_progress_flag("evaluating")
 
-flags.DEFINE_string("run_dir", None, "The folder of a finished run; its flags.txt says which images.")
-flags.DEFINE_string("network", None, "Or a .keras file; the data flags say which images.")
+define_path("run_dir", None, "The folder of a finished run; its flags.txt says which images.")
+define_path("network", None, "Or a .keras file; the data flags say which images.")
 flags.DEFINE_list("roles", None, "Which networks of the run; all when not given.")
 flags.DEFINE_string("baseline", None, "For mCE and mFR: a role of the run, or a .keras file.")
 flags.DEFINE_enum("split", "test", ["test", "validation"], "The images that are measured on.")
 flags.DEFINE_bool("robustness", False, "Also under 15 corruptions × 5 severities and 10 perturbations.")
 flags.DEFINE_list("fgsm", [], "Also under attacks of these ε, in levels of 0…255, as 1,2,4,8.")
-flags.DEFINE_string("adversarial_dir", None, "Also on natural adversarial images, a folder per class.")
+define_path("adversarial_dir", None, "Also on natural adversarial images, a folder per class.")
 flags.DEFINE_integer("max_images", 1000, "Bound for --robustness and --fgsm; drawn at random.", 1)
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+from mpl_tf import data, evaluation, models
+from mpl_tf.evaluation.robustness import corruptions, perturbations
+from mpl_tf.runs.folder import RunFolder, write_metrics
+from mpl_tf.utils.progress import Progress
+from recipes.common import completed_run, evaluation_tables, program
 
 # Not the run's: runs with different seeds are to meet the same corruptions of the same images.
 ROBUSTNESS_SEED = 0

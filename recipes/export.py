@@ -6,29 +6,21 @@ Writes <export_dir>/<next version>/ in one step and touches no version that exis
 back in a process that has only TensorFlow, and every LiteRT model runs on the validation split. See docs/serving.md.
 """
 
-import pathlib
-
-import keras
-import numpy as np
 from absl import flags
 
-from mpl_tf import data, export, report
-from mpl_tf.data.run_data import RunData
-from mpl_tf.runs.folder import RunFolder
-from mpl_tf.runs.roles import final_role
-from mpl_tf.utils.progress import Progress
-from mpl_tf.utils.validation import check_choice
-from recipes.common import completed_run, program, shared_flags, start
+from recipes.common import parameters, shared_flags, start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_progress_flag("LiteRT models are measured")
 
-flags.DEFINE_string("run_dir", None, "The folder of a finished run; its flags.txt says which images.")
+define_path("run_dir", None, "The folder of a finished run; its flags.txt says which images.")
 flags.DEFINE_string("role", None, "Which network of the run; finetuned where there is one, else student.")
-flags.DEFINE_string("export_dir", None, "Folder of the versions; its name is the model's.")
-flags.DEFINE_list("litert", [], "LiteRT variants to add: " + ", ".join(export.litert.KINDS) + ".")
+define_path("export_dir", None, "Folder of the versions; its name is the model's.")
+KINDS = parameters.constant("mpl_tf.export.litert", "KINDS")
+flags.DEFINE_list("litert", [], f"LiteRT variants to add: {', '.join(KINDS)}.")
 flags.DEFINE_integer("top_k", 5, "How many classes an answer names.", lower_bound=1)
 flags.DEFINE_float(
     "max_accuracy_drop", 0.02, "Of a LiteRT variant below the network, else no export.", 0.0, 1.0
@@ -36,11 +28,27 @@ flags.DEFINE_float(
 flags.DEFINE_integer("representative", 200, "Labeled images at most, for the ranges of int8_full.", 1)
 flags.mark_flags_as_required(["run_dir", "export_dir"])
 
+if __name__ == "__main__":
+    start.parse_flags()
+
+import pathlib
+
+import keras
+import numpy as np
+
+from mpl_tf import data, export, report
+from mpl_tf.data.run_data import RunData
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.roles import final_role
+from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_choice
+from recipes.common import completed_run, program
+
 
 def main(_):
     """Exports, compares, prints the table."""
     for kind in FLAGS.litert:
-        check_choice("litert", kind, export.litert.KINDS)
+        check_choice("litert", kind, KINDS)
     program.prepare()
     folder = RunFolder(FLAGS.run_dir)
     completed_run.adopt_flags(folder)
@@ -52,7 +60,13 @@ def main(_):
         "name": pathlib.Path(FLAGS.export_dir).name,
         "class_names": run.source.class_names,
     }
-    provenance = export.Provenance.of_run(metrics, role, data=run.source.name, split=run.split)
+    provenance = export.Provenance.of_run(
+        metrics,
+        role,
+        data=run.source.name,
+        split=run.split,
+        flip=run.source.flip if len(run.source.image_shape) == 3 else None,
+    )
     measured = []
 
     def write(version):

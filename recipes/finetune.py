@@ -7,22 +7,17 @@ FixRes, the last step of Noisy Student: a larger resolution, no augmentation, an
     python -m recipes.finetune --network=… --dataset=cifar10 --image_size=40 --augment=none --frozen_fraction=0.9
 """
 
-import dataclasses
-
 from absl import flags
 
-from mpl_tf import data as data_module
-from mpl_tf import models
-from mpl_tf.methods.supervised import Supervised
-from mpl_tf.training.run import finetuning
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import parameters, shared_flags, start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_run_flags()
 
-flags.DEFINE_string("network", None, "The .keras file to start from, as runs leave it in networks/.")
+define_path("network", None, "The .keras file to start from, as runs leave it in networks/.")
 flags.DEFINE_integer("steps", 1000, "Updates.", lower_bound=1)
 flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
 flags.DEFINE_integer("batch_size", 64, "Labeled images per update.", lower_bound=1)
@@ -33,10 +28,21 @@ flags.DEFINE_float(
 )
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
 flags.DEFINE_enum(
-    "strategy", "default", ["default", "mirrored", "multi_worker", "tpu"],
+    "strategy", "default", parameters.constant("mpl_tf.distribute", "STRATEGIES"),
     "One device; all of this machine; all of several machines, which TF_CONFIG names; or a TPU.",
 )  # fmt: skip
 flags.mark_flag_as_required("network")
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+import dataclasses
+
+from mpl_tf import data as data_module
+from mpl_tf import models
+from mpl_tf.methods.supervised import Supervised
+from mpl_tf.training.run import finetuning
+from recipes.common import builders, program
 
 
 def build(source: data_module.Source) -> Supervised:

@@ -6,31 +6,32 @@ python -m recipes.fixmatch --preset=fixmatch_cifar10_250
 
 from absl import flags
 
-from mpl_tf.data.run_data import RunData
-from mpl_tf.methods.fixmatch import FixMatch
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_unlabeled_flags()
-shared_flags.define_pseudo_labeling_flags()
+shared_flags.define_alignment_flag()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
+HYPERPARAMETERS = MethodFlags("mpl_tf", "FixMatch")
 
-flags.DEFINE_float("threshold", 0.95, "Confidence below which an image is masked.", 0.0, 1.0)
+if __name__ == "__main__":
+    start.parse_flags()
+
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.fixmatch import FixMatch
+from recipes.common import builders, program
 
 
 def build(data: RunData) -> FixMatch:
     """The compiled method."""
     method = FixMatch(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        consistency_weight=FLAGS.consistency_weight,
-        threshold=FLAGS.threshold,
-        temperature=FLAGS.temperature,
-        class_prior=builders.class_prior(data),
-        **builders.regularization(),
+        **HYPERPARAMETERS.values(class_prior=builders.class_prior(data)),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method

@@ -6,35 +6,32 @@ python -m recipes.freematch --preset=freematch_cifar10_40
 
 from absl import flags
 
-from mpl_tf.data.run_data import RunData
-from mpl_tf.methods.freematch import FreeMatch
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_unlabeled_flags()
-shared_flags.define_pseudo_labeling_flags()
+shared_flags.define_alignment_flag()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
+HYPERPARAMETERS = MethodFlags("mpl_tf", "FreeMatch")
 
-flags.DEFINE_float(
-    "threshold_decay", 0.999, "Of the moving averages that the thresholds are made of.", 0.0, 1.0
-)
-flags.DEFINE_float("fairness_weight", 0.01, "Factor on the class fairness.", 0.0)
+if __name__ == "__main__":
+    start.parse_flags()
+
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.freematch import FreeMatch
+from recipes.common import builders, program
 
 
 def build(data: RunData) -> FreeMatch:
     """The compiled method."""
     method = FreeMatch(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        consistency_weight=FLAGS.consistency_weight,
-        threshold_decay=FLAGS.threshold_decay,
-        fairness_weight=FLAGS.fairness_weight,
-        temperature=FLAGS.temperature,
-        class_prior=builders.class_prior(data),
-        **builders.regularization(),
+        **HYPERPARAMETERS.values(class_prior=builders.class_prior(data)),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method

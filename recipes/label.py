@@ -5,33 +5,23 @@ Started again it makes what is missing. Several processes, also on machines that
 python -m recipes.label --network=runs/digits/networks/student.keras --store=labels/digits --labels=20
 """
 
-import hashlib
-import pathlib
-
-import keras
-import numpy as np
 from absl import flags
 
-from mpl_tf import data, models, report
-from mpl_tf.data import LabelStore
-from mpl_tf.distribute import replicas
-from mpl_tf.inference import labeling
-from mpl_tf.models import surgery
-from mpl_tf.utils.validation import check_range
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_progress_flag("labeling")
 
-flags.DEFINE_string("network", None, "The .keras file that labels, as runs leave it in networks/.")
-flags.DEFINE_string("store", None, "Folder of the labels.")
+define_path("network", None, "The .keras file that labels, as runs leave it in networks/.")
+define_path("store", None, "Folder of the labels.")
 flags.DEFINE_enum(
     "part", "unlabeled", ["unlabeled", "train", "all"],
     "Which training images: the split's unlabeled ones, all but its validation images, or all.",
 )  # fmt: skip
-flags.DEFINE_string("split_file", None, "A run's split.json, for --part; drawn anew when not given.")
+define_path("split_file", None, "A run's split.json, for --part; drawn anew when not given.")
 flags.DEFINE_integer("shard_size", 4096, "Images per file: what is lost at most when killed.", 1)
 flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the numbers in the files.")
 flags.DEFINE_integer("batch_size", 256, "Images at a time, over all replicas.", lower_bound=1)
@@ -47,8 +37,25 @@ flags.DEFINE_enum("strategy", "default", ["default", "mirrored"], "One device, o
 flags.DEFINE_float("threshold", 0.3, "Confidence from which the table and the image count as kept.", 0.0, 1.0)
 flags.DEFINE_integer("per_class", None, "Kept per predicted class; the classes' mean when not given.", 1)
 flags.DEFINE_bool("balance_selection", True, "Whether the selection makes the classes equal.")
-flags.DEFINE_string("image", None, "Also draws confidence, selection and examples into this .png file.")
+define_path("image", None, "Also draws confidence, selection and examples into this .png file.")
 flags.mark_flags_as_required(["network", "store"])
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+import hashlib
+import pathlib
+
+import keras
+import numpy as np
+
+from mpl_tf import data, models, report
+from mpl_tf.data import LabelStore
+from mpl_tf.distribute import replicas
+from mpl_tf.inference import labeling
+from mpl_tf.models import surgery
+from mpl_tf.utils.validation import check_range
+from recipes.common import builders, program
 
 SHOWN_THRESHOLDS = (0.0, 0.5, 0.8, 0.95)
 

@@ -5,10 +5,8 @@ python -m recipes.mpl --preset=digits
 
 from absl import flags
 
-from mpl_tf.data.augmentation.stateless_random import fold_in
-from mpl_tf.data.run_data import RunData
-from mpl_tf.methods.mpl import MetaPseudoLabels
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
@@ -16,16 +14,41 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
-shared_flags.define_consistency_flags()
-shared_flags.define_feedback_flags()
+shared_flags.define_alignment_flag()
+shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
+HYPERPARAMETERS = MethodFlags("mpl_tf", "MetaPseudoLabels")
 
 flags.DEFINE_string("teacher_model", None, "The teacher's network; the student's when not given.")
 flags.DEFINE_float("teacher_learning_rate", None, "Peak; the student's when not given.", 0.0)
 flags.DEFINE_integer("teacher_micro_batches", 1, "As --student_micro_batches.", lower_bound=1)
+flags.DEFINE_integer(
+    "teacher_schedule_steps",
+    None,
+    "The step at which the teacher's schedule ends; --steps when not given.",
+    lower_bound=1,
+)
 flags.DEFINE_integer("student_wait_steps", 0, "Steps before the student begins to learn.", lower_bound=0)
-flags.DEFINE_integer("uda_ramp_steps", 5000, "Linear ramp of the consistency's weight.", lower_bound=0)
 flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
+
+
+@flags.multi_flags_validator(
+    ["teacher_schedule_steps", "steps", "schedule"],
+    message="--teacher_schedule_steps ends a teacher's schedule before its student's: pass at most --steps, and a "
+    "--schedule that ends.",
+)
+def _teacher_ends_first(values: dict) -> bool:
+    steps = values["teacher_schedule_steps"]
+    return steps is None or (steps <= values["steps"] and values["schedule"] != "constant")
+
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+from mpl_tf.data.augmentation.stateless_random import fold_in
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.mpl import MetaPseudoLabels
+from recipes.common import builders, program
 
 
 def build(data: RunData) -> MetaPseudoLabels:
@@ -36,18 +59,11 @@ def build(data: RunData) -> MetaPseudoLabels:
             FLAGS.teacher_model or FLAGS.model, data, seed=fold_in(FLAGS.seed, "teacher")
         ),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        feedback=builders.feedback_settings(),
-        student_labels=FLAGS.student_labels,
-        uda_weight=FLAGS.uda_weight,
-        uda_temperature=FLAGS.uda_temperature,
-        uda_threshold=FLAGS.uda_threshold,
-        uda_ramp_steps=FLAGS.uda_ramp_steps,
-        **builders.regularization(),
-        seed=FLAGS.seed,
+        **HYPERPARAMETERS.values(class_prior=builders.class_prior(data)),
     )
     peak = FLAGS.learning_rate if FLAGS.teacher_learning_rate is None else FLAGS.teacher_learning_rate
     method.compile(
-        teacher_optimizer=builders.optimizer(peak, steps=FLAGS.steps),
+        teacher_optimizer=builders.optimizer(peak, steps=FLAGS.teacher_schedule_steps or FLAGS.steps),
         student_optimizer=builders.optimizer(
             FLAGS.learning_rate, steps=FLAGS.steps, wait=FLAGS.student_wait_steps
         ),

@@ -3,17 +3,10 @@
 python -m recipes.noisy_student --preset=noisy_student_digits
 """
 
-import dataclasses
-
 from absl import flags
 
-from mpl_tf import data as data_module
-from mpl_tf import report
-from mpl_tf.data.augmentation.stateless_random import fold_in
-from mpl_tf.data.run_data import RunData
-from mpl_tf.methods.noisy_student import NoisyStudent
-from mpl_tf.training import self_training
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
@@ -21,7 +14,9 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
+shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
+HYPERPARAMETERS = MethodFlags("mpl_tf", "NoisyStudent")
 # The paper's student is noised on its labeled images too.
 FLAGS.set_default("randaugment_labeled", True)
 
@@ -34,15 +29,25 @@ flags.DEFINE_bool(
     "balance_selection", True, "Give every class the same number of soft labels, repeated where too few."
 )
 flags.DEFINE_integer("per_class", None, "This number; the mean over the classes when not given.", 1)
-flags.DEFINE_enum("targets", "soft", ["soft", "hard"], "Whole distributions, or their most likely class.")
-flags.DEFINE_float("labeled_weight", 1.0, "Of the labeled loss; 0 leaves it to the fine-tuning.", 0.0)
-flags.DEFINE_float("unlabeled_weight", None, "Of the unlabeled loss; μ when not given.", 0.0)
 flags.DEFINE_enum("initialize", "scratch", ["scratch", "teacher"], "Where a student's weights start.")
 flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled images.")
 flags.DEFINE_bool("model_noise", True, "Dropout and stochastic depth in the students.")
 flags.DEFINE_bool("teacher_noise", False, "Dropout and stochastic depth while the teacher labels.")
 flags.DEFINE_enum("teacher_view", "none", ["none", "weak", "strong"], "Augmentation while it labels.")
 flags.DEFINE_integer("label_batch_size", 256, "Images per step of the labeling.", lower_bound=1)
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+import dataclasses
+
+from mpl_tf import data as data_module
+from mpl_tf import report
+from mpl_tf.data.augmentation.stateless_random import fold_in
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.noisy_student import NoisyStudent
+from mpl_tf.training import self_training
+from recipes.common import builders, program
 
 
 def rounds(data: RunData) -> self_training.Rounds:
@@ -90,10 +95,7 @@ def build_student(number: int, teacher, data: RunData) -> NoisyStudent:
         copy_weights(teacher, student)
     method = NoisyStudent(
         student=student,
-        targets=FLAGS.targets,
-        labeled_weight=FLAGS.labeled_weight,
-        unlabeled_weight=FLAGS.unlabeled_weight,
-        **builders.regularization(),
+        **HYPERPARAMETERS.values(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method
@@ -135,7 +137,8 @@ def show_rounds(metrics: dict) -> None:
 def main(_):
     """Trains all rounds, fine-tunes, evaluates, exports."""
     models()
-    with program.open_run() as run:
+    # The labels of each round are made by the one before: more steps would be another run.
+    with program.open_run(may_grow=False) as run:
         plain, run.data = run.data, noised(run.data)
         self_training.train_rounds(
             run,

@@ -6,15 +6,9 @@ python -m recipes.predict --model=saved_models/digits/1 images/
 python -m recipes.predict --model=saved_models/digits --output=images.csv --top_k=3 images/
 """
 
-import collections
-
-import numpy as np
 from absl import app, flags
 
-from mpl_tf import report
-from mpl_tf.export.exported_classifier import ExportedClassifier
-from mpl_tf.inference import prediction
-from recipes.common import program, shared_flags, start
+from recipes.common import shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -28,6 +22,18 @@ flags.DEFINE_integer("top_k", 1, "Classes per image, at most as many as the expo
 flags.DEFINE_integer("batch_size", 64, "Images per call of the model.", lower_bound=1)
 shared_flags.define_progress_flag("images are classified")
 flags.mark_flag_as_required("model")
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+import collections
+
+import numpy as np
+
+from mpl_tf import report
+from mpl_tf.export.exported_classifier import ExportedClassifier
+from mpl_tf.inference import prediction
+from recipes.common import program
 
 SHOWN_UNREADABLE = 5
 
@@ -62,6 +68,7 @@ def show(table: prediction.PredictionTable, classifier: ExportedClassifier) -> N
         {"class": label, "images": f"{len(found):,}", "mean confidence": f"{np.mean(found):.3f}"}
         for label, found in sorted(confidences.items())
     ]
+    print(f"\n{table.reading}")
     print(f"\n{len(table.rows):,} images, classified by {classifier.path}\n\n{report.table(rows)}")
     if unreadable:
         print(f"\n{len(unreadable):,} of them cannot be read, and have a reason instead of a class:")

@@ -10,9 +10,7 @@ to logits. See docs/pretrained.md.
 
 from absl import flags
 
-from mpl_tf.training import probing
-from mpl_tf.training.run import Run
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
 
 FLAGS = flags.FLAGS
 
@@ -26,6 +24,13 @@ flags.DEFINE_float(
     "C of the regression; chosen by cross-validation on the labels if not given.",
     1e-9,
 )
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+from mpl_tf.training import probing
+from mpl_tf.training.run import Run
+from recipes.common import builders, program
 
 
 def main(_):
@@ -48,7 +53,7 @@ def probe(run: Run) -> None:
         verbose=program.verbose(),
     )
     run.networks["student"] = network
-    run.evaluated = {split: {"student": numbers} for split, numbers in probed.metrics.items()}
+    run.results = {split: {"student": numbers} for split, numbers in probed.metrics.items()}
     run.seconds |= probed.seconds
     run.facts |= {
         "method": "LinearProbe",

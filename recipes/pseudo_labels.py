@@ -5,63 +5,49 @@ python -m recipes.pseudo_labels --preset=digits --pseudo_labels=fixed
 python -m recipes.pseudo_labels --preset=arazo_cifar10_4k
 """
 
-import keras
 from absl import flags
 
-from mpl_tf import models
-from mpl_tf.data.run_data import RunData
-from mpl_tf.methods.pseudo_labels import PseudoLabels
-from mpl_tf.training.run import Run
-from mpl_tf.utils.validation import check_labeled_fraction
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_unlabeled_flags()
+shared_flags.define_supervised_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
+HYPERPARAMETERS = MethodFlags(
+    "mpl_tf", "PseudoLabels", names={"labels": "pseudo_labels"}, leave_out=("num_images",)
+)
 
-flags.DEFINE_enum(
-    "pseudo_labels", "online", ["online", "fixed", "stored"],
-    "The current model's at every step, a teacher's, or the student's, refreshed at every epoch.",
-)  # fmt: skip
-flags.DEFINE_bool("hard", True, "The most likely class, or the whole distribution.")
-flags.DEFINE_float("threshold", 0.95, "Confidence below which an image is masked; Lee has none: 0.", 0.0, 1.0)
-flags.DEFINE_float("labeled_weight", 1.0, "Factor on the loss of the labeled images.", 0.0)
-flags.DEFINE_float("unlabeled_weight", 3.0, "α_f, what the factor on the unlabeled images' rises to.", 0.0)
-flags.DEFINE_integer("ramp_start", 100, "T1, the step until which that factor is 0.", lower_bound=0)
-flags.DEFINE_integer("ramp_end", 600, "T2, the step at which it is α_f.", lower_bound=0)
-flags.DEFINE_enum("view", "weak", ["weak", "strong"], "The view that the student learns from.")
-flags.DEFINE_float("mixup", 0.0, "α of mixup's Beta distribution; 0 mixes nothing.", 0.0)
-flags.DEFINE_float("prior_weight", 0.0, "Factor on the divergence of the mean prediction from uniform.", 0.0)
-flags.DEFINE_float("entropy_weight", 0.0, "Factor on the entropy of the predictions.", 0.0)
 flags.DEFINE_float(
     "min_labeled_fraction", 0.0, "Smallest labeled fraction of a batch; Arazo's is 0.16.", 0.0, 1.0
 )
-flags.DEFINE_string("teacher", None, "The fixed teacher's .keras file; trained on the labels when not given.")
+define_path("teacher", None, "The fixed teacher's .keras file; trained on the labels when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of that training; as --steps when not given.", 1)
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+import keras
+
+from mpl_tf import models
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.pseudo_labels import PseudoLabels
+from mpl_tf.training.run import Run
+from mpl_tf.utils.validation import check_labeled_fraction
+from recipes.common import builders, program
 
 
 def build(data: RunData, teacher: keras.Model | None = None) -> PseudoLabels:
     """The compiled method, with the teacher's labels where there is one."""
     method = PseudoLabels(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        labels=FLAGS.pseudo_labels,
         num_images=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
-        hard=FLAGS.hard,
-        threshold=FLAGS.threshold,
-        labeled_weight=FLAGS.labeled_weight,
-        unlabeled_weight=FLAGS.unlabeled_weight,
-        ramp_start=FLAGS.ramp_start,
-        ramp_end=FLAGS.ramp_end,
-        view=FLAGS.view,
-        mixup=FLAGS.mixup,
-        prior_weight=FLAGS.prior_weight,
-        entropy_weight=FLAGS.entropy_weight,
-        **builders.regularization(),
-        seed=FLAGS.seed,
+        **HYPERPARAMETERS.values(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     if teacher is not None:
@@ -102,7 +88,8 @@ def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     check_teacher()
     check_labeled_fraction(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_fraction)
-    with program.open_run() as run:
+    # The labels of a fixed teacher are made before the first step.
+    with program.open_run(may_grow=FLAGS.pseudo_labels != "fixed") as run:
         if FLAGS.pseudo_labels == "fixed":
             train_teacher(run)
         run.train("method", lambda: build(run.data, run.networks.get("teacher")), program.stage())

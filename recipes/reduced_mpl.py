@@ -3,20 +3,11 @@
 python -m recipes.reduced_mpl --preset=digits --teacher=runs/digits/networks/teacher.keras
 """
 
-import dataclasses
-import gc
-import pathlib
-
-import keras
-import numpy as np
 from absl import flags
 
-from mpl_tf import data as data_module
-from mpl_tf import models
-from mpl_tf.data.run_data import RunData
-from mpl_tf.inference import labeling
-from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.parameters import MethodFlags
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -24,16 +15,33 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
-shared_flags.define_feedback_flags()
+shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
+HYPERPARAMETERS = MethodFlags("mpl_tf", "ReducedMetaPseudoLabels")
 
-flags.DEFINE_string("teacher", None, "The teacher's .keras file; it labels once and leaves the memory again.")
-flags.DEFINE_string("label_store", None, "Its stored labels, as recipes.label makes them, instead.")
+define_path("teacher", None, "The teacher's .keras file; it labels once and leaves the memory again.")
+define_path("label_store", None, "Its stored labels, as recipes.label makes them, instead.")
 flags.DEFINE_integer("calibrator_width", 64, "Units of each hidden layer of the calibrator.", lower_bound=1)
 flags.DEFINE_integer("calibrator_depth", 1, "Its hidden layers.", lower_bound=0)
 flags.DEFINE_float("calibrator_learning_rate", 1e-3, "Of the Adam that trains it.", 0.0)
-flags.DEFINE_float("labeled_weight", 0.0, "Of the calibrator's own loss on the labels.", 0.0)
 flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+import dataclasses
+import gc
+import pathlib
+
+import keras
+import numpy as np
+
+from mpl_tf import data as data_module
+from mpl_tf import models
+from mpl_tf.data.run_data import RunData
+from mpl_tf.inference import labeling
+from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
+from recipes.common import builders, program
 
 
 def check_labels() -> None:
@@ -73,7 +81,7 @@ def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
 
 def build(data: RunData) -> ReducedMetaPseudoLabels:
     """The compiled method."""
-    calibrator = models.calibrator(
+    calibrator = models.build_calibrator(
         data.source.num_classes,
         width=FLAGS.calibrator_width,
         depth=FLAGS.calibrator_depth,
@@ -82,11 +90,7 @@ def build(data: RunData) -> ReducedMetaPseudoLabels:
     method = ReducedMetaPseudoLabels(
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         calibrator=calibrator,
-        feedback=builders.feedback_settings(),
-        student_labels=FLAGS.student_labels,
-        labeled_weight=FLAGS.labeled_weight,
-        **builders.regularization(),
-        seed=FLAGS.seed,
+        **HYPERPARAMETERS.values(),
     )
     method.compile(
         calibrator_optimizer=keras.optimizers.Adam(FLAGS.calibrator_learning_rate),

@@ -9,16 +9,22 @@ hand (--noimages), is drawn from the files in its folder alone.
 
 from absl import app, flags
 
-from mpl_tf import report
-from mpl_tf.runs.folder import RunFolder
-from recipes.common import completed_run, program, shared_flags, start
+from recipes.common import shared_flags, start
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 
-flags.DEFINE_string("run_dir", None, "The folder of a run; its flags.txt says which images.")
+define_path("run_dir", None, "The folder of a run; its flags.txt says which images.")
 flags.DEFINE_bool("images", True, "Also load the run's images and networks, for what they show.")
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+from mpl_tf import report
+from mpl_tf.runs.folder import RunFolder
+from recipes.common import completed_run, program
 
 
 def main(_):

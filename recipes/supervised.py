@@ -5,14 +5,20 @@ python -m recipes.supervised --dataset=digits --labels=20 --model=convnet --step
 
 from absl import flags
 
-from recipes.common import builders, program, shared_flags, start
+from recipes.common import shared_flags, start
 
 FLAGS = flags.FLAGS
 
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
+shared_flags.define_supervised_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
+
+if __name__ == "__main__":
+    start.parse_flags()
+
+from recipes.common import builders, program
 
 
 def main(_):

@@ -76,10 +76,14 @@ class RunData:
 
         Those whose class is known are taken, or of none is, any: always the same, in rising order.
         """
-        hidden = np.setdiff1d(self.split.unlabeled, self.split.labeled)
-        known = hidden[np.asarray(self.source.train.labels)[hidden] >= 0]
-        drawn = known if len(known) else hidden
-        return np.sort(np.random.default_rng(0).permutation(drawn)[:count])
+        labels = np.asarray(self.source.train.labels)
+        hidden = np.zeros(len(labels), bool)
+        hidden[self.split.unlabeled] = True
+        hidden[self.split.labeled] = False
+        known = hidden & (labels >= 0)
+        candidates = np.flatnonzero(known if known.any() else hidden)
+        generator, count = np.random.default_rng(0), min(count, len(candidates))
+        return np.sort(generator.choice(candidates, count, replace=False, shuffle=False))
 
     def validation(self) -> tf.data.Dataset | None:
         """The held-out images, or None where none were held out."""

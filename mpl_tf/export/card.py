@@ -40,6 +40,7 @@ class Provenance:
         data: name of the dataset.
         split: name of the split; None without one.
         labels_per_class: class name → labeled images.
+        flip: whether views mirrored half of the images; None for points, and where it was not recorded.
         method: name of the method's class.
         command: that trained it.
         results: split (`"validation"`, `"test"`) → what `evaluation.evaluate` returns.
@@ -53,6 +54,7 @@ class Provenance:
     data: str
     split: str | None = None
     labels_per_class: dict | None = None
+    flip: bool | None = None
     method: str | None = None
     command: str = ""
     results: dict = dataclasses.field(default_factory=dict)
@@ -62,7 +64,14 @@ class Provenance:
 
     @classmethod
     def of_run(
-        cls, metrics: dict, role: str, *, data: str, split: Split, run: str | None = None
+        cls,
+        metrics: dict,
+        role: str,
+        *,
+        data: str,
+        split: Split,
+        flip: bool | None = None,
+        run: str | None = None,
     ) -> "Provenance":
         """Reads it from what a run's metrics.json holds.
 
@@ -71,6 +80,7 @@ class Provenance:
             role: of the network.
             data: name of the dataset.
             split: of its images.
+            flip: whether views mirrored half of its images.
             run: name of the run and of its weights, where the run itself exports.
         """
         splits = [split for split in ("validation", "test") if role in metrics.get(split, {})]
@@ -80,6 +90,7 @@ class Provenance:
             data=data,
             split=split.name,
             labels_per_class=split.labels_per_class,
+            flip=flip,
             method=metrics.get("method"),
             command=metrics.get("command", ""),
             results={split: metrics[split][role] for split in splits},
@@ -154,6 +165,13 @@ def _origin(provenance):
         counts = sorted(provenance.labels_per_class.values())
         each = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
         lines.append(f"- labels: {sum(counts):,}, {each} per class")
+    if provenance.flip is not None:
+        said = (
+            "half of the images, which have the class that they had"
+            if provenance.flip
+            else "none: left is not right"
+        )
+        lines.append(f"- mirrored in training: {said}")
     if provenance.method:
         lines.append(f"- method: {provenance.method}")
     if provenance.command:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from mpl_tf.export import validation
 from mpl_tf.export.interpreter import Interpreter, Model
+from mpl_tf.models import heads
 from mpl_tf.utils.progress import no_progress
 from mpl_tf.utils.validation import check_choice, check_range
 
@@ -142,7 +143,7 @@ def convert(
     """
 
     def probabilities(images):
-        return {"probabilities": tf.nn.softmax(tf.cast(network(images, training=False), tf.float32))}
+        return {"probabilities": heads.probabilities(network, images)}
 
     images = tf.TensorSpec([None, *network.input_shape[1:]], tf.float32, "images")
     with tempfile.TemporaryDirectory() as folder:

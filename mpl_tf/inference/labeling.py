@@ -11,6 +11,7 @@ from mpl_tf.data import pipeline
 from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
+from mpl_tf.models import heads
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_range
 
@@ -96,7 +97,7 @@ def _compiled(network, *, training, jit_compile):
 
     @tf.function(jit_compile=replicas.use_xla(jit_compile))
     def probabilities(images):
-        return tf.nn.softmax(tf.cast(network(images, training=training), tf.float32))
+        return heads.probabilities(network, images, training=training)
 
     return tf.function(lambda images: strategy.run(probabilities, (images,)))
 

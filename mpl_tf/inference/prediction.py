@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mpl_tf.data.images import decoding
 from mpl_tf.data.images.image_files import image_files
+from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.export.exported_classifier import ExportedClassifier
 from mpl_tf.inference.prediction_table import PredictionTable
 from mpl_tf.utils.progress import Progress
@@ -51,7 +52,9 @@ def predict_folder(
     """
     check_range("batch_size", batch_size, low=1)
     check_range("top_k", top_k, low=1, high=classifier.top_k)
-    found = image_files("folder", folder)
+    reading = ReadingReport()
+    found = image_files("folder", folder, reading)
+    reading.take(file.path for file in found)
     paths, names = [file.path for file in found], [file.relative_name for file in found]
     table = PredictionTable(
         output,
@@ -60,6 +63,7 @@ def predict_folder(
         folder=str(pathlib.Path(folder).expanduser().resolve()),
         top_k=top_k,
     )
+    table.reading = reading
     with table.filling():
         starts = range(0, len(names), batch_size)
         batches = [range(start, min(start + batch_size, len(names))) for start in starts]

@@ -40,6 +40,7 @@ class PredictionTable:
         path: of the CSV file.
         columns: their names.
         rows: path of the image → its row, in the order of the file.
+        reading: which files of the folder were read and passed over, once `predict_folder` has looked.
 
     Raises:
         ValueError: for a file that holds other predictions, or that something else wrote.
@@ -57,6 +58,7 @@ class PredictionTable:
             "error",
         ]
         self.rows = {}
+        self.reading = None
         self._note = self.path.with_name(f"{self.path.name}.json")
         columns = ",".join(self.columns)
         self._verify_or_write_note(

@@ -22,6 +22,8 @@ from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
 from mpl_tf.methods.engine import layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
+from mpl_tf.models.heads import probabilities
+from mpl_tf.models.surgery import clone
 from mpl_tf.utils.validation import check_choice, check_integer, check_range
 
 
@@ -52,6 +54,8 @@ class Method(keras.Model):
         "global_clipnorm": Number(optional=True),
         "ema_decay": Number(high=1.0, optional=True),
     }
+    # Keras' own, which it makes when it is needed.
+    train_function: Any
     # The roles that learn, for each of which `compile` takes an optimizer.
     learners: ClassVar[tuple[str, ...]] = ("student",)
     # Whether `train_step` reads images; where it does not, `data.index_batches` is enough.
@@ -364,7 +368,7 @@ class Method(keras.Model):
         """
         for role in self.roles:
             replicas.average_moving_statistics(getattr(self, role).non_trainable_weights)
-        if self.student_average is not None:
+        if self.ema_decay is not None:
             self.update_average("student", self.ema_decay)
         with tf.control_dependencies([after]):
             self.step.assign_add(1)
@@ -509,18 +513,6 @@ class Method(keras.Model):
 
     def _left_out_by_keras(self):
         return ("random_state", self.random_states()), ("running_mean", self.running_means())
-
-
-def probabilities(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """A network's predictions `[n, K]` on images, in float32 and inference mode."""
-    return tf.nn.softmax(tf.cast(network(images, training=False), tf.float32))
-
-
-def clone(network: keras.Model) -> keras.Model:
-    """Another network of the same layers and weights."""
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    return copy
 
 
 def _set_direction(callback: keras.callbacks.Callback) -> None:

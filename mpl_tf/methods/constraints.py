@@ -36,7 +36,7 @@ import abc
 import dataclasses
 import inspect
 import re
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from mpl_tf.utils.validation import check_choice, check_distribution, check_integer, check_range
 
@@ -169,7 +169,13 @@ class Parameter:
         return sentence[0].upper() + sentence[1:] if sentence[:1].isascii() else sentence
 
 
-def check(owner: Any) -> None:
+class Constrained(Protocol):
+    """A class that declares its hyper-parameters."""
+
+    parameter_constraints: ClassVar[dict[str, Constraint]]
+
+
+def check(owner: Constrained) -> None:
     """Checks every hyper-parameter of an object whose class declares `parameter_constraints`.
 
     Args:
@@ -182,7 +188,7 @@ def check(owner: Any) -> None:
         constraint.check(name, getattr(owner, name))
 
 
-def parameters(kind: type) -> dict[str, Parameter]:
+def parameters(kind: type[Constrained]) -> dict[str, Parameter]:
     """The hyper-parameters of a class in the order of its constructor's arguments.
 
     Args:

@@ -88,7 +88,6 @@ class Distillation(Method):
         check_training_batch(data, self.student, unlabeled=True)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
-        sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, strong)]
 
         # v_i: the teacher's logits, in inference mode.
         teacher_logits_on_unlabeled = self.teacher(strong if self.same_view else weak, training=False)
@@ -96,8 +95,7 @@ class Distillation(Method):
 
         with tf.GradientTape() as tape:
             # z_i: one pass over both streams, in one BatchNorm population.
-            logits = self.training_logits("student", tf.concat([labeled, strong], axis=0))
-            logits = tf.split(logits, sizes)
+            logits = self.joint_logits("student", labeled, strong)
             student_logits_on_labeled, student_logits_on_unlabeled = logits
 
             # T² KL(softmax(v / T) ‖ softmax(z / T))

@@ -84,12 +84,10 @@ class NoisyStudent(Method):
         check_training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         unlabeled, probabilities = data["unlabeled"]["strong"], data["unlabeled"]["probabilities"]
-        sizes = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, unlabeled)]
 
         with tf.GradientTape() as tape:
             # S_noised(x), S_noised(x̃): one pass over both streams, in one BatchNorm population.
-            logits = self.training_logits("student", tf.concat([labeled, unlabeled], axis=0))
-            logits = tf.split(logits, sizes)
+            logits = self.joint_logits("student", labeled, unlabeled)
             student_logits_on_labeled, student_logits_on_unlabeled = logits
 
             # 1/n Σ CE(y_i, S_noised(x_i))
@@ -110,7 +108,8 @@ class NoisyStudent(Method):
 
             weight = self.unlabeled_weight
             if weight is None:
-                weight = tf.cast(sizes[1], tf.float32) / tf.cast(sizes[0], tf.float32)
+                num_labeled, num_unlabeled = (tf.shape(views)[0] for views in (labeled, unlabeled))
+                weight = tf.cast(num_unlabeled, tf.float32) / tf.cast(num_labeled, tf.float32)
             loss = self.labeled_weight * labeled_loss + weight * unlabeled_loss
 
         # θ_S ← θ_S - η ∇L

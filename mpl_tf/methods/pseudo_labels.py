@@ -25,8 +25,9 @@ from mpl_tf.data.augmentation import mixup
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods import validation
-from mpl_tf.methods.base import Method, probabilities
+from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Boolean, Choice, Integer, Number
+from mpl_tf.models.heads import probabilities
 from mpl_tf.utils.validation import check_integer
 
 

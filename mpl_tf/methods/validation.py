@@ -140,10 +140,16 @@ def check_compile_options(method: str, arguments: dict[str, str], options: dict[
                 f"{method} measures its own loss and accuracies, so compile takes no {name}=: compile the network "
                 f"that it trains with them afterwards, method.inference_model.compile({name}=…), and evaluate that."
             )
-        known = ("loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution")
-        if name not in known:
-            options = ("jit_compile", "micro_batches", "rematerialize", "run_eagerly", "steps_per_execution")
-            check_choice("The option of compile", name, (*arguments.values(), *options))
+        if name not in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            known = (
+                "jit_compile",
+                "micro_batches",
+                "rematerialize",
+                "backbone_learning_rate_factor",
+                "run_eagerly",
+                "steps_per_execution",
+            )
+            check_choice("The option of compile", name, (*arguments.values(), *known))
 
 
 def _listed(roles):
@@ -280,7 +286,7 @@ def check_calibrator(calibrator: keras.Model, student: keras.Model) -> None:
     if shapes != ((classes,), (classes,)):
         raise ValueError(
             f"The calibrator maps {shapes[0]} to {shapes[1]}, but the student has {classes} classes: build it with "
-            f"mpl_tf.models.calibrator({classes})."
+            f"mpl_tf.models.build_calibrator({classes})."
         )
 
 
@@ -290,7 +296,7 @@ def check_generator(generator: keras.Model, student: keras.Model) -> None:
     if len(shapes[0]) != 1 or shapes[1] != tuple(student.input_shape[1:]):
         raise ValueError(
             f"The generator maps {shapes[0]} to {shapes[1]}, but the student takes images of shape "
-            f"{tuple(student.input_shape[1:])}: build it with mpl_tf.models.generator for these."
+            f"{tuple(student.input_shape[1:])}: build it with mpl_tf.models.build_generator for these."
         )
 
 
@@ -309,6 +315,19 @@ def check_one_replica(feedback: str, replicas: int) -> None:
         raise ValueError(
             f"The feedback {feedback!r} goes through the student's whole step and runs on one replica, not "
             f"on {replicas}: use 'per_example', which is as exact."
+        )
+
+
+def check_one_learning_rate(feedback: str, backbone_factor: float) -> None:
+    """Checks that a feedback that makes the student's step again makes the one that was made.
+
+    Raises:
+        ValueError: for a smaller learning rate of the backbone.
+    """
+    if backbone_factor != 1.0:
+        raise ValueError(
+            f"The feedback {feedback!r} knows one learning rate for all weights, got backbone_learning_rate_factor="
+            f"{backbone_factor}: use 'per_example', which is as exact, or a factor of 1."
         )
 
 

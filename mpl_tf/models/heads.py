@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 
@@ -144,3 +145,17 @@ def _before_dropout(network, tensor):
         if isinstance(layer, layers.Dropout) and layer.output is tensor:
             return layer.input
     return tensor
+
+
+def probabilities(network: keras.Model, images: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    """What a classifier predicts, in float32 whatever its precision.
+
+    Args:
+        network: from images to logits `[n, K]`.
+        images: `[n, *image_shape]`.
+        training: whether dropout and its like are on.
+
+    Returns:
+        float32 `[n, K]`, rows that sum to 1.
+    """
+    return tf.nn.softmax(tf.cast(network(images, training=training), tf.float32))

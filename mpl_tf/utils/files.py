@@ -2,9 +2,13 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import pathlib
+import re
 import shutil
+import tempfile
+import unicodedata
 import uuid
 from collections.abc import Iterator
 
@@ -17,8 +21,101 @@ except ImportError:  # Windows has no advisory file locks of this kind.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+class LockedError(RuntimeError):
+    """Another process is at work where only one may be."""
+
+
 class DiskFullError(OSError):
     """There was no room for a file; what it was to replace is still there."""
+
+
+def user_path(path: str | os.PathLike) -> pathlib.Path:
+    """The path that a user means: `~` and variables are filled in, where no file is called so literally.
+
+    Every path that an argument or a flag gives goes through here.
+
+    Args:
+        path: as it was given, absolute or relative to the working directory.
+
+    Returns:
+        The path, without a slash at its end.
+
+    Raises:
+        ValueError: for a variable that is not set, or a user who is not there.
+    """
+    given = pathlib.Path(path)
+    if not isinstance(path, str) or os.path.lexists(given):
+        return given
+    expanded = os.path.expandvars(path)
+    if unset := re.search(r"\$(\w+|\{\w+\})", expanded):
+        raise ValueError(
+            f"The path {path!r} names the variable {unset[0]}, which is not set: set it, or write it out."
+        )
+    try:
+        return pathlib.Path(expanded).expanduser()
+    except RuntimeError:
+        raise ValueError(f"The path {path!r} names a home that is not known here: write it out.") from None
+
+
+def folder_name(name: str) -> str:
+    """A folder's name that stands for a name of the user's and for no other, on every file system.
+
+    Names of lower-case Latin letters and digits with single spaces stay readable as they are; in any other, what a
+    file system may not take or tell apart is replaced, and the first digits of the name's hash tell them apart.
+
+    Args:
+        name: any text. Two Unicode forms of one text are one name.
+    """
+    name = unicodedata.normalize("NFC", name)
+    if re.fullmatch(r"[a-z0-9]+( [a-z0-9]+)*", name) and len(name) <= 60:
+        return name.replace(" ", "-")
+    cleaned = re.sub(r"[\W_]+", "-", name).strip("-")[:40]
+    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{cleaned}_{mark}" if cleaned else f"_{mark}"
+
+
+def check_writable(folder: str | os.PathLike, argument: str) -> None:
+    """Checks that a folder can be written to, or made, before hours of work end in it.
+
+    Args:
+        folder: need not exist.
+        argument: what it was given as, for the message.
+
+    Raises:
+        ValueError: when it cannot.
+    """
+    folder = pathlib.Path(folder).absolute()
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise ValueError(
+            f"{argument}={str(folder)!r} cannot be made, because {existing} is a file: choose another."
+        )
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise ValueError(
+            f"{argument}={str(folder)!r} cannot be written to ({error.strerror}): choose a folder that can."
+        ) from error
+
+
+def check_room(folder: str | os.PathLike, size: int) -> None:
+    """Checks that a disk has room, before work that ends there.
+
+    Args:
+        folder: on the disk; need not exist.
+        size: in bytes.
+
+    Raises:
+        DiskFullError: when there is less.
+    """
+    folder = pathlib.Path(folder).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise DiskFullError(
+            f"There is no room in {str(folder)!r}: about {size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB "
+            "are free. Make room, or choose a folder on another disk."
+        )
 
 
 @contextlib.contextmanager
@@ -83,14 +180,14 @@ def locked(path: str | os.PathLike, message: str) -> Iterator[None]:
         message: what to say when another process holds the lock.
 
     Raises:
-        ValueError: when another process does.
+        LockedError: when another process does.
     """
     with open(path, "ab") as lock:
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(message) from None
+            raise LockedError(message) from None
         yield
 
 

@@ -9,8 +9,8 @@ from absl import flags
 from mpl_tf import models, schedules
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.engine.optimizers import make_optimizer
-from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.supervised import Supervised
+from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
@@ -97,19 +97,12 @@ def learning_rate(peak: float, *, steps: int, wait: int = 0):
 
 def supervised(data: RunData, *, steps: int, model: str | None = None) -> Supervised:
     """The supervised method with the student's optimizer, averaging, regularization and, if not told, network."""
-    method = Supervised(student=network(model or FLAGS.model, data, seed=FLAGS.seed), **regularization())
+    method = Supervised(
+        student=network(model or FLAGS.model, data, seed=FLAGS.seed),
+        **MethodFlags("mpl_tf", "Supervised").values(),
+    )
     method.compile(optimizer(FLAGS.learning_rate, steps=steps), **compile_options())
     return method
-
-
-def regularization() -> dict:
-    """The arguments that every method takes."""
-    return {
-        "label_smoothing": FLAGS.label_smoothing,
-        "weight_decay": FLAGS.weight_decay,
-        "global_clipnorm": FLAGS.global_clipnorm,
-        "ema_decay": FLAGS.ema_decay or None,
-    }
 
 
 def class_prior(data: RunData) -> tuple[float, ...] | None:
@@ -120,22 +113,6 @@ def class_prior(data: RunData) -> tuple[float, ...] | None:
         return (1.0 / data.source.num_classes,) * data.source.num_classes
     counts = data.split.labels_per_class
     return tuple(counts[name] / sum(counts.values()) for name in data.source.class_names)
-
-
-def feedback_settings() -> FeedbackSettings:
-    """The feedback that the flags describe."""
-    return FeedbackSettings(
-        FLAGS.feedback,
-        weight=FLAGS.feedback_weight,
-        normalization=FLAGS.feedback_normalization,
-        floor=FLAGS.feedback_floor,
-        placebo=FLAGS.feedback_placebo,
-        clip=FLAGS.feedback_clip or None,
-        baseline_decay=FLAGS.feedback_baseline_decay,
-        cross_entropy=FLAGS.feedback_cross_entropy,
-        finite_difference=FLAGS.feedback_finite_difference,
-        warmup_steps=FLAGS.feedback_warmup_steps,
-    )
 
 
 def compile_options(**micro_batches: int) -> dict:

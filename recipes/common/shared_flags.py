@@ -1,11 +1,17 @@
-"""The flags that several recipes share, in groups."""
+"""The flags that several recipes share, in groups. A method's own come from its table, see `parameters`."""
 
 from absl import flags
 
-from mpl_tf import data, models
-from mpl_tf.distribute import replicas
-from mpl_tf.methods.engine.optimizers import optimizer_names
-from mpl_tf.methods.feedback.settings import NORMALIZATIONS
+from recipes.common import parameters
+from recipes.common.start import define_path
+
+# What `mpl_tf.models.names`, but for keras.applications, and `optimizers.optimizer_names` list; to ask them would
+# import TensorFlow.
+NETWORKS = ("convnet", "hinton_mlp", "lenet-5", "lenet-5-half", "mlp", "moons_mlp", "wrn-10-1", "wrn-28-2")
+OPTIMIZERS = (
+    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon", "nadam", "rmsprop",
+    "schedulefreeadamw", "sgd",
+)  # fmt: skip
 
 
 class ImageSizeParser(flags.ArgumentParser):
@@ -46,10 +52,10 @@ def define_data_flags():
     flags.DEFINE_string(
         "dataset", "digits", "digits, two_moons, folders, or the name of a TensorFlow Datasets image set."
     )
-    flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; its own default when not given.")
-    flags.DEFINE_string("labeled_dir", None, "For --dataset=folders: a folder of images per class.")
-    flags.DEFINE_string("unlabeled_dir", None, "For --dataset=folders: images, flat or nested.")
-    flags.DEFINE_string("test_dir", None, "For --dataset=folders: test images, a folder per class.")
+    define_path("data_dir", None, "Folder of TensorFlow Datasets; its own default when not given.")
+    define_path("labeled_dir", None, "For --dataset=folders: a folder of images per class.")
+    define_path("unlabeled_dir", None, "For --dataset=folders: images, flat or nested.")
+    define_path("test_dir", None, "For --dataset=folders: test images, a folder per class.")
     flags.DEFINE(
         ImageSizeParser(), "image_size", None, "Height and width that images are resized to: 96, or 72x96.",
     )  # fmt: skip
@@ -76,7 +82,7 @@ def define_data_flags():
     flags.DEFINE_float("validation", 0.1, "Fraction of the training images held out.", 0.0, 0.9)
     flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled images are unlabeled ones too.")
     flags.DEFINE_enum(
-        "balance", "none", list(data.BALANCES),
+        "balance", "none", parameters.constant("mpl_tf.data", "BALANCES"),
         "Whether labeled images are drawn all equally often, or so that every class is.",
     )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
@@ -91,11 +97,12 @@ def define_data_flags():
     )  # fmt: skip
     flags.DEFINE_bool("randaugment_labeled", False, "Show labeled images by their strong view too.")
     flags.DEFINE_enum(
-        "crop", "auto", list(data.CROPS),
+        "crop", "auto", parameters.constant("mpl_tf.data", "CROPS"),
         "A part of the image, resized; one of the padded image; or all of it. auto resizes from 64 pixels on.",
     )  # fmt: skip
     flags.DEFINE_float(
-        "crop_area", data.RandomResizedCrop.area, "Smallest part that a resized crop leaves, of the image.", 1e-3, 1.0
+        "crop_area", parameters.default("mpl_tf.data", "RandomResizedCrop", "area"),
+        "Smallest part that a resized crop leaves, of the image.", 1e-3, 1.0,
     )  # fmt: skip
     flags.DEFINE_string(
         "fill", "128",
@@ -125,16 +132,12 @@ def define_training_flags():
         "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
-    flags.DEFINE_string("optimizer", "sgd", "Of Keras, by name: " + ", ".join(optimizer_names()) + ".")
+    flags.DEFINE_string("optimizer", "sgd", "Of Keras, by name: " + ", ".join(OPTIMIZERS) + ".")
     flags.DEFINE_list("optimizer_options", [], "Its further arguments, as in beta_2=0.99,epsilon=1e-6.")
     flags.DEFINE_float(
         "decoupled_weight_decay", None, "Of the optimizer, on kernels; its own default when not given.", 0.0
     )
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
-    flags.DEFINE_float("weight_decay", 0.0, "L2 penalty on kernels.", 0.0)
-    flags.DEFINE_float("global_clipnorm", None, "Largest global norm of a gradient.", 0.0)
-    flags.DEFINE_float("label_smoothing", 0.0, "Of the losses on labeled images.", 0.0, 1.0)
-    flags.DEFINE_float("ema_decay", 0.995, "Of the averaged student that is served; 0 keeps none.", 0.0, 1.0)
     flags.DEFINE_enum(
         "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
         "Of the networks' arithmetic; float16 comes with a loss scale for every optimizer.",
@@ -149,7 +152,7 @@ def define_training_flags():
     )
     flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
     flags.DEFINE_enum(
-        "strategy", "default", list(replicas.STRATEGIES),
+        "strategy", "default", parameters.constant("mpl_tf.distribute", "STRATEGIES"),
         "One device; all of this machine; all of several machines, which TF_CONFIG names; or a TPU.",
     )  # fmt: skip
     flags.DEFINE_integer(
@@ -159,17 +162,16 @@ def define_training_flags():
 
 def define_network_flags():
     """The student's network, and weights that it learned elsewhere."""
-    names = ", ".join(models.names())
     flags.DEFINE_string(
-        "model", "wrn-28-2", f"The student: {names}; FILE.keras, which gets a new head; or hub:PRESET."
-    )
+        "model", "wrn-28-2",
+        f"The student: {', '.join(NETWORKS)}; any wrn-DEPTH-WIDTH or mlp-WIDTHxDEPTH; a network of "
+        "keras.applications, as resnet-50 or efficientnetv2-b0; FILE.keras, which gets a new head; or hub:PRESET.",
+    )  # fmt: skip
     flags.DEFINE_string(
         "weights", "none", "Of networks of keras.applications: imagenet, none, or a file of their weights."
     )
     flags.DEFINE_string("features", None, "For --model=FILE.keras: the layer that the new head classifies.")
-    flags.DEFINE_string(
-        "feature_cache", None, "Folder for features, so that other runs need not compute them again."
-    )
+    define_path("feature_cache", None, "Folder for features, so that other runs need not compute them again.")
 
 
 def define_finetuning_flags():
@@ -202,20 +204,9 @@ def define_unlabeled_flags():
     )  # fmt: skip
 
 
-def define_consistency_flags():
-    """What is asked of the two views of an unlabeled image."""
-    flags.DEFINE_float("uda_weight", 8.0, "Factor on the consistency loss.", 0.0)
-    flags.DEFINE_float("uda_temperature", 0.7, "Sharpening of the consistency target.", 1e-3)
-    flags.DEFINE_float("uda_threshold", 0.6, "Confidence below which an image is masked.", 0.0, 1.0)
-
-
-def define_pseudo_labeling_flags():
-    """What a pseudo label of the weak view is, and how much it weighs."""
-    flags.DEFINE_float("consistency_weight", 1.0, "Factor on the loss of the unlabeled images.", 0.0)
-    flags.DEFINE_float(
-        "temperature", 0.0, "Of the pseudo label; 0 takes the most likely class, more the distribution.", 0.0
-    )
-    define_alignment_flag()
+def define_supervised_flags():
+    """Of the supervised baseline or teacher, where a method trains one beside its own."""
+    parameters.MethodFlags("mpl_tf", "Supervised")
 
 
 def define_alignment_flag():
@@ -224,37 +215,6 @@ def define_alignment_flag():
         "distribution_alignment", "none", ["none", "labels", "uniform"],
         "Make pseudo labels as frequent as the classes are among the labeled images, or all alike.",
     )  # fmt: skip
-
-
-def define_feedback_flags():
-    """The student's feedback to its teacher, and what the student learns from."""
-    flags.DEFINE_enum(
-        "student_labels", None, ["soft", "sampled"], "The teacher's distribution, or a draw from it."
-    )
-    flags.DEFINE_enum("feedback", "per_example", list(NORMALIZATIONS), "Estimator of the student's feedback.")
-    flags.DEFINE_float("feedback_weight", 0.1, "Factor on the feedback's gradient.", 0.0)
-    flags.DEFINE_enum(
-        "feedback_normalization", None, ["rms", "cosine", "raw"], "The estimator's own if not given."
-    )
-    flags.DEFINE_float(
-        "feedback_floor",
-        0.1,
-        "Smallest divisor of the rms normalization, as a fraction of its mean.",
-        0.0,
-        1.0,
-    )
-    flags.DEFINE_bool("feedback_placebo", False, "Give every image its neighbor's feedback, an ablation.")
-    flags.DEFINE_float("feedback_clip", 1.0, "Bound on the feedback's values; 0 is none.", 0.0)
-    flags.DEFINE_float(
-        "feedback_baseline_decay", 0.0, "Moving average subtracted from a scalar feedback.", 0.0, 1.0
-    )
-    flags.DEFINE_enum("feedback_cross_entropy", "mean", ["mean", "sum"], "Under a scalar feedback.")
-    flags.DEFINE_bool(
-        "feedback_finite_difference", False, "Approximate the slopes with one plain forward pass."
-    )
-    flags.DEFINE_integer(
-        "feedback_warmup_steps", 0, "Linear warm-up of the feedback's weight.", lower_bound=0
-    )
 
 
 def define_finetune_flags():
@@ -266,8 +226,8 @@ def define_finetune_flags():
 
 def define_run_flags():
     """Where the run goes."""
-    flags.DEFINE_string("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
-    flags.DEFINE_string("export_dir", None, "Exports the student as <export_dir>/<version>/.")
+    define_path("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
+    define_path("export_dir", None, "Exports the student as <export_dir>/<version>/.")
     flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
     define_progress_flag("training")
     flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")

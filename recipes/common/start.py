@@ -1,23 +1,42 @@
-"""Starting a recipe: presets by name, and errors of the user as one sentence instead of a traceback."""
+"""Starting a recipe: presets, flags before TensorFlow is imported, and errors of the user as one sentence.
 
+A recipe defines its flags, calls `parse_flags` where it is the program, and only then imports what brings TensorFlow
+along: `--help` and a wrong flag are answered at once.
+"""
+
+import contextlib
 import difflib
 import os
 import pathlib
+import re
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 from absl import app, flags
 
-from mpl_tf.distribute import workers
-from mpl_tf.training.callbacks import preemption
-from mpl_tf.utils.files import DiskFullError
+import recipes
 from recipes.common import terminal
 
-PRESETS = pathlib.Path(__file__).parents[1] / "presets"
+FLAGS = flags.FLAGS
+
+PRESETS = pathlib.Path(recipes.__file__).parent / "presets"
 
 flags.DEFINE_string(
-    "preset", None, "Reads the flags of recipes/presets/<name>.flags first; a path is fine too."
+    "preset",
+    None,
+    "Reads the flags of recipes/presets/<name>.flags first; the path of a flagfile is fine too.",
 )
+
+# What a shell reports for a process that Ctrl-C has ended.
+_INTERRUPTED = 130
+# What TensorFlow says of a machine without a GPU, in lines that look like errors.
+_NOTES = re.compile(
+    r"absl::InitializeLog\(\)|Could not find cuda drivers|oneDNN custom operations|cpu_feature_guard|To enable the "
+    r"following instructions|Could not find TensorRT|Unable to register cu"
+)
+# The arguments of the running program that are no flags.
+_rest: list[str] = []
 
 
 def preset_path(name: str) -> pathlib.Path:
@@ -29,7 +48,7 @@ def preset_path(name: str) -> pathlib.Path:
     Raises:
         absl.app.UsageError: for a name that is neither, with the nearest ones.
     """
-    for path in (PRESETS / f"{name}.flags", pathlib.Path(name)):
+    for path in (PRESETS / f"{name}.flags", pathlib.Path(os.path.expandvars(name)).expanduser()):
         if path.is_file():
             return path
     known = sorted(path.stem for path in PRESETS.glob("*.flags"))
@@ -41,27 +60,146 @@ def preset_path(name: str) -> pathlib.Path:
 
 
 def with_presets(arguments: list[str]) -> list[str]:
-    """Replaces each `--preset=name` by the `--flagfile` that it stands for.
+    """Replaces each preset, however absl lets one write it, by the flags that it stands for.
 
-    Flags after it override the preset's, as with any flagfile.
+    `--preset=name`, `--preset name`, either with one dash, and all of these in a flagfile. Flags after it override
+    the preset's. Of a preset that comes with the recipes, flags that are for another recipe are passed over.
 
     Args:
-        arguments: the command line.
+        arguments: the command line without the program's name.
+
+    Raises:
+        absl.app.UsageError: for a preset that is unknown, or none after the flag.
     """
-    return [
-        f"--flagfile={preset_path(argument.partition('=')[2])}"
-        if argument.startswith(("--preset=", "-preset="))
-        else argument
-        for argument in arguments
-    ]
+    try:
+        waiting = FLAGS.read_flags_from_files(arguments, force_gnu=False)
+    except flags.Error as error:
+        raise app.UsageError(str(error)) from None
+    expanded = []
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            return [*expanded, argument, *waiting]
+        found = re.fullmatch(r"--?preset(?:(?:=|\s+)(.*))?", argument.strip(), re.DOTALL)
+        if found is None:
+            expanded.append(argument)
+            # The value of a flag, as in --name --preset: not a preset of its own.
+            if _takes_next(argument) and waiting:
+                expanded.append(waiting.pop(0))
+            continue
+        if found[1] is None and not waiting:
+            raise app.UsageError("--preset names no preset: write --preset=<name>.")
+        name = waiting.pop(0) if found[1] is None else found[1]
+        expanded += with_presets(_lines(preset_path(name.strip())))
+    return expanded
 
 
-def run(main: Callable) -> None:
-    """Parses the command line and runs `main`; a user's error is one sentence, and so is a SIGTERM, with status 143.
+def _takes_next(argument: str) -> bool:
+    name = argument.lstrip("-")
+    return argument.startswith("-") and "=" not in name and name in FLAGS and not FLAGS[name].boolean
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+    return [line for line in lines if path.parent != PRESETS or _is_known(line)]
+
+
+def _is_known(line: str) -> bool:
+    name = line.lstrip("-").partition("=")[0]
+    return name in FLAGS or name.removeprefix("no") in FLAGS
+
+
+def parse_flags(*, expand_presets: bool = True) -> None:
+    """Reads the command line, and then imports TensorFlow without its notes.
+
+    Args:
+        expand_presets: whether a preset stands for its flags, and is not a flag of the program itself.
+    """
+    # `--help` shows the flags that the recipes share, too.
+    for module, defined in FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith("recipes.") else ():
+            FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.define_help_flags()
+    try:
+        program, *arguments = sys.argv
+        if expand_presets:
+            arguments = with_presets(arguments)
+        # absl would turn TensorFlow's own notes on; a --verbosity of the user's comes later and wins.
+        _rest[:] = app.parse_flags_with_usage([program, "--verbosity=-2", *arguments])
+    except app.UsageError as error:
+        sys.exit(str(error))
+    if FLAGS.only_check_args:
+        sys.exit()
+    terminal.spell_out_what_cannot_be_printed()
+    try:
+        with _without_notes():
+            import tensorflow  # noqa: F401
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    _resolve_paths()
+
+
+def define_path(name: str, default: str | None, description: str) -> None:
+    """Defines a flag that names a file or a folder; `~` and variables in it are filled in.
+
+    Args:
+        name: of the flag.
+        default: its default.
+        description: for `--help`.
+    """
+    flags.DEFINE(_PathParser(), name, default, description, serializer=flags.ArgumentSerializer())
+
+
+class _PathParser(flags.ArgumentParser):
+    """Takes any text, and marks the flag as one of a path."""
+
+    syntactic_help = ""
+
+    def flag_type(self) -> str:
+        return "path"
+
+
+def _resolve_paths() -> None:
+    from mpl_tf.utils.files import user_path
+
+    for name in FLAGS:
+        if isinstance(FLAGS[name].parser, _PathParser) and FLAGS[name].value:
+            try:
+                FLAGS[name].value = str(user_path(FLAGS[name].value))
+            except ValueError as error:
+                sys.exit(f"--{name}: {error}")
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """Passes on what the block prints to stderr at its end, without TensorFlow's notes on the machine."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as printed:
+        stderr = os.dup(2)
+        os.dup2(printed.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            printed.seek(0)
+            lines = printed.read().decode(errors="replace").splitlines()
+            for line in lines:
+                if not _NOTES.search(line):
+                    print(line, file=sys.stderr)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs `main` after `parse_flags`; errors of the user are one sentence, and so are SIGTERM and Ctrl-C.
 
     Args:
         main: takes the arguments that are left.
     """
+    from mpl_tf.distribute import workers
+    from mpl_tf.training.callbacks import preemption
+    from mpl_tf.utils.files import DiskFullError, LockedError
 
     def guarded(arguments):
         try:
@@ -69,20 +207,26 @@ def run(main: Callable) -> None:
         except preemption.PreemptedError as error:
             print(f"\n{error}", file=sys.stderr)
             sys.exit(error.exit_status)
+        except KeyboardInterrupt:
+            print(
+                "\nStopped by Ctrl-C: start the same command again to go on from what has been saved.",
+                file=sys.stderr,
+            )
+            sys.exit(_INTERRUPTED)
         except workers.WorkerLostError as error:
             print(f"\n{error}", file=sys.stderr, flush=True)
             # Without the interpreter's own clean-up, in which TensorFlow would wait for the worker that is gone.
             os._exit(1)
-        except (ValueError, FileNotFoundError, ArithmeticError, DiskFullError) as error:
-            if flags.FLAGS.verbosity > 0:
+        except (
+            ValueError,
+            FileNotFoundError,
+            ArithmeticError,
+            PermissionError,
+            DiskFullError,
+            LockedError,
+        ) as error:
+            if FLAGS.verbosity > 0:
                 raise
             sys.exit(f"\n{type(error).__name__}: {error}\n(--verbosity=1 shows where.)")
 
-    terminal.spell_out_what_cannot_be_printed()
-    try:
-        # absl would turn TensorFlow's own notes on; a --verbosity of the user's comes later and wins.
-        program, *arguments = with_presets(sys.argv)
-        arguments = [program, "--verbosity=-2", *arguments]
-    except app.UsageError as error:
-        sys.exit(str(error))
-    app.run(guarded, argv=arguments)
+    app.run(guarded, argv=sys.argv, flags_parser=lambda arguments: _rest)

@@ -5,6 +5,7 @@ import inspect
 import math
 import re
 import typing
+from collections.abc import Sequence
 
 import pytest
 
@@ -21,7 +22,13 @@ NETWORKS = {
 }
 # Made once for all: a method that is refused its settings leaves its networks alone.
 network = functools.cache(lambda role: NETWORKS[role]())
-NONSENSE = {float: (-1.0, math.nan, "1"), int: (-1, 0.5, "1"), bool: ("no",), str: ("sideways",)}
+NONSENSE = {
+    float: (-1.0, math.nan, "1"),
+    int: (-1, 0.5, "1"),
+    bool: ("no",),
+    str: ("sideways",),
+    Sequence[float]: ((0.5, 0.2, 0.1), (1.2, -0.1, -0.1), 3),
+}
 
 
 def wrong_values(kind):

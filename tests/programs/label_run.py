@@ -12,20 +12,20 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.inference import labeling
-from tests.inference.test_labeling import created, images
+from tests.inference.test_labeling import array_images, created
 from tests.support import tiny
 
 
 def label_on_both(folder) -> dict:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     one = created(f"{folder}/one")
-    labeling.label(tiny.network("teacher"), images(), one, batch_size=4, verbose=0)
+    labeling.label(tiny.network("teacher"), array_images(), one, batch_size=4, verbose=0)
     with strategy.scope():
         network = tiny.network("teacher")
         # An odd batch cannot be dealt out evenly, so one more image goes along.
         two = {size: created(f"{folder}/two_{size}") for size in (4, 5)}
         for size, store in two.items():
-            labeling.label(network, images(), store, batch_size=size, verbose=0)
+            labeling.label(network, array_images(), store, batch_size=size, verbose=0)
     apart = {size: abs(one.probabilities() - store.probabilities()).max() for size, store in two.items()}
     spread = float(np.ptp(one.probabilities(), axis=0).max())
     return {"replicas": strategy.num_replicas_in_sync, "apart": float(max(apart.values())), "spread": spread}
@@ -42,7 +42,7 @@ def label_and_die(folder):
 
     store = created(f"{folder}/killed")
     np.save = die_halfway
-    labeling.label(tiny.network("teacher"), images(), store, batch_size=4, verbose=0)
+    labeling.label(tiny.network("teacher"), array_images(), store, batch_size=4, verbose=0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Two steps of every recipe as a user starts it: a process of its own, with a command line."""
 
 import json
+import os
 import pathlib
 import re
+import subprocess
 
 import keras
 import numpy as np
@@ -11,8 +13,8 @@ import tensorflow as tf
 from absl import app, flags
 
 from mpl_tf import data, models
+from mpl_tf.utils import files
 from recipes import compare
-from recipes.common import start
 from tests.programs import forked
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -225,12 +227,15 @@ def test_compare_runs_the_missing_trials_and_writes_the_table(tmp_path):
         metrics = {"test": {"student": result}, "seconds": {"method": 1.0}, "images": 20, "steps": 2}
         (tmp_path / f"plain.{seed}").mkdir()
         (tmp_path / f"plain.{seed}" / "metrics.json").write_text(json.dumps(metrics))
+        made_of = {"command": ["supervised", f"--seed={seed}"], "files": {}}
+        (tmp_path / f"plain.{seed}" / "trial.json").write_text(json.dumps({"trial": "plain", **made_of}))
     small = f"{' '.join(SMALL)} --unlabeled_ratio=2"
     # The second trial reads the first one's teacher, of the same seed.
     distilled = f"distillation --teacher={{mpl, silent}}/networks/teacher.keras {small}"
     trials = ["plain: supervised", f"mpl, silent: mpl {small}", f"distilled: {distilled}"]
     options = [f"--trial={trial}" for trial in trials] + ["--ablation=distilled = mpl, silent"]
-    shown = run("compare", *options, "--seeds=0-1", "--jobs=2", f"--run_dir={tmp_path}").stdout
+    options += ["--seeds=0-1", "--jobs=2", f"--run_dir={tmp_path}"]
+    shown = run("compare", *options).stdout
     assert "plain, seed" not in shown
     assert "mpl, silent, seed 1" in shown
     table = (tmp_path / "table.md").read_text()
@@ -238,14 +243,99 @@ def test_compare_runs_the_missing_trials_and_writes_the_table(tmp_path):
     assert "final - plain" in table
     for seed in (0, 1):
         mpl, distilled = (
-            json.loads((tmp_path / f"{trial}.{seed}" / "metrics.json").read_text())
-            for trial in ("mpl-silent", "distilled")
+            json.loads((compare_folder(tmp_path, trial, seed) / "metrics.json").read_text())
+            for trial in ("mpl, silent", "distilled")
         )
         assert distilled["test"]["teacher"]["accuracy"] == mpl["test"]["teacher"]["accuracy"]
     assert (tmp_path / "table.png").stat().st_size > 0
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "<span>-m</span> <span>recipes.compare</span>" in page
     assert "60.00 ± 14.14" in page
+    log = (tmp_path / "distilled.1" / "log.txt").read_text()
+    assert log.startswith("$ python -m recipes.distillation --teacher=")
+    assert "training: method" in log
+
+
+def test_a_trial_is_not_run_again_unless_its_flags_or_files_have_changed(tmp_path, monkeypatch):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["compare", f"--run_dir={tmp_path}"])
+    started = []
+
+    def recipe(program, *, stdout, **_):
+        started.append(program[2:])
+        print("recipes/x.py:1: UserWarning: a network is small", file=stdout, flush=True)
+        (tmp_path / "one.0" / "metrics.json").write_text(json.dumps({"steps": len(started)}))
+        return subprocess.CompletedProcess(program, int("--fails" in program))
+
+    monkeypatch.setattr(compare.subprocess, "run", recipe)
+    teacher = tmp_path / "teacher.keras"
+    teacher.touch()
+    command = ["distillation", f"--teacher={teacher}"]
+    assert compare.run_trial("one", command, 0, []) == {"steps": 1}
+    assert compare.run_trial("one", command, 0, []) == {"steps": 1}
+    assert compare.run_trial("one", [*command, "--steps=5"], 0, []) == {"steps": 2}
+    teacher.write_bytes(b"another network")
+    assert compare.run_trial("one", [*command, "--steps=5"], 0, []) == {"steps": 3}
+    assert started[0][:3] == ["recipes.distillation", f"--teacher={teacher}", "--seed=0"]
+    assert compare.trial_warnings(tmp_path / "one.0") == ["a network is small"]
+
+    with pytest.raises(RuntimeError, match=r"The trial 'one', seed 0, stopped:\n(.|\n)*log\.txt"):
+        compare.run_trial("one", [*command, "--fails"], 0, [])
+
+
+def test_the_page_of_a_comparison_shows_what_its_trials_have_warned_of(tmp_path):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["compare", f"--run_dir={tmp_path}"])
+    networks = {"student": {"accuracy": 0.5, "count": 10}}
+    run = {"test": networks, "seconds": {"method": 1.0}, "steps": 1, "images": 2}
+    for trial in ("one", "two"):
+        compare.trial_folder(trial, 0).mkdir()
+    log = compare.trial_folder("two", 0) / "log.txt"
+    log.write_text(
+        "mpl_tf/x.py:7: UserWarning: The teacher <sees> nothing: train longer.\n  warnings.warn(\n"
+    )
+    compare.write_report({"one": {0: run}, "two": {0: run}}, "one", {})
+    page = " ".join((tmp_path / "report.html").read_text("utf-8").split())
+    link = f'<a href="{log.parent.name}/log.txt">two, seed 0</a>'
+    assert f"<b>{link}</b> The teacher &lt;sees&gt; nothing: train longer." in page
+    assert page.count("<li>") == 1
+
+
+def compare_folder(folder, trial, seed):
+    return folder / f"{files.folder_name(trial)}.{seed}"
+
+
+def test_compare_looks_at_the_flags_of_every_trial_before_any_of_them_trains(tmp_path):
+    trials = ["--trial=one: supervised --labels=20", "--trial=two: supervised --uda_weight=2"]
+    refused = run("compare", *trials, f"--run_dir={tmp_path}", expect_success=False).stderr
+    assert "The trial 'two' cannot be started" in refused
+    assert "Unknown command line flag 'uda_weight'" in refused
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
+    network, labeled = tmp_path / "teacher.keras", tmp_path / "labeled"
+    labeled.mkdir()
+    network.write_bytes(b"one")
+    arguments = ["--preset=digits", f"--teacher={network}", f"--labeled_dir={labeled}/", "--labels=20"]
+
+    def made():
+        return compare.made_of("distillation", arguments)
+
+    first = made()
+    assert made() == first
+    assert len(first["files"]) == 3
+    changes = [
+        lambda: network.write_bytes(b"more"),
+        lambda: os.utime(network, (1, 1)),
+        lambda: (labeled / "new.png").write_bytes(b""),
+        lambda: (labeled / "new.png").write_bytes(b"longer"),
+        network.unlink,
+    ]
+    for change in changes:
+        before = made()
+        change()
+        assert made() != before
 
 
 @pytest.mark.parametrize(
@@ -266,7 +356,7 @@ def test_compare_refuses_what_it_cannot_read(option, message, capsys):
         compare.main([])
 
 
-def test_presets_name_only_flags_that_exist():
+def test_presets_name_only_flags_that_their_recipe_has():
     # One process for each recipe: two recipes cannot define the same flag in one.
     program = (
         "import importlib, sys; from absl import flags; importlib.import_module('recipes.' + sys.argv[1])\n"
@@ -283,25 +373,6 @@ def test_presets_name_only_flags_that_exist():
     for recipe, presets in of_recipe.items():
         finished = forked.run(program, recipe, *presets)
         assert finished.returncode == 0, (recipe, finished.stderr[-2000:])
-    # --undefok, there for the other recipes, would hide a misspelled flag: each name must be one that exists.
-    defined = "".join(path.read_text() for path in (ROOT / "recipes").glob("*.py"))
-    for preset in PRESETS:
-        given = re.findall(r"^--(\w+)", preset.read_text(), re.MULTILINE)
-        optional = re.findall(r"^--undefok=(.*)$", preset.read_text(), re.MULTILINE)
-        for name in {*given, *",".join(optional).split(",")} - {"undefok", ""}:
-            assert f'"{name}"' in defined, (preset.name, name)
-
-
-def test_an_unknown_preset_is_refused_with_the_nearest():
-    with pytest.raises(
-        app.UsageError, match=r"--preset='digit' is unknown: did you mean 'digits'\? Choose one of"
-    ):
-        start.preset_path("digit")
-
-
-def test_flags_after_a_preset_override_it():
-    arguments = start.with_presets(["mpl", "--preset=digits", "--steps=5"])
-    assert arguments == ["mpl", f"--flagfile={ROOT / 'recipes' / 'presets' / 'digits.flags'}", "--steps=5"]
 
 
 def test_an_unknown_dataset_is_refused_with_the_nearest(tmp_path):

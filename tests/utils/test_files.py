@@ -1,3 +1,6 @@
+import pathlib
+import unicodedata
+
 import pytest
 
 from mpl_tf.utils import files
@@ -90,3 +93,87 @@ def test_a_block_that_writes_nothing_fails(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_nothing()
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("+lr", "-lr", "lr", "lr+", "l r", "l-r"),
+        ("no feedback", "no-feedback", "no  feedback", "no_feedback", "No feedback", "NO FEEDBACK"),
+        ("μ=7", "μ=5", "日本", "本日", "ü", "u", "ù", "Ü"),
+        ("", " ", "-", "+", ".", "..", "/", "\\", "*", "\0", "\n", "\udce9"),
+        ("a" * 300, "a" * 301, "a" * 300 + "b", "日" * 200, "日" * 201),
+        ("con", "CON", "aux ", "a.", "a"),
+    ],
+    ids=["signs", "case and spaces", "scripts", "nothing left", "long", "reserved"],
+)
+def test_different_names_get_different_folders_on_every_file_system(tmp_path, names):
+    folders = [files.folder_name(name) for name in names]
+    # As a file system that is blind to case and to Unicode's forms tells them apart.
+    assert len({unicodedata.normalize("NFD", folder).casefold() for folder in folders}) == len(names)
+    for folder in folders:
+        (tmp_path / f"{folder}.0").mkdir()
+        assert not folder.startswith(".")
+    assert len(list(tmp_path.iterdir())) == len(names)
+
+
+def test_simple_names_stay_as_they_are_and_two_unicode_forms_are_one_name():
+    assert files.folder_name("no feedback 2") == "no-feedback-2"
+    forms = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+    assert forms[0] != forms[1]
+    assert files.folder_name(forms[0]) == files.folder_name(forms[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("~/run", "{home}/run"),
+        ("~", "{home}"),
+        ("$WHERE/run", "{home}/run"),
+        ("${WHERE}/a b/", "{home}/a b"),
+        ("runs/digits/", "runs/digits"),
+        ("./runs//digits", "runs/digits"),
+        ("/absolute/", "/absolute"),
+        ("a b", "a b"),
+    ],
+)
+def test_paths_are_what_a_user_means(tmp_path, monkeypatch, given, meant):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WHERE", str(tmp_path))
+    assert str(files.user_path(given)) == meant.format(home=tmp_path)
+    assert files.user_path(files.user_path(given)) == files.user_path(given)
+
+
+def test_a_file_that_is_called_so_literally_is_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("~", "$HOME", "$missing"):
+        (tmp_path / name).mkdir()
+        assert files.user_path(name) == pathlib.Path(name)
+
+
+def test_paths_that_cannot_be_filled_in_are_refused(monkeypatch):
+    monkeypatch.delenv("MISSING", raising=False)
+    for path in ("$MISSING/run", "${MISSING}"):
+        with pytest.raises(ValueError, match=r"names the variable .*MISSING.*, which is not set"):
+            files.user_path(path)
+    with pytest.raises(ValueError, match="names a home that is not known"):
+        files.user_path("~nobody_of_this_name/run")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "in" / "it"):
+        with pytest.raises(ValueError, match=r"run_dir=.* cannot be made, because .*file is a file"):
+            files.check_writable(path, "run_dir")
+    with pytest.raises(ValueError, match=r"export_dir=.* cannot be written to"):
+        files.check_writable("/proc/run", "export_dir")
+    files.check_writable(tmp_path / "new" / "folder", "run_dir")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path):
+    files.check_room(tmp_path / "new", 1000)
+    with pytest.raises(
+        files.DiskFullError, match=r"about 1,000,000,000,000 MB are needed and [\d,]+ MB are free"
+    ):
+        files.check_room(tmp_path / "new", 10**18)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from mpl_tf.data.images import decoding
-from mpl_tf.data.images.images import MEMORY_LIMIT, Images, TfdsImages, into_memory
+from mpl_tf.data.images import copies, decoding
+from mpl_tf.data.images.images import MEMORY_LIMIT, ArrayImages, Images, TfdsImages, into_memory
+from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
 
 # Splits that are put together to train on: SVHN's easier images and STL-10's unlabeled ones come after the first.
@@ -79,7 +80,29 @@ def from_tfds(
     # Some datasets keep the labels of their test split to themselves.
     test = next((images for images in tests if (images.labels >= 0).all()), None)
     class_names = tuple(builder.info.features[label_key].names)
-    return Source(name, class_names, train, test, flip=mirrors_keep_labels(name) if flip is None else flip)
+    return Source(
+        name,
+        class_names,
+        train,
+        test,
+        flip=mirrors_keep_labels(name) if flip is None else flip,
+        reading=_count_copies(train, test),
+    )
+
+
+def _count_copies(train: Images, test: Images | None) -> ReadingReport | None:
+    """The images that are there twice, which a published dataset keeps; None without any, and for those on disk."""
+    parts = {"train": train, **({} if test is None else {"test": test})}
+    if not all(isinstance(images, ArrayImages) for images in parts.values()):
+        return None
+    names = [f"{part}[{index}]" for part, images in parts.items() for index in range(len(images))]
+    hashes = [copies.content_hash(pixels) for images in parts.values() for pixels in images.examples]
+    streams = np.where(train.labels >= 0, copies.LABELED, copies.UNLABELED)
+    streams = np.concatenate([streams, np.full(len(hashes) - len(train), copies.TEST)])
+    report = ReadingReport()
+    for copy in copies.find_copies(hashes, streams):
+        report.add_copy(copy.kind, names[copy.index], names[copy.original])
+    return report if report.copies else None
 
 
 def mirrors_keep_labels(name: str) -> bool:

@@ -51,8 +51,8 @@ class RunContents:
         self.points = len(data.source.image_shape) == 1 if data else self.flags.get("dataset") == "two_moons"
         self.noun = "point" if self.points else "image"
         self.class_names = data.source.class_names if data else None
-        self.predicted = None
-        if self.final in self.networks and len(data.split.validation):
+        self.predicted: samples.Predicted | None = None
+        if data is not None and self.final in self.networks and len(data.split.validation):
             self.predicted = samples.predict(self.networks[self.final], data, data.split.validation)
 
     @property

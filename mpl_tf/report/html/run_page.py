@@ -98,6 +98,13 @@ def _footer(run):
         f"{known} Test images are measured once, at the end of the run; every image shown and every mistake counted "
         "class by class is from the training or the validation split."
     ]
+    if run.data is not None and run.noun == "image":
+        source = run.data.source
+        lines.append(
+            "In training half of the images were mirrored." if source.flip else "No image was mirrored."
+        )
+        if source.reading is not None:
+            lines.append(f"What was read: {source.reading}.")
     if versions := run.metrics.get("versions"):
         lines.append(", ".join(f"{name} {version}" for name, version in versions.items()))
     return lines

@@ -28,9 +28,9 @@ _LEARNING = ("loss", "agreement", "feedback", "mask_rate", "class_balance", "pai
 
 def accuracy(run: RunContents) -> Section:
     """How often each network is right, with intervals."""
-    blocks = []
-    networks = run.metrics.get(run.measured, {})
-    if networks:
+    blocks: list[Block] = []
+    networks = run.metrics.get(run.measured or "", {})
+    if run.measured and networks:
         rows = [_accuracy_row(run, role) for role in networks]
         caption = (
             f"On the {run.measured} split, with Wilson's 95 % interval over the {run.noun}s. One run with one seed: "
@@ -79,7 +79,7 @@ def curves(run: RunContents) -> Section:
     histories = {name: history for name, history in histories.items() if history}
     # A method of several rounds has its curves in its stages alone: the last round is open.
     rounds = [name for name in histories if name not in _STAGES]
-    blocks = []
+    blocks: list[Block] = []
     for name, history in histories.items():
         drawn = _panels(history)
         if name:
@@ -92,7 +92,8 @@ def curves(run: RunContents) -> Section:
 
 def _panels(history):
     titles = plots.curve_titles(history)
-    first, diagnostics = [], []
+    first: list[Plot] = []
+    diagnostics: list[Plot] = []
     for quantity, title in titles.items():
         if quantity in _PSEUDO_LABEL_CURVES:
             continue
@@ -108,7 +109,7 @@ def _panels(history):
             first.append(Plot(plots.curve(history, quantity, height=height), title))
         else:
             diagnostics.append(Plot(plots.curve(history, quantity), title))
-    blocks = [Columns(first)] if first else []
+    blocks: list[Block] = [Columns(first)] if first else []
     if diagnostics:
         blocks.append(Fold("Diagnostics: gradient norms, seconds and others", [Columns(diagnostics)]))
     return blocks
@@ -117,7 +118,8 @@ def _panels(history):
 def errors(run: RunContents) -> Section:
     """What the final network takes for what, how far its confidence can be trusted, and what it gets wrong."""
     counts = run.confusion
-    figures, tables = [], []
+    figures: list[Block] = []
+    tables: list[Block] = []
     if counts is not None:
         names = run.names_of(len(counts))
         total = counted(int(counts.sum()), f"validation {run.noun}")
@@ -129,7 +131,7 @@ def errors(run: RunContents) -> Section:
             figures += _many_classes(counts, names, run, total)
         tables = [_class_table(counts, names)]
     figures += _reliability(run)
-    if run.predicted is not None:
+    if run.data is not None and run.predicted is not None:
         found = samples.feature_map(run.networks[run.final], run.data, run.predicted)
         if found is not None:
             figure, how = found
@@ -137,8 +139,8 @@ def errors(run: RunContents) -> Section:
                 f"Features of the {run.final_name} before its last layer ({how}); rings are misclassified."
             )
             figures.append(Plot(figure, caption))
-    blocks = [Columns(figures)] if figures else []
-    if run.predicted is not None and not run.points:
+    blocks: list[Block] = [Columns(figures)] if figures else []
+    if run.data is not None and run.predicted is not None and not run.points:
         blocks += samples.mistakes(run.data, run.predicted, run.final_name)
     return Section("Mistakes and confidence", [*blocks, *tables])
 
@@ -201,7 +203,8 @@ def _reliability(run) -> list[Block]:
 
 def pseudo_labels(run: RunContents) -> Section:
     """What the student has learned from: classes over time, how many labels were confident, and which were wrong."""
-    figures, blocks = [], []
+    figures: list[Block] = []
+    blocks: list[Block] = []
     for title, folder in run.stages.items():
         rows, history = folder.read_rows("pseudo_label_classes.csv"), folder.read_history()
         stage = f" in {title.replace('_', ' ')}" if title else ""
@@ -220,7 +223,7 @@ def pseudo_labels(run: RunContents) -> Section:
     if figures:
         blocks.append(Columns(figures))
     before = [role for role in run.networks if role not in ("supervised", "finetuned")]
-    if before and not run.points and len(run.data.split.unlabeled):
+    if run.data is not None and before and not run.points and len(run.data.split.unlabeled):
         # The one that labeled for the student; a student without a teacher labels for itself.
         whose = before[max(0, before.index("student") - 1)] if "student" in before else before[-1]
         blocks += samples.pseudo_labels(run.data, run.networks[whose], role_name(whose))
@@ -239,7 +242,7 @@ def training_images(run: RunContents) -> Section:
 
 def robustness(run: RunContents) -> Section:
     """What `recipes.evaluate` has measured of changed images."""
-    figures = []
+    figures: list[Block] = []
     if (known := run.evaluation_of("corruptions")) is not None:
         split, roles = known
         errors = {role: roles[role]["corruptions"]["errors"] for role in _shown(roles, run.final)}

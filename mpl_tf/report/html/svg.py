@@ -39,7 +39,7 @@ def inline_svg(figure: Figure, name: str) -> Markup:
     text = text[text.index("<svg") :]
     # The style sheet among these would hold for the whole page, which has it for its drawings alone.
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    box = re.search(r'viewBox="([^"]*)"', text)[1]
+    box = text.split('viewBox="', 1)[1].split('"', 1)[0]
     content = text[text.index(">") + 1 :]
     for color, ink in _INKS.items():
         content = re.sub(rf"(?<=[\s:\"]){color}(?=[;\"])", ink, content)

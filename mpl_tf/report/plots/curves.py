@@ -159,7 +159,7 @@ def _number(cell):
 
 def _group(series):
     """Quantity → its columns, training before validation, in the order of the panels."""
-    groups = {}
+    groups: dict[str, list[str]] = {}
     for name in sorted(series, key=lambda name: name.startswith("val_")):
         quantity = ACCURACY if name.endswith(ACCURACY) else name.removeprefix("val_")
         groups.setdefault(quantity, []).append(name)

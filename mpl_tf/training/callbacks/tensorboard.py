@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mpl_tf.data import pipeline
 from mpl_tf.data.run_data import RunData
-from mpl_tf.methods.base import probabilities
+from mpl_tf.models.heads import probabilities
 from mpl_tf.report import plots
 from mpl_tf.report.html.samples import sample
 from mpl_tf.report.plots.style import shortened

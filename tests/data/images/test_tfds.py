@@ -214,3 +214,17 @@ def test_real_images_are_those_that_tfds_gives(real_data_dir):
     expected = next(some.as_numpy_iterator())
     np.testing.assert_array_equal(source.train.fetch(np.arange(500)), expected["image"])
     np.testing.assert_array_equal(source.train.labels[:500], expected["label"])
+
+
+def test_copies_in_a_published_dataset_are_counted_and_used(write_tfds, rng):
+    splits = {"train": drawn(rng, 4), "test": drawn(rng, 3)}
+    splits["train"].append(splits["train"][0])
+    splits["test"].append({**splits["test"][0], "image": splits["train"][1]["image"]})
+    source = from_tfds("tiny", data_dir=write_tfds(splits, features()))
+    assert (len(source.train), len(source.test)) == (5, 4)
+    assert str(source.reading) == "copies among labeled images: 1; test copies of labeled images: 1"
+    assert source.reading.copy_examples["test copies of labeled images"] == [("test[3]", "train[1]")]
+    on_disk = from_tfds(
+        "tiny", data_dir=write_tfds(splits, features(), file_format="array_record"), memory_limit=0
+    )
+    assert on_disk.reading is None

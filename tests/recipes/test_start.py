@@ -1,0 +1,138 @@
+"""How a recipe starts: presets, flags before TensorFlow, errors of the user."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import app, flags
+
+from recipes.common import start
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECIPES = sorted(
+    path.stem
+    for path in (ROOT / "recipes").glob("*.py")
+    if "start.parse_flags(" in path.read_text() and path.stem != "start"
+)
+
+
+@pytest.fixture
+def flags_of_a_recipe():
+    """Flags of a recipe, in place of those that other tests have defined."""
+    known = flags.FlagValues()
+    flags.DEFINE_string("model", "wrn", "A network.", flag_values=known)
+    flags.DEFINE_integer("steps", 1, "Updates.", flag_values=known)
+    flags.DEFINE_bool("resume", True, "Whether to go on.", flag_values=known)
+    return known
+
+
+SPELLINGS = [
+    ["--preset=digits"], ["--preset", "digits"], ["-preset=digits"], ["-preset", "digits"], ["--preset= digits "],
+    ["--model=mlp", "--preset", "digits"], ["--noresume", "--preset", "digits"], ["--resume", "-preset", "digits"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS, ids=" ".join)
+def test_every_spelling_of_a_preset_reads_its_flags(monkeypatch, flags_of_a_recipe, spelling):
+    monkeypatch.setattr(start, "FLAGS", flags_of_a_recipe)
+    arguments = start.with_presets([*spelling, "--steps=5"])
+    assert "--model=convnet" in arguments
+    assert not any("preset" in argument for argument in arguments)
+    # Flags after it override it, and those that the recipe does not have are not there.
+    assert flags_of_a_recipe(["recipe", *arguments]) == ["recipe"]
+    assert (flags_of_a_recipe.model, flags_of_a_recipe.steps) == ("convnet", 5)
+
+
+@pytest.mark.parametrize("line", ["--preset=digits", "--preset digits", "-preset=digits", "-preset digits"])
+@pytest.mark.parametrize("how", [["--flagfile={}"], ["--flagfile", "{}"], ["-flagfile={}"], ["--preset={}"]])
+def test_a_preset_in_a_flagfile_is_read_however_the_file_is_given(
+    monkeypatch, flags_of_a_recipe, tmp_path, line, how
+):
+    monkeypatch.setattr(start, "FLAGS", flags_of_a_recipe)
+    (tmp_path / "inner.flags").write_text(f"# a comment\n\n{line}\n--steps=7\n")
+    (tmp_path / "outer.flags").write_text(f"--flagfile={tmp_path / 'inner.flags'}\n")
+    for file in ("inner.flags", "outer.flags"):
+        arguments = start.with_presets([part.format(tmp_path / file) for part in how])
+        flags_of_a_recipe.unparse_flags()
+        flags_of_a_recipe(["recipe", *arguments])
+        assert (flags_of_a_recipe.model, flags_of_a_recipe.steps) == ("convnet", 7)
+
+
+def test_what_only_looks_like_a_preset_is_left_alone(monkeypatch, flags_of_a_recipe):
+    monkeypatch.setattr(start, "FLAGS", flags_of_a_recipe)
+    for arguments in (
+        ["--", "--preset=digits"],
+        ["--model", "--preset=digits"],
+        ["--presets=digits"],
+        ["preset=x"],
+    ):
+        assert start.with_presets(arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset=digit"], r"--preset='digit' is unknown: did you mean 'digits'\? Choose one of"),
+        (["--preset", "digit"], "--preset='digit' is unknown"),
+        (["--preset"], "names no preset"),
+        (["--preset="], "--preset='' is unknown"),
+        (["--flagfile=missing.flags"], "Unable to open flagfile"),
+    ],
+)
+def test_a_preset_that_is_not_there_is_refused(monkeypatch, flags_of_a_recipe, arguments, message):
+    monkeypatch.setattr(start, "FLAGS", flags_of_a_recipe)
+    with pytest.raises(app.UsageError, match=message):
+        start.with_presets(arguments)
+
+
+def test_flags_for_another_recipe_in_a_file_of_the_users_are_refused(
+    monkeypatch, flags_of_a_recipe, tmp_path
+):
+    monkeypatch.setattr(start, "FLAGS", flags_of_a_recipe)
+    (tmp_path / "own.flags").write_text("--uda_weight=2\n")
+    with pytest.raises(flags.UnrecognizedFlagError, match="uda_weight"):
+        flags_of_a_recipe(["recipe", *start.with_presets([f"--preset={tmp_path / 'own.flags'}"])])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_help_and_wrong_flags_are_answered_without_tensorflow(recipe, tmp_path):
+    """Importing TensorFlow or Keras ends the process with another message."""
+    for name in ("tensorflow", "keras"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+
+    def run(*options):
+        return subprocess.run(
+            [sys.executable, "-m", f"recipes.{recipe}", *options],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+            capture_output=True,
+            text=True,
+        )
+
+    shown = run("--help")
+    assert "--preset" in shown.stdout
+    assert "imported" not in shown.stdout + shown.stderr
+    wrong = run("--no_such_flag=1")
+    assert wrong.returncode == 1
+    assert "Unknown command line flag 'no_such_flag'" in wrong.stderr
+    assert "imported" not in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_all_recipes_are_tested():
+    assert {"mpl", "compare", "label", "predict", "evaluate", "export", "finetune", "dafl"} <= {*RECIPES}
+
+
+def test_notes_of_tensorflow_are_left_out_and_all_else_is_passed_on(capfd):
+    with start._without_notes():
+        os.write(
+            2,
+            b"I0000 cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.\n",
+        )
+        os.write(
+            2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        )
+        os.write(2, b"something that matters\n")
+    assert capfd.readouterr().err == "something that matters\n"
