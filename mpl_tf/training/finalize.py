@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,7 +51,7 @@ def finish(
     for network in networks.values():
         models.check_class_names(network, data.source.class_names)
         models.set_class_names(network, data.source.class_names)
-    metrics = evaluated or _evaluate(data, networks, verbose)
+    metrics: dict[str, Any] = evaluated or _evaluate(data, networks, verbose)
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():
@@ -69,7 +70,7 @@ def finish(
     folder.write_metrics(metrics)
     if draw_report:
         draw_page(folder, data, networks)
-    return folder.read_metrics()
+    return folder.read_metrics() or metrics
 
 
 def _evaluate(data, networks, verbose):
@@ -100,7 +101,7 @@ def draw_missing_page(folder: RunFolder, data: RunData) -> None:
 
 def _export(folder, data, export_dir, networks, metrics):
     """The version in which the run's network is served: a new one, or its own where it was killed after it."""
-    role = final_role(networks)
+    role = final_role(networks) or "student"
     origin = f"{folder.identity()} {weights_fingerprint(networks[role])}"
     provenance = export.Provenance.of_run(
         metrics,

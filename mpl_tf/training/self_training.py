@@ -13,7 +13,9 @@ been made are not made again. Where several processes train together, each makes
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -114,7 +116,7 @@ def train_rounds(
         labeler = stage if number < rounds.rounds else "student"
         run.train(
             stage,
-            lambda number=number, teacher=teacher: build_student(number, teacher),
+            functools.partial(build_student, number, teacher),
             # Another order and other augmentations in every round.
             dataclasses.replace(settings, seed=fold_in(settings.seed, stage)),
             role=labeler,
@@ -177,7 +179,11 @@ def _label(
 
 def _select(store: LabelStore, data: RunData, rounds: Rounds, stage: RunFolder) -> tuple[RunData, dict]:
     """Step 3's images: the run's data with the chosen ones as its unlabeled part, and what was chosen."""
-    choice = {"threshold": rounds.threshold, "per_class": rounds.per_class, "balance": rounds.balance}
+    choice: dict[str, Any] = {
+        "threshold": rounds.threshold,
+        "per_class": rounds.per_class,
+        "balance": rounds.balance,
+    }
     confidence, classes = store.confidence(), store.classes()
     rows = selection.select_indices(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]
