@@ -266,11 +266,16 @@ def write_report(results: dict, reference: str, ablations: dict[str, str]) -> No
         temporary.write_text(report.comparison_table(results, ablations=ablations, **options), "utf-8")
     accuracies = {name: list(final_accuracies(runs, FLAGS.split).values()) for name, runs in results.items()}
     report.plots.save_png(report.plots.comparison(accuracies, **options), folder / "table.png")
+    folders = {name: {seed: trial_folder(name, seed) for seed in runs} for name, runs in results.items()}
     report.comparison_page(
         folder,
         results,
         ablations=ablations,
-        runs={name: {seed: trial_folder(name, seed) for seed in runs} for name, runs in results.items()},
+        runs=folders,
+        warnings={
+            name: {seed: trial_warnings(path) for seed, path in runs.items()}
+            for name, runs in folders.items()
+        },
         command=" ".join(["python", "-m", "recipes.compare", *map(shlex.quote, sys.argv[1:])]),
         **options,
     )

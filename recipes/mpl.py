@@ -22,8 +22,25 @@ HYPERPARAMETERS = MethodFlags("mpl_tf", "MetaPseudoLabels")
 flags.DEFINE_string("teacher_model", None, "The teacher's network; the student's when not given.")
 flags.DEFINE_float("teacher_learning_rate", None, "Peak; the student's when not given.", 0.0)
 flags.DEFINE_integer("teacher_micro_batches", 1, "As --student_micro_batches.", lower_bound=1)
+flags.DEFINE_integer(
+    "teacher_schedule_steps",
+    None,
+    "The step at which the teacher's schedule ends; --steps when not given.",
+    lower_bound=1,
+)
 flags.DEFINE_integer("student_wait_steps", 0, "Steps before the student begins to learn.", lower_bound=0)
 flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
+
+
+@flags.multi_flags_validator(
+    ["teacher_schedule_steps", "steps", "schedule"],
+    message="--teacher_schedule_steps ends a teacher's schedule before its student's: pass at most --steps, and a "
+    "--schedule that ends.",
+)
+def _teacher_ends_first(values: dict) -> bool:
+    steps = values["teacher_schedule_steps"]
+    return steps is None or (steps <= values["steps"] and values["schedule"] != "constant")
+
 
 if __name__ == "__main__":
     start.parse_flags()
@@ -46,7 +63,7 @@ def build(data: RunData) -> MetaPseudoLabels:
     )
     peak = FLAGS.learning_rate if FLAGS.teacher_learning_rate is None else FLAGS.teacher_learning_rate
     method.compile(
-        teacher_optimizer=builders.optimizer(peak, steps=FLAGS.steps),
+        teacher_optimizer=builders.optimizer(peak, steps=FLAGS.teacher_schedule_steps or FLAGS.steps),
         student_optimizer=builders.optimizer(
             FLAGS.learning_rate, steps=FLAGS.steps, wait=FLAGS.student_wait_steps
         ),

@@ -137,7 +137,8 @@ def show_rounds(metrics: dict) -> None:
 def main(_):
     """Trains all rounds, fine-tunes, evaluates, exports."""
     models()
-    with program.open_run() as run:
+    # The labels of each round are made by the one before: more steps would be another run.
+    with program.open_run(may_grow=False) as run:
         plain, run.data = run.data, noised(run.data)
         self_training.train_rounds(
             run,

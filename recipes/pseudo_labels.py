@@ -88,7 +88,8 @@ def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     check_teacher()
     check_labeled_fraction(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_fraction)
-    with program.open_run() as run:
+    # The labels of a fixed teacher are made before the first step.
+    with program.open_run(may_grow=FLAGS.pseudo_labels != "fixed") as run:
         if FLAGS.pseudo_labels == "fixed":
             train_teacher(run)
         run.train("method", lambda: build(run.data, run.networks.get("teacher")), program.stage())

@@ -80,7 +80,7 @@ def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
 
 def build(data: RunData) -> ReducedMetaPseudoLabels:
     """The compiled method."""
-    calibrator = models.calibrator(
+    calibrator = models.build_calibrator(
         data.source.num_classes,
         width=FLAGS.calibrator_width,
         depth=FLAGS.calibrator_depth,

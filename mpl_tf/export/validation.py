@@ -58,10 +58,20 @@ def check_class_names(class_names: list, network: keras.Model) -> None:
             f"There are {len(class_names)} class names, but {network.name!r} has {num_classes} outputs: pass "
             "one name for each, in the order of the logits."
         )
+    check_names(class_names)
+
+
+def check_names(class_names: Sequence[str]) -> None:
+    """Raises for class names that `labels.txt` cannot hold: other than different lines of UTF-8 text."""
+    class_names = list(class_names)
     for index, name in enumerate(class_names):
         if not isinstance(name, str) or name.splitlines() != [name]:
             raise ValueError(
                 f"The class name {name!r} is not one line of text, as each line of labels.txt must be: rename it."
+            )
+        if name != name.encode("utf-8", "ignore").decode():
+            raise ValueError(
+                f"The class name {name!r} is no text in UTF-8, as folders of old archives may be called: rename it."
             )
         if name in class_names[:index]:
             raise ValueError(f"The class name {name!r} is there more than once: give every class its own.")

@@ -20,8 +20,9 @@ import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.data.batches import check_training_batch
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Distribution, Number
+from mpl_tf.methods.constraints import Choice, Distribution, Number
 from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
 
 
@@ -34,6 +35,8 @@ class FixMatch(Method):
         consistency_weight: λ_u, the factor on the loss of the unlabeled images.
         threshold: τ, the confidence below which an unlabeled image is masked, in 0…1. The mean still runs over all.
         temperature: of the pseudo label; 0 takes the most likely class, above 0 the sharpened distribution.
+        targets: whose predictions on weak views are pseudo labels: `"online"`, the network's, or `"average"`, its
+            moving average's, in inference mode.
         class_prior: fraction of each class, `[K]`, that the pseudo labels are aligned to (ReMixMatch's distribution
             alignment); None aligns nothing.
         label_smoothing: of the loss on labeled images, in 0…1.
@@ -50,6 +53,7 @@ class FixMatch(Method):
         "consistency_weight": Number(),
         "threshold": Number(high=1.0),
         "temperature": Number(),
+        "targets": Choice("online", "average"),
         "class_prior": Distribution(optional=True),
         "label_smoothing": Number(high=1.0),
     }
@@ -61,6 +65,7 @@ class FixMatch(Method):
         consistency_weight: float = 1.0,
         threshold: float = 0.95,
         temperature: float = 0.0,
+        targets: str = "online",
         class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
@@ -79,9 +84,11 @@ class FixMatch(Method):
         self.consistency_weight = consistency_weight
         self.threshold = threshold
         self.temperature = temperature
+        self.targets = targets
         self.class_prior = class_prior
         self.label_smoothing = label_smoothing
         self.check_parameters()
+        validation.check_targets(targets, ema_decay=ema_decay)
         self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
         self.class_prior = self.align.class_prior
 
@@ -93,9 +100,14 @@ class FixMatch(Method):
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
 
         with tf.GradientTape() as tape:
-            # p_m(y | ·) of labeled, weak and strong views: one pass, in one BatchNorm population.
-            logits = self.joint_logits("student", labeled, weak, strong)
-            logits_on_labeled, logits_on_weak, logits_on_strong = logits
+            # One pass over all views, in one BatchNorm population; but for weak views that the average predicts.
+            if self.targets == "online":
+                logits = self.joint_logits("student", labeled, weak, strong)
+                logits_on_labeled, logits_on_weak, logits_on_strong = logits
+            else:
+                with tape.stop_recording():
+                    logits_on_weak = self.averaged_logits("student", weak)
+                logits_on_labeled, logits_on_strong = self.joint_logits("student", labeled, strong)
 
             # ℓ_s = 1/B Σ H(p_b, p_m(y | α(x_b)))                                                (equation 3)
             labeled_loss = tf.reduce_mean(

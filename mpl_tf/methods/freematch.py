@@ -23,8 +23,9 @@ import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.data.batches import check_training_batch
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Distribution, Number
+from mpl_tf.methods.constraints import Choice, Distribution, Number
 from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment, SelfAdaptiveThreshold
 
 
@@ -38,6 +39,8 @@ class FreeMatch(Method):
         fairness_weight: w_f, the factor on the class fairness; the paper's is 0.01 or, with more labels, 0.05.
         threshold_decay: λ of the moving averages that the thresholds are made of, in 0…1.
         temperature: of the pseudo label; 0 takes the most likely class, above 0 the sharpened distribution.
+        targets: whose predictions on weak views are pseudo labels: `"online"`, the network's, or `"average"`, its
+            moving average's, in inference mode.
         class_prior: fraction of each class, `[K]`, that the pseudo labels are aligned to (ReMixMatch's distribution
             alignment); None aligns nothing.
         label_smoothing: of the loss on labeled images, in 0…1.
@@ -55,6 +58,7 @@ class FreeMatch(Method):
         "fairness_weight": Number(),
         "threshold_decay": Number(high=1.0),
         "temperature": Number(),
+        "targets": Choice("online", "average"),
         "class_prior": Distribution(optional=True),
         "label_smoothing": Number(high=1.0),
     }
@@ -67,6 +71,7 @@ class FreeMatch(Method):
         fairness_weight: float = 0.01,
         threshold_decay: float = 0.999,
         temperature: float = 0.0,
+        targets: str = "online",
         class_prior: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         weight_decay: float = 0.0,
@@ -87,9 +92,11 @@ class FreeMatch(Method):
         self.fairness_weight = fairness_weight
         self.threshold_decay = threshold_decay
         self.temperature = temperature
+        self.targets = targets
         self.class_prior = class_prior
         self.label_smoothing = label_smoothing
         self.check_parameters()
+        validation.check_targets(targets, ema_decay=ema_decay)
         num_classes = student.output_shape[-1]
         self.align = DistributionAlignment(self, class_prior, num_classes=num_classes)
         self.class_prior = self.align.class_prior
@@ -103,9 +110,14 @@ class FreeMatch(Method):
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
 
         with tf.GradientTape() as tape:
-            # Predictions on labeled, weak and strong views: one pass, in one BatchNorm population.
-            logits = self.joint_logits("student", labeled, weak, strong)
-            logits_on_labeled, logits_on_weak, logits_on_strong = logits
+            # One pass over all views, in one BatchNorm population; but for weak views that the average predicts.
+            if self.targets == "online":
+                logits = self.joint_logits("student", labeled, weak, strong)
+                logits_on_labeled, logits_on_weak, logits_on_strong = logits
+            else:
+                with tape.stop_recording():
+                    logits_on_weak = self.averaged_logits("student", weak)
+                logits_on_labeled, logits_on_strong = self.joint_logits("student", labeled, strong)
 
             # Line 2: L_s                                                                        (equation 3)
             labeled_loss = tf.reduce_mean(

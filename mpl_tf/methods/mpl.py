@@ -1,13 +1,13 @@
 """Meta Pseudo Labels (Pham, Dai, Xie, Le; CVPR 2021; arXiv 2003.10580, Algorithm 1).
 
-1. The teacher labels unlabeled images:              ŷ_u ~ T(x_u; θ_T)
+1. The teacher labels unlabeled images:                ŷ_u ~ T(x_u; θ_T)
 2. The student learns from them:                       θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S))
 3. The student's success on labeled images, L_l(θ_S') = CE(y_l, S(x_l; θ_S')), flows back to the teacher,
    which descends it together with its own supervised loss and UDA's consistency loss.
 
 | paper | here |
 |---|---|
-| T(x_u; θ_T) | `teacher_logits_on_strong` |
+| T(x_u; θ_T) | `pseudo_label_logits`, by default `teacher_logits_on_strong` |
 | ŷ_u, θ_S, θ_S' | `targets`, `before.weights` and `new_weights` of `student_step` |
 | h · ∇CE(ŷ_u, T(x_u; θ_T)) | `student.feedback_on_logits`, carried into θ_T by the teacher's tape |
 
@@ -25,7 +25,7 @@ from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number, Settings
-from mpl_tf.methods.engine.pseudo_labeling import DistributionAlignment
+from mpl_tf.methods.engine.pseudo_labeling import CONSISTENCIES, Consistency, DistributionAlignment
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.feedback.student import FeedbackState, student_step
 from mpl_tf.models.heads import probabilities
@@ -48,12 +48,17 @@ class MetaPseudoLabels(Method):
         student_labels: `"soft"` trains the student on the teacher's distribution, `"sampled"` on one draw
             from it. None is `"sampled"` for the scalar feedbacks, which need it, and `"soft"` otherwise.
         label_smoothing: of the losses on labeled images, in 0…1.
-        uda_weight: factor on the teacher's consistency loss.
-        uda_temperature: sharpening of its target.
-        uda_threshold: confidence below which an unlabeled image is masked.
+        consistency: the teacher's consistency loss: `"uda"`'s, as in the paper; `"fixmatch"`'s (arXiv 2001.07685),
+            whose target is the most likely class; or `"freematch"`'s (arXiv 2205.07246), whose thresholds follow the
+            teacher's confidence.
+        uda_weight: factor on the consistency loss, whichever it is.
+        uda_temperature: sharpening of UDA's target.
+        uda_threshold: confidence below which UDA and FixMatch mask an unlabeled image.
         uda_ramp_steps: steps over which the consistency's weight rises linearly from 0.
         uda_targets: `"online"` takes the consistency's targets from the teacher itself, `"average"` from its moving
             average in inference mode.
+        threshold_decay: λ of the moving averages that FreeMatch's thresholds are made of, in 0…1.
+        fairness_weight: factor on FreeMatch's class fairness, inside of the consistency loss.
         weak_view: `"joint"` passes the teacher's weak view together with the others, as the released code does;
             `"separate"` in a pass of its own, with BatchNorm statistics of its own and without keeping activations.
         class_prior: K fractions, how frequent the classes are; the teacher's labels and targets are then made as
@@ -77,11 +82,14 @@ class MetaPseudoLabels(Method):
         "student_labeled_weight": Number(),
         "student_labels": Choice("soft", "sampled", optional=True),
         "label_smoothing": Number(high=1.0),
+        "consistency": Choice(*CONSISTENCIES),
         "uda_weight": Number(),
         "uda_temperature": Number(low=1e-3),
         "uda_threshold": Number(high=1.0),
         "uda_ramp_steps": Integer(),
         "uda_targets": Choice("online", "average"),
+        "threshold_decay": Number(high=1.0),
+        "fairness_weight": Number(),
         "weak_view": Choice("joint", "separate"),
         "class_prior": Distribution(optional=True),
         "teacher_ema_decay": Number(high=1.0, optional=True),
@@ -98,11 +106,14 @@ class MetaPseudoLabels(Method):
         student_labeled_weight: float = 0.0,
         student_labels: str | None = None,
         label_smoothing: float = 0.0,
+        consistency: str = "uda",
         uda_weight: float = 8.0,
         uda_temperature: float = 0.7,
         uda_threshold: float = 0.6,
         uda_ramp_steps: int = 5000,
         uda_targets: str = "online",
+        threshold_decay: float = 0.999,
+        fairness_weight: float = 0.01,
         weak_view: str = "joint",
         class_prior: Sequence[float] | None = None,
         teacher_ema_decay: float | None = None,
@@ -121,6 +132,8 @@ class MetaPseudoLabels(Method):
             metrics += ["feedback", "student_labeled_loss"]
         if student_labeled_weight:
             metrics += ["labeled_loss"]
+        if consistency == "freematch":
+            metrics += ["global_threshold"]
         networks = {"teacher": teacher, "student": student}
         super().__init__(
             networks,
@@ -135,11 +148,14 @@ class MetaPseudoLabels(Method):
         self.student_labeled_weight = student_labeled_weight
         self.student_labels = student_labels or ("sampled" if self.feedback.is_scalar else "soft")
         self.label_smoothing = label_smoothing
+        self.consistency = consistency
         self.uda_weight = uda_weight
         self.uda_temperature = uda_temperature
         self.uda_threshold = uda_threshold
         self.uda_ramp_steps = uda_ramp_steps
         self.uda_targets = uda_targets
+        self.threshold_decay = threshold_decay
+        self.fairness_weight = fairness_weight
         self.weak_view = weak_view
         self.class_prior = class_prior
         self.teacher_ema_decay = teacher_ema_decay
@@ -149,6 +165,15 @@ class MetaPseudoLabels(Method):
         validation.check_scalar_feedback(self.feedback, self.student_labels)
         self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
         self.class_prior = self.align.class_prior
+        self.consistency_of_views = Consistency(
+            self,
+            consistency,
+            num_classes=teacher.output_shape[-1],
+            temperature=uda_temperature,
+            threshold=uda_threshold,
+            threshold_decay=threshold_decay,
+            fairness_weight=fairness_weight,
+        )
         self.teacher_average = clone(teacher) if teacher_ema_decay is not None else None
         self.feedback_state = FeedbackState.of(self)
 
@@ -189,12 +214,10 @@ class MetaPseudoLabels(Method):
         with tf.GradientTape() as teacher_tape:
             # T(x_l), T(x_u)
             teacher_logits = self._teacher_logits(teacher_tape, labeled, weak, strong)
-            teacher_logits_on_labeled, teacher_logits_on_strong = (
-                teacher_logits["labeled"],
-                teacher_logits["strong"],
-            )
+            teacher_logits_on_labeled = teacher_logits["labeled"]
+            teacher_logits_on_strong = teacher_logits["strong"]
 
-            # Which of them are pseudo labels, and which UDA's targets, as frequent as the classes.
+            # Which of them are pseudo labels and which UDA's targets, made as frequent as the classes are.
             pseudo_label_logits = teacher_logits[self.student_targets]
             target_logits = teacher_logits["average" if self.uda_targets == "average" else "weak"]
             shift = self.align.shift(target_logits, step=self.step.value)
@@ -216,12 +239,10 @@ class MetaPseudoLabels(Method):
                 labels, teacher_logits_on_labeled, label_smoothing=self.label_smoothing
             )
             labeled_loss = tf.reduce_mean(labeled_loss)
-            # g_T,UDA; the mean runs over all images, kept or not.
-            mask = losses.confidence_mask(target_logits, self.uda_threshold)
-            consistency = losses.consistency(
-                target_logits, teacher_logits_on_strong, temperature=self.uda_temperature, mask=mask
+            # g_T,UDA, or FixMatch's or FreeMatch's consistency in its place
+            consistency_loss, mask, consistency_metrics = self.consistency_of_views(
+                target_logits, teacher_logits_on_strong
             )
-            consistency_loss = tf.reduce_mean(consistency)
             ramp = schedules.linear_ramp(self.step.value, self.uda_ramp_steps)
             teacher_loss = labeled_loss + ramp * self.uda_weight * consistency_loss + meta_loss
 
@@ -241,6 +262,7 @@ class MetaPseudoLabels(Method):
             agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
             student_gradient_norm=student.gradient_norm,
             teacher_gradient_norm=teacher_norm,
+            **consistency_metrics,
             **student.metrics,
         )
 

@@ -25,7 +25,7 @@ from mpl_tf.models.surgery import Edit, clone_with_edits, seed_from, synchronize
 from mpl_tf.utils.validation import check_range
 
 
-def generator(
+def build_generator(
     image_shape: Sequence[int],
     *,
     latent_dim: int = 100,

@@ -10,11 +10,12 @@ import contextlib
 import csv
 import json
 import math
+import os
 import pathlib
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
@@ -34,39 +35,92 @@ class RunFolder:
         writes: whether this process writes there. Of several that train together one does, and the others read.
     """
 
-    def __init__(self, path, *, writes: bool = True):
-        self.path, self.writes = pathlib.Path(path), writes
+    def __init__(self, path: str | os.PathLike, *, writes: bool = True):
+        self.path, self.writes = files.user_path(path), writes
 
     def stage(self, name: str) -> "RunFolder":
         """The folder of a later stage, `<run>/<name>/`."""
         return RunFolder(self.path / name, writes=self.writes)
 
-    def check_configuration(self, flags: dict, *, resume: bool = True) -> None:
-        """Checks that the folder holds no other run, without writing anything.
+    def check_configuration(
+        self, flags: Mapping[str, object], *, resume: bool = True, may_grow: bool = True
+    ) -> None:
+        """Checks that the folder is free for a run, or holds this very one, without writing anything.
+
+        A folder in which nothing has been trained is free, whatever its `flags.txt` says. A run may be given more
+        `steps`, and another fine-tuning while it has none.
 
         Args:
             flags: name → value of everything that the result depends on; None is left out.
             resume: whether a folder with the same configuration may be continued.
+            may_grow: whether more `steps` go on from where fewer ended, and not on another way.
 
         Raises:
             ValueError: when the folder holds another configuration, or may not be resumed.
         """
-        source = self.path / "flags.txt"
-        if not source.exists():
+        if not self.has_results():
             return
         if not resume:
             raise ValueError(
                 f"The run folder {str(self.path)!r} already holds a run and resume is off: choose another "
                 "run_dir, or remove the folder yourself."
             )
-        known, lines = source.read_text().splitlines(), _lines(flags)
-        if known != lines:
-            difference = [f"{old} there" for old in known if old not in lines]
-            difference += [f"{new} here" for new in lines if new not in known]
+        known, wanted = self.read_flags(), _flag_values(flags)
+        if not known:
+            return
+        differing = {name for name in known.keys() | wanted.keys() if known.get(name) != wanted.get(name)}
+        if may_grow and self._grows(known, wanted):
+            differing.discard("steps")
+        if not self.has_completed() and not self.stage("finetune").has_results():
+            differing = {name for name in differing if not name.startswith("finetune_")}
+        if differing:
+            sides = (known, "there"), (wanted, "here")
+            named = [
+                f"--{name}={values[name]} {side}"
+                for values, side in sides
+                for name in sorted(differing)
+                if name in values
+            ]
             raise ValueError(
-                f"The run folder {str(self.path)!r} holds another configuration ({', '.join(difference)}): "
+                f"The run folder {str(self.path)!r} holds another configuration ({', '.join(named)}): "
                 "choose another run_dir, or pass the flags in its flags.txt to continue it."
             )
+
+    def verify_or_write_config(self, flags: Mapping[str, object], *, resume: bool = True, may_grow: bool = True) -> int | None:
+        """Makes the folder this configuration's, as its `flags.txt`, a flagfile, says from then on.
+
+        A run that is given more steps keeps what it had measured as `metrics.at_step_N.json`, and its fine-tuning as
+        `finetune.at_step_N/`.
+
+        Args:
+            flags: as for `check_configuration`.
+            resume: as for `check_configuration`.
+            may_grow: as for `check_configuration`.
+
+        Returns:
+            The number of steps that the run had before it was given more; None where it was not.
+
+        Raises:
+            ValueError: as `check_configuration`.
+        """
+        self.check_configuration(flags, resume=resume, may_grow=may_grow)
+        known, wanted = self.read_flags(), _flag_values(flags)
+        results = self.has_results()
+        before = int(known["steps"]) if results and self._grows(known, wanted) else None
+        if not self.writes or known == wanted:
+            return before
+        if not results and known:
+            # Of a start that was refused, or another one's: drawn anew.
+            (self.path / "split.json").unlink(missing_ok=True)
+        if before is not None:
+            for name in ("finetune", "metrics.json"):
+                old = self.path / name
+                if old.exists():
+                    old.rename(old.with_name(f"{old.stem}.at_step_{before}{old.suffix}"))
+        with files.replacing(self.path / "flags.txt") as temporary:
+            lines = [f"--{name}={value}\n" for name, value in sorted(wanted.items())]
+            temporary.write_text("".join(lines), encoding="utf-8")
+        return before
 
     def read_flags(self) -> dict[str, str]:
         """What flags.txt says, name → text; empty where there is none."""
@@ -79,27 +133,25 @@ class RunFolder:
         source = self.path / "split.json"
         return json.loads(source.read_text("utf-8")) if source.exists() else {}
 
-    def verify_or_write_config(self, flags: dict, *, resume: bool = True) -> None:
-        """Makes the folder this configuration's, as its `flags.txt`, a flagfile, says from then on.
+    def has_completed(self) -> bool:
+        """Whether a run has come to its end here."""
+        return (self.path / "metrics.json").exists()
 
-        Args:
-            flags: as for `check_configuration`.
-            resume: as for `check_configuration`.
+    def has_results(self) -> bool:
+        """Whether anything has been trained or labeled here, in any stage."""
+        patterns = ("checkpoints/step_*", "networks/*.keras", "labels/shard_*")
+        return self.has_completed() or any(any(self.path.rglob(pattern)) for pattern in patterns)
 
-        Raises:
-            ValueError: as `check_configuration`.
-        """
-        self.check_configuration(flags, resume=resume)
-        if self.writes:
-            with files.replacing(self.path / "flags.txt") as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in _lines(flags)))
+    @staticmethod
+    def _grows(known: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+        return "steps" in known and "steps" in wanted and int(wanted["steps"]) > int(known["steps"])
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second process out of the folder while the block runs; the lock dies with the process.
 
         Raises:
-            ValueError: when another process holds it.
+            files.LockedError: when another process holds it.
         """
         if not self.writes:
             yield
@@ -132,7 +184,7 @@ class RunFolder:
             return destination
         with files.replacing(destination) as temporary:
             # HDF5 does not survive a full disk: it may end the process.
-            files.reserve(temporary, _size_on_disk(method))
+            files.reserve(temporary, size_on_disk(method))
             method.save_weights(temporary)
         for old in self.checkpoints()[:-STORED_CHECKPOINTS]:
             old.unlink()
@@ -276,11 +328,11 @@ def _without_matrices(metrics, prefix=()):
     return small, matrices
 
 
-def _lines(flags: dict) -> list[str]:
-    return [f"--{name}={value}" for name, value in sorted(flags.items()) if value is not None]
+def _flag_values(flags: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in flags.items() if value is not None}
 
 
-def _size_on_disk(method):
+def size_on_disk(method: keras.Model) -> int:
     """An upper bound in bytes: the numbers, and what HDF5 adds to each array."""
     optimizers = [getattr(method, f"{role}_optimizer", None) for role in method.roles]
     variables = [

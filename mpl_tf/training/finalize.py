@@ -15,6 +15,7 @@ from mpl_tf.distribute import replicas
 from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import final_role
+from mpl_tf.utils import files
 from mpl_tf.utils.progress import Progress
 from mpl_tf.version import __version__
 
@@ -61,6 +62,7 @@ def finish(
     metrics.update(
         **facts,
         split=data.split.name,
+        data=_fingerprints(data),
         command=command,
         versions={"tensorflow": tf.__version__, "keras": keras.__version__, "mpl_tf": __version__},
     )
@@ -72,30 +74,72 @@ def finish(
     return folder.read_metrics()
 
 
-def _evaluate(data, networks, verbose):
-    """Domain → role → numbers."""
-    splits = {"validation": data.validation(), "test": data.test()}
-    count = len(data.split.validation) + len(data.source.test or ())
-    with Progress(count * len(networks), "evaluation", verbose=verbose) as progress:
+def _evaluate(data, networks, verbose, splits=("validation", "test")):
+    """Split → role → numbers."""
+    batches = {split: getattr(data, split)() for split in splits}
+    counts = {"validation": len(data.split.validation), "test": len(data.source.test or ())}
+    total = len(networks) * sum(counts[split] for split in splits)
+    with Progress(total, "evaluation", verbose=verbose) as progress:
         return {
             split: {
-                role: evaluation.evaluate(network, batches, advance=progress.update)
+                role: evaluation.evaluate(network, of_split, advance=progress.update)
                 for role, network in networks.items()
             }
-            for split, batches in splits.items()
-            if batches is not None
+            for split, of_split in batches.items()
+            if of_split is not None
         }
 
 
-def draw_missing_page(folder: RunFolder, data: RunData) -> None:
-    """Draws the page of a complete run that was killed before it had one.
+def complete(
+    folder: RunFolder,
+    data: RunData,
+    *,
+    export_dir: str | os.PathLike | None = None,
+    draw_report: bool = True,
+    verbose: int | str = "auto",
+) -> list[str]:
+    """Does what a complete run has not done yet: other test images, an export, a page.
 
     Args:
         folder: of the run.
         data: images and split.
+        export_dir: where the student is to be; None for nowhere.
+        draw_report: whether there is to be a page.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        What was done, in words.
     """
-    if folder.writes and not (folder.path / report.PAGE).exists():
-        draw_page(folder, data)
+    metrics, done = folder.read_metrics(), []
+    networks = functools.cache(lambda: _evaluated(folder))
+    fingerprints = _fingerprints(data)
+    if fingerprints["test"] not in (None, metrics.get("data", {}).get("test")):
+        metrics["test"] = _evaluate(data, networks(), verbose, splits=("test",))["test"]
+        metrics["data"] = fingerprints
+        # Measured on the former ones.
+        metrics.get("evaluation", {}).pop("test", None)
+        done.append("evaluated on the test images, which it had not seen yet")
+    if export_dir and not _is_exported(metrics, export_dir):
+        metrics["export"] = str(_export(folder, data, export_dir, networks(), metrics))
+        done.append("exported")
+    if done:
+        folder.write_metrics(metrics)
+    if draw_report and (done or not (folder.path / report.PAGE).exists()):
+        draw_page(folder, data, networks())
+        done.append("its report drawn")
+    return done
+
+
+def _fingerprints(data):
+    """Split → what identifies its images and labels."""
+    test = data.source.test
+    return {"train": data.split.fingerprint, "test": None if test is None else test.fingerprint()}
+
+
+def _is_exported(metrics, export_dir):
+    version = files.user_path(metrics.get("export") or "")
+    wanted = files.user_path(export_dir).resolve()
+    return bool(metrics.get("export")) and version.is_dir() and version.resolve().parent == wanted
 
 
 def _export(folder, data, export_dir, networks, metrics):

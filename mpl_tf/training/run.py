@@ -15,10 +15,11 @@ from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.folder import RunFolder, size_on_disk
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training import finalize
 from mpl_tf.training.loop import fit
+from mpl_tf.utils import files
 
 # The stage whose student the run is about; its files lie in the run folder itself.
 METHOD = "method"
@@ -66,6 +67,8 @@ class Run:
         # Split → role → numbers, where all networks have been evaluated on the way.
         self.evaluated: dict[str, dict[str, dict]] = {}
         self.completed = False
+        # What `finish` has done of a run that was complete, in words.
+        self.done: list[str] = []
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -110,6 +113,9 @@ class Run:
         with self.strategy.scope():
             method = build()
         data = self.data if data is None else data
+        if folder.writes:
+            # Two checkpoints and the one that is being written, and the networks at the end.
+            files.check_room(folder.path, 4 * size_on_disk(method))
         self.seconds[stage] = fit(method, data, settings, folder, self.monitoring)
         if stage == METHOD:
             self.facts |= {
@@ -181,8 +187,15 @@ class Run:
             What metrics.json holds.
         """
         if self.completed:
-            if report:
-                finalize.draw_missing_page(self.folder, self.data)
+            if self.folder.writes:
+                self.done = finalize.complete(
+                    self.folder,
+                    self.data,
+                    export_dir=export_dir,
+                    draw_report=report,
+                    verbose=self.monitoring.verbose,
+                )
+            workers.wait_for_all(self.strategy)
             return self.folder.read_metrics()
         # Every process takes part in copying, and one writes.
         networks = {

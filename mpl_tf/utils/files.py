@@ -21,6 +21,10 @@ except ImportError:  # Windows has no advisory file locks of this kind.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+class LockedError(RuntimeError):
+    """Another process is at work where only one may be."""
+
+
 class DiskFullError(OSError):
     """There was no room for a file; what it was to replace is still there."""
 
@@ -176,14 +180,14 @@ def locked(path: str | os.PathLike, message: str) -> Iterator[None]:
         message: what to say when another process holds the lock.
 
     Raises:
-        ValueError: when another process does.
+        LockedError: when another process does.
     """
     with open(path, "ab") as lock:
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(message) from None
+            raise LockedError(message) from None
         yield
 
 

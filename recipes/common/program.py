@@ -16,6 +16,7 @@ from mpl_tf import data as data_module
 from mpl_tf import report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
+from mpl_tf.export.validation import check_names
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
@@ -29,6 +30,7 @@ FLAGS = flags.FLAGS
 NOT_PART_OF_THE_RUN = {
     "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
     "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
+    "jit", "steps_per_execution", "rematerialize", "skip_unreadable", "label_batch_size", "preset",
 }  # fmt: skip
 
 
@@ -123,19 +125,32 @@ def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
 
 
 @contextlib.contextmanager
-def open_run() -> Iterator[Run]:
-    """The run that the flags describe, in its folder, which it claims once the flags and the data are in order."""
+def open_run(*, may_grow: bool = True) -> Iterator[Run]:
+    """The run that the flags describe, in its folder, which it claims once the flags and the data are in order.
+
+    Args:
+        may_grow: whether more --steps go on from where fewer ended: not where stages follow from one another.
+    """
     # Several processes have to find each other before TensorFlow computes anything.
     strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
     prepare()
     folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
-    folder.check_configuration(configuration(), resume=FLAGS.resume)
+    _adopt_epoch_steps(folder)
+    flags_of_run, options = configuration(), {"resume": FLAGS.resume, "may_grow": may_grow}
+    folder.check_configuration(flags_of_run, **options)
     for name, value in _optional("batch_size", "finetune_batch_size").items():
         check_batch_size(value, strategy, name=name)
+    for name, path in (("run_dir", folder.path), ("export_dir", FLAGS.export_dir)):
+        if path and folder.writes:
+            files.check_writable(path, name)
     data = load_data(folder.path, write_split=False)
+    check_names(data.source.class_names)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
-        folder.verify_or_write_config(configuration(), resume=FLAGS.resume)
+        steps_before = folder.verify_or_write_config(flags_of_run, **options)
+        run.completed = folder.has_completed()
+        if steps_before is not None and folder.writes:
+            _say_that_it_grows(steps_before)
         data_module.load_or_draw_split(folder.path / "split.json", data.source, **split_options())
         if folder.writes and data.source.reading is not None:
             with files.replacing(folder.path / "reading.json") as temporary:
@@ -143,6 +158,27 @@ def open_run() -> Iterator[Run]:
                     json.dumps(data.source.reading.as_dict(), indent=1) + "\n", encoding="utf-8"
                 )
         yield run
+
+
+def _adopt_epoch_steps(folder: RunFolder) -> None:
+    """Keeps the epochs of a run that goes on, where the flags do not say how long they are."""
+    known = folder.read_flags().get("epoch_steps") if folder.has_results() else None
+    if known and "epoch_steps" in FLAGS and FLAGS.epoch_steps is None:
+        FLAGS.epoch_steps = int(known)
+
+
+def _say_that_it_grows(before: int) -> None:
+    steps = FLAGS.steps
+    print(
+        f"The run of {before} steps goes on to {steps}. What it had measured is in metrics.at_step_{before}.json, "
+        f"its fine-tuning, if any, in finetune.at_step_{before}."
+    )
+    if _optional("schedule").get("schedule", "constant") != "constant":
+        print(
+            f"The schedule {FLAGS.schedule!r} is laid over {steps} steps from here on, and the first {before} "
+            f"followed the one over {before}: the learning rate rises again, and the end is another than that of "
+            f"{steps} steps in one."
+        )
 
 
 def stage(**changes: int) -> StageSettings:
@@ -177,6 +213,8 @@ def finish(run: Run) -> dict:
     command = " ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])])
     metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command)
     if run.folder.writes:
+        if run.completed:
+            print(f"\nThis run was complete: {', '.join(run.done) or 'there was nothing left to do'}.")
         show(metrics, str(run.folder.path))
     return metrics
 
@@ -187,8 +225,8 @@ def run_dir() -> str:
     return FLAGS.run_dir or f"runs/{FLAGS.dataset}.{FLAGS.seed}@{labels}-{_recipe()}"
 
 
-def configuration() -> dict:
-    """Flag → value of everything that the run's result depends on."""
+def configuration() -> dict[str, str | None]:
+    """Flag → text of everything that the run's result depends on, as a flagfile takes it."""
     module_flags = FLAGS.flags_by_module_dict()
     own = [
         flag
@@ -197,7 +235,17 @@ def configuration() -> dict:
         for flag in module_flags[module]
     ]
     own += module_flags.get(sys.argv[0], [])
-    return {flag.name: flag.value for flag in own if flag.name not in NOT_PART_OF_THE_RUN}
+    values = {flag.name: _text(flag) for flag in own if flag.name not in NOT_PART_OF_THE_RUN}
+    if "epoch_steps" in values:
+        # What it is when not given depends on the steps, and stays when these are raised.
+        values["epoch_steps"] = str(stage().epoch_steps)
+    return values
+
+
+def _text(flag: flags.Flag) -> str | None:
+    if flag.value is None:
+        return None if flag.default is None else "none"
+    return ",".join(map(str, flag.value)) if isinstance(flag.value, list) else str(flag.value)
 
 
 def verbose() -> int | str:

@@ -260,6 +260,11 @@ CASES = {
         learns=BOTH,
         on_several_replicas="slow",
     ),
+    "mpl freematch": Case(
+        meta_pseudo_labels("none", consistency="freematch", threshold_decay=0.8, fairness_weight=0.3),
+        learns=BOTH,
+        on_several_replicas="slow",
+    ),
     "mpl saving memory": Case(
         meta_pseudo_labels("per_example"),
         learns=BOTH,

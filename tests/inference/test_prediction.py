@@ -14,6 +14,7 @@ from mpl_tf import export
 from mpl_tf.data.images import decoding
 from mpl_tf.inference import prediction
 from mpl_tf.utils import files
+from mpl_tf.utils.files import LockedError
 from tests.export.networks import NAMES, network, softmax
 from tests.programs import forked
 
@@ -258,7 +259,7 @@ def test_two_processes_do_not_write_one_file(tmp_path, folder):
     predict(Brightness(), folder, tmp_path / "out.csv")
     with (tmp_path / "out.csv.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"Another process is writing predictions into .*out\.csv"):
+        with pytest.raises(LockedError, match=r"Another process is writing predictions into .*out\.csv"):
             predict(Brightness(), folder, tmp_path / "out.csv")
 
 

@@ -92,6 +92,15 @@ def test_aligned_pseudo_labels_have_the_frequencies_of_the_classes(batch):
         assert np.allclose(method.align.mean_prediction, mean, atol=1e-5)
 
 
+def test_the_average_gives_the_pseudo_labels(batch):
+    method = compiled(threshold=0.0, targets="average")
+    method.student_average.set_weights([-weight for weight in method.student.get_weights()])
+    weak = np.array(method.student_average(batch["unlabeled"]["weak"]), np.float64)
+    strong = logits_of(method, batch)[2]
+    expected = oracles.cross_entropies(pseudo_labels(weak, 0), strong).mean()
+    assert float(method.train_step(batch)["consistency_loss"]) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -99,6 +108,7 @@ def test_aligned_pseudo_labels_have_the_frequencies_of_the_classes(batch):
         ({"temperature": -0.1}, "temperature=-0.1 is out of range"),
         ({"threshold": 1.5}, "threshold=1.5 is out of range"),
         ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
+        ({"targets": "average", "ema_decay": None}, "targets='average' needs the averaged network"),
         ({"class_prior": (0.5, 0.5)}, "class_prior has 2 values: pass one for each of the 3 classes"),
         ({"class_prior": (0.5, 0.5, 0.5)}, r"no distribution over the classes: .*whose sum, 1\.5 here, is 1"),
         ({"class_prior": (1.2, -0.1, -0.1)}, "no distribution over the classes"),

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.engine import sampling
+from tests.methods.pseudo_labeling_oracles import SelfAdaptive, pseudo_labels
 from tests.methods.replays import (
     STUDENT_RATE,
     TEACHER_RATE,
@@ -67,6 +68,39 @@ def test_the_teacher_descends_the_ramped_consistency(batch, threshold, step, ram
     assert kept.sum() == 3
     for change, gradient in zip(moved, gradients, strict=True):
         assert np.allclose(change, -TEACHER_RATE * 2.0 * ramp * gradient, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["fixmatch", "freematch"])
+def test_the_teacher_descends_the_consistency_of_another_method(batch, threshold, kind):
+    settings = {"uda_weight": 2.0, "uda_threshold": threshold, "uda_ramp_steps": 0}
+    settings |= {"threshold_decay": 0.3, "fairness_weight": 0.5}
+    method = compiled(consistency=kind, **settings)
+    teacher, statistics = compiled().teacher, SelfAdaptive(3, 0.3)
+    weak, strong = (np.array(teacher(batch["unlabeled"][view]), np.float64) for view in ("weak", "strong"))
+    q = oracles.softmax(weak)
+    statistics.update(q)
+    confident = statistics.confident(q) if kind == "freematch" else q.max(axis=-1) >= threshold
+    assert 0 < confident.sum() < 6
+    on_strong = confident[:, None] * (oracles.softmax(strong) - pseudo_labels(weak, 0)) / 6
+    value = (confident * oracles.cross_entropies(pseudo_labels(weak, 0), strong)).mean()
+    if kind == "freematch":
+        value += 0.5 * statistics.fairness(q, oracles.softmax(strong))
+        on_strong += 0.5 * oracles.gradient(
+            lambda logits: statistics.fairness(q, oracles.softmax(logits)), strong
+        )
+    with tf.GradientTape() as tape:
+        strong_logits = teacher(batch["unlabeled"]["strong"])
+    weights = teacher.trainable_variables
+    gradients = tape.gradient(strong_logits, weights, tf.constant(on_strong, tf.float32))
+    moved = difference(teacher_changes(method, batch), changes_without_feedback())
+    for change, gradient in zip(moved, gradients, strict=True):
+        assert np.abs(gradient).max() > 1e-4
+        assert np.allclose(change, -TEACHER_RATE * 2.0 * gradient, atol=2e-6)
+    logs = compiled(consistency=kind, **settings).train_step(batch)
+    assert float(logs["consistency_loss"]) == pytest.approx(value, abs=1e-4)
+    assert float(logs["mask_rate"]) == pytest.approx(confident.mean())
+    if kind == "freematch":
+        assert float(logs["global_threshold"]) == pytest.approx(statistics.tau, abs=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -188,6 +222,9 @@ def test_default_student_labels(estimator, labels):
             "The feedback 'dot_product' rewards the labels that were drawn, and student_labels='soft' draws n",
         ),
         ({"label_smoothing": 2.0}, r"label_smoothing=2\.0 is out of range: pass a value between 0 and 1"),
+        ({"consistency": "freemach"}, "consistency='freemach' is unknown: did you mean 'freematch'"),
+        ({"threshold_decay": 2}, "threshold_decay=2 is out of range: pass a value between 0 and 1"),
+        ({"fairness_weight": -1}, "fairness_weight=-1 is out of range: pass a value of at least 0"),
         ({"uda_weight": -8.0}, r"uda_weight=-8\.0 is out of range: pass a value of at least 0"),
         ({"uda_temperature": 0.0}, r"uda_temperature=0\.0 is out of range: pass a value of at least 0\.001"),
         ({"uda_threshold": 95}, "uda_threshold=95 is out of range: pass a value between 0 and 1"),

@@ -275,6 +275,24 @@ def test_a_trial_is_not_run_again_unless_its_flags_or_files_have_changed(tmp_pat
         compare.run_trial("one", [*command, "--fails"], 0, [])
 
 
+def test_the_page_of_a_comparison_shows_what_its_trials_have_warned_of(tmp_path):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["compare", f"--run_dir={tmp_path}"])
+    networks = {"student": {"accuracy": 0.5, "count": 10}}
+    run = {"test": networks, "seconds": {"method": 1.0}, "steps": 1, "images": 2}
+    for trial in ("one", "two"):
+        compare.trial_folder(trial, 0).mkdir()
+    log = compare.trial_folder("two", 0) / "log.txt"
+    log.write_text(
+        "mpl_tf/x.py:7: UserWarning: The teacher <sees> nothing: train longer.\n  warnings.warn(\n"
+    )
+    compare.write_report({"one": {0: run}, "two": {0: run}}, "one", {})
+    page = " ".join((tmp_path / "report.html").read_text("utf-8").split())
+    link = f'<a href="{log.parent.name}/log.txt">two, seed 0</a>'
+    assert f"<b>{link}</b> The teacher &lt;sees&gt; nothing: train longer." in page
+    assert page.count("<li>") == 1
+
+
 def compare_folder(folder, trial, seed):
     return folder / f"{files.folder_name(trial)}.{seed}"
 

@@ -3,6 +3,7 @@ import signal
 import pytest
 
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.utils import files
 from tests.programs import forked
 
 
@@ -13,19 +14,79 @@ def test_claiming_twice_with_the_same_flags_is_resuming(tmp_path):
     assert (tmp_path / "run" / "flags.txt").read_text() == "--steps=10\n"
 
 
-def test_another_configuration_is_refused_and_named(tmp_path):
+def progress(folder, stage=""):
+    """What a stage that has begun leaves."""
+    path = folder.path / stage / "checkpoints"
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "step_000000004.weights.h5").touch()
+
+
+RESULTS = {
+    "checkpoint": lambda folder: progress(folder),
+    "checkpoint of a stage": lambda folder: progress(folder, "teacher"),
+    "network": lambda folder: [(folder.path / "networks").mkdir(), (folder.path / "networks" / "a.keras").touch()],
+    "labels": lambda folder: [
+        (folder.path / "labels").mkdir(), (folder.path / "labels" / "shard_00000.npy").touch()
+    ],
+    "metrics": lambda folder: folder.write_metrics({}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("leave", RESULTS.values(), ids=RESULTS)
+def test_another_configuration_is_refused_and_named_where_anything_was_trained(tmp_path, leave):
     folder = RunFolder(tmp_path)
-    folder.verify_or_write_config({"steps": 10, "seed": 1})
-    with pytest.raises(ValueError, match=r"another configuration \(--steps=10 there, --steps=20 here\)"):
-        folder.verify_or_write_config({"steps": 20, "seed": 1})
-    assert (tmp_path / "flags.txt").read_text() == "--seed=1\n--steps=10\n"
+    folder.verify_or_write_config({"labels": 10, "seed": 1})
+    leave(folder)
+    with pytest.raises(ValueError, match=r"another configuration \(--labels=10 there, --labels=20 here\)"):
+        folder.verify_or_write_config({"labels": 20, "seed": 1})
+    assert (tmp_path / "flags.txt").read_text() == "--labels=10\n--seed=1\n"
+    with pytest.raises(ValueError, match="already holds a run and resume is off"):
+        folder.verify_or_write_config({"labels": 10, "seed": 1}, resume=False)
 
 
-def test_a_taken_folder_is_refused_without_resume(tmp_path):
+def test_a_folder_in_which_nothing_was_trained_is_claimed_anew(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.verify_or_write_config({"labels": 10})
+    (tmp_path / "split.json").write_text("{}")
+    (tmp_path / "log.txt").touch()
+    folder.verify_or_write_config({"labels": 20, "image_size": 8}, resume=False)
+    assert folder.read_flags() == {"labels": "20", "image_size": "8"}
+    assert not (tmp_path / "split.json").exists()
+    (tmp_path / "split.json").write_text("{}")
+    folder.verify_or_write_config({"labels": 20, "image_size": 8})
+    assert (tmp_path / "split.json").exists()
+
+
+def test_a_run_is_given_more_steps_and_keeps_what_it_had_measured(tmp_path):
     folder = RunFolder(tmp_path)
     folder.verify_or_write_config({"steps": 10})
-    with pytest.raises(ValueError, match="already holds a run and resume is off"):
-        folder.verify_or_write_config({"steps": 10}, resume=False)
+    progress(folder)
+    progress(folder, "finetune")
+    folder.write_metrics({"steps": 10})
+    with pytest.raises(ValueError, match="another configuration"):
+        folder.verify_or_write_config({"steps": 5})
+    with pytest.raises(ValueError, match="another configuration"):
+        folder.verify_or_write_config({"steps": 20}, may_grow=False)
+    with pytest.raises(ValueError, match="--labels=7 here"):
+        folder.verify_or_write_config({"steps": 20, "labels": 7})
+    assert folder.verify_or_write_config({"steps": 20}) == 10
+    assert not folder.has_completed()
+    assert (tmp_path / "metrics.at_step_10.json").exists()
+    assert (tmp_path / "finetune.at_step_10" / "checkpoints").is_dir()
+    assert not (tmp_path / "finetune").exists()
+    assert folder.verify_or_write_config({"steps": 20}) is None
+    assert len(folder.checkpoints()) == 1
+
+
+def test_the_fine_tuning_may_change_until_it_has_begun(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.verify_or_write_config({"steps": 10, "finetune_steps": 5})
+    progress(folder)
+    folder.verify_or_write_config({"steps": 10, "finetune_steps": 7, "finetune_learning_rate": 0.1})
+    assert folder.read_flags()["finetune_steps"] == "7"
+    progress(folder, "finetune")
+    with pytest.raises(ValueError, match="--finetune_learning_rate=0.1 there, --finetune_learning_rate=0.2 here"):
+        folder.verify_or_write_config({"steps": 10, "finetune_steps": 7, "finetune_learning_rate": 0.2})
 
 
 def test_a_run_is_the_same_when_it_goes_on_and_no_other(tmp_path):
@@ -59,7 +120,7 @@ def test_a_second_process_is_kept_out_until_the_first_has_ended(tmp_path):
     try:
         first.wait_for("in\n")
         message = "Another process is training in the run folder"
-        with pytest.raises(ValueError, match=message), RunFolder(tmp_path).locked():
+        with pytest.raises(files.LockedError, match=message), RunFolder(tmp_path).locked():
             pass
     finally:
         first.send_signal(signal.SIGKILL)

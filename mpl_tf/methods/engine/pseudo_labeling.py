@@ -1,6 +1,6 @@
-"""Running statistics of the predictions on unlabeled images: FreeMatch's thresholds and distribution alignment.
+"""Pseudo labels of unlabeled images: FreeMatch's thresholds, distribution alignment, and consistency losses by name.
 
-Both are state of the method that owns them: saved with it, and the same on every replica.
+Thresholds and alignment are state of the method that owns them: saved with it, and the same on every replica.
 """
 
 from collections.abc import Sequence
@@ -135,6 +135,68 @@ class DistributionAlignment:
         _move(self.mean_prediction, mean, schedules.average_decay(step, self.decay))
         prior = tf.constant(self.class_prior, tf.float32)
         return tf.math.log((prior + self.epsilon) / (self.mean_prediction.value + self.epsilon))
+
+
+CONSISTENCIES = ("uda", "fixmatch", "freematch")
+
+
+class Consistency:
+    """What a network is asked about the two views of an unlabeled image, by the name of the method that asks it.
+
+    Args:
+        method: the `Method` whose state FreeMatch's thresholds are.
+        kind: `"uda"`, `"fixmatch"` or `"freematch"`.
+        num_classes: K.
+        temperature: sharpening of UDA's target.
+        threshold: confidence of UDA and FixMatch.
+        threshold_decay: of FreeMatch's thresholds.
+        fairness_weight: of FreeMatch's class fairness.
+    """
+
+    def __init__(
+        self,
+        method: keras.Model,
+        kind: str,
+        *,
+        num_classes: int,
+        temperature: float,
+        threshold: float,
+        threshold_decay: float,
+        fairness_weight: float,
+    ):
+        self.kind = kind
+        self.temperature, self.threshold, self.fairness_weight = temperature, threshold, fairness_weight
+        self.thresholds = None
+        if kind == "freematch":
+            self.thresholds = SelfAdaptiveThreshold(method, num_classes=num_classes, decay=threshold_decay)
+
+    def __call__(
+        self, logits_on_weak: tf.Tensor, logits_on_strong: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss of a step, whose mean runs over all images, confident or not.
+
+        Args:
+            logits_on_weak: float32 `[N, K]`, of which the targets are made, without a gradient.
+            logits_on_strong: float32 `[N, K]`.
+
+        Returns:
+            The loss, float32 scalar; the mask, float32 `[N]`; and further metrics by name.
+        """
+        threshold, metrics = self.threshold, {}
+        if self.kind == "freematch":
+            self.thresholds.update(tf.nn.softmax(logits_on_weak))
+            threshold = tf.gather(self.thresholds.of_classes(), tf.argmax(logits_on_weak, axis=-1))
+            metrics["global_threshold"] = self.thresholds.global_threshold.value
+        mask = losses.confidence_mask(logits_on_weak, threshold)
+        loss_of_views, temperature = losses.pseudo_label_consistency, 0.0
+        if self.kind == "uda":
+            loss_of_views, temperature = losses.consistency, self.temperature
+        loss = tf.reduce_mean(
+            loss_of_views(logits_on_weak, logits_on_strong, temperature=temperature, mask=mask)
+        )
+        if self.kind == "freematch":
+            loss += self.fairness_weight * self.thresholds.fairness(logits_on_strong, mask)
+        return loss, mask, metrics
 
 
 def _move(state: keras.Variable, value: tf.Tensor, decay: float | tf.Tensor) -> None:

@@ -32,7 +32,8 @@ class FeedbackSettings:
             global batch; `"cosine"` divides a scalar by the norms of the two gradients it compares. None
             takes the estimator's first in `NORMALIZATIONS`.
         floor: fraction of its mean over the training so far, in `[0, 1]`, that the root mean square counts as at
-            least, so that the feedback fades as v → 0; 0 keeps it at full strength.
+            least, so that the feedback fades as v → 0. With 1 a step whose feedback is smaller than usual counts less
+            in proportion; with 0 every step has the full strength.
         clip: bound on the normalized per-example values, or on the scalar; None for no bound.
         baseline_decay: decay of the moving average, starting at 0, that is subtracted from a scalar feedback;
             0 subtracts nothing.
@@ -64,7 +65,7 @@ class FeedbackSettings:
     estimator: str = "per_example"
     weight: float = 0.1
     normalization: str | None = None
-    floor: float = 0.1
+    floor: float = 1.0
     clip: float | None = 1.0
     baseline_decay: float = 0.0
     cross_entropy: str = "mean"
