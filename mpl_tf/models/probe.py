@@ -23,7 +23,7 @@ from mpl_tf.models.surgery import as_functional
 from mpl_tf.utils import files
 
 # Inverse strengths of the penalty that are tried, from strong to weak.
-REGULARIZATIONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+REGULARIZATIONS = (1.0, 3.0, 10.0, 30.0, 100.0)
 _FOLDS = 5
 
 _IRRELEVANT = re.compile(r"name|trainable|seed|batch_shape|.*_initializer|.*_regularizer")

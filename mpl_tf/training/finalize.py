@@ -25,7 +25,7 @@ def finish(
     data: RunData,
     networks: dict[str, keras.Model],
     *,
-    evaluated: dict[str, dict[str, dict]] | None = None,
+    results: dict[str, dict[str, dict]] | None = None,
     export_dir: str | os.PathLike | None = None,
     draw_report: bool = True,
     command: str = "",
@@ -38,7 +38,7 @@ def finish(
         folder: of the run.
         data: images and split.
         networks: role → network. `runs.roles.final_role` says which one is exported.
-        evaluated: split → role → numbers, where the networks have been evaluated; None does so.
+        results: split → role → numbers, where the networks have been evaluated; None does so.
         export_dir: where to; None exports nothing.
         draw_report: whether to draw report.html.
         command: the command line that started the run.
@@ -51,7 +51,7 @@ def finish(
     for network in networks.values():
         models.check_class_names(network, data.source.class_names)
         models.set_class_names(network, data.source.class_names)
-    metrics = evaluated or _evaluate(data, networks, verbose)
+    metrics = results or _evaluate(data, networks, verbose)
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():

@@ -65,7 +65,7 @@ class Run:
         # More entries for metrics.json.
         self.facts: dict[str, object] = {}
         # Split → role → numbers, where all networks have been evaluated on the way.
-        self.evaluated: dict[str, dict[str, dict]] = {}
+        self.results: dict[str, dict[str, dict]] = {}
         self.completed = False
         # What `finish` has done of a run that was complete, in words.
         self.done: list[str] = []
@@ -210,7 +210,7 @@ class Run:
                 draw_report=report,
                 command=command,
                 verbose=self.monitoring.verbose,
-                evaluated=self.evaluated,
+                results=self.results,
                 **self.facts,
                 seconds=self.seconds,
             )

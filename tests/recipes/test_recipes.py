@@ -20,7 +20,8 @@ from tests.programs import forked
 ROOT = pathlib.Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "recipes" / "presets").glob("*.flags"))
 SMALL = ["--model=mlp", "--labels=20", "--batch_size=10", "--steps=2", "--epoch_steps=1", "--progress=none"]
-SMALL += ["--noreport", "--notensorboard"]
+# Each pipeline's graph of RandAugment takes seconds to trace; the first test has it.
+SMALL += ["--noreport", "--notensorboard", "--randaugment_operations=0"]
 
 
 def run(recipe, *options, expect_success=True):
@@ -31,7 +32,12 @@ def run(recipe, *options, expect_success=True):
 
 def test_mpl_then_finetune(tmp_path):
     small = [*SMALL, "--unlabeled_ratio=2", "--baseline", "--finetune_steps=2"]
-    small += ["--teacher_micro_batches=2", "--student_micro_batches=3", "--rematerialize"]
+    small += [
+        "--teacher_micro_batches=2",
+        "--student_micro_batches=3",
+        "--rematerialize",
+        "--randaugment_operations=2",
+    ]
     options = [*small, f"--run_dir={tmp_path / 'mpl'}", f"--export_dir={tmp_path / 'exported'}"]
     shown = run("mpl", *options).stdout
     for text in ("supervised baseline", "teacher", "fine-tuned student", "validation accuracy %"):
@@ -178,6 +184,8 @@ def test_supervised_reads_the_preset_of_mpl(tmp_path):
         "--steps=2",
         "--steps_per_execution=1",
         "--progress=none",
+        "--noreport",
+        "--notensorboard",
         f"--run_dir={tmp_path / 'moons'}",
     )
     metrics = json.loads((tmp_path / "moons" / "metrics.json").read_text())
