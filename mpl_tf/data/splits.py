@@ -17,6 +17,7 @@ import numpy as np
 
 from mpl_tf.data.images.images import content_fingerprint
 from mpl_tf.data.images.source import Source
+from mpl_tf.utils import files
 from mpl_tf.utils.files import replacing
 
 # Up to so many labeled and validation indices stand in the JSON file itself.
@@ -182,7 +183,7 @@ def load_or_draw_split(
     Raises:
         ValueError: for a file that holds another split or none at all, and for what `draw_split` refuses.
     """
-    path = pathlib.Path(path)
+    path = files.user_path(path)
     arguments = {
         "dataset": source.name,
         "num_labeled": num_labeled,

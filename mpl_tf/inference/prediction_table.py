@@ -51,7 +51,7 @@ class PredictionTable:
         self, path: str | os.PathLike, *, model: str, sha256: str, folder: str, top_k: int = 1
     ) -> None:
         check_range("top_k", top_k, low=1)
-        self.path = pathlib.Path(path)
+        self.path = files.user_path(path)
         ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
         self.columns = [
             "path",

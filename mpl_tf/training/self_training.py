@@ -149,19 +149,14 @@ def _label(
     # Several processes cannot run one network on different images: each takes a copy to a device of its own.
     scope = run.strategy.scope() if processes == 1 else contextlib.nullcontext()
     network = network if processes == 1 else replicas.local_copy(network, run.strategy)
-    store = LabelStore.create(
-        stage.path / "labels",
-        index=data.split.unlabeled,
-        num_classes=data.source.num_classes,
-        teacher={"network": labeler, "round": number - 1, "weights_sha256": weights_fingerprint(network)},
-        fingerprint=data.split.fingerprint,
-        shard_size=rounds.label_shard_size,
-    )
     with scope:
-        labeling.label(
+        store = labeling.label_into_store(
             network,
-            data.source.train,
-            store,
+            data.source,
+            stage.path / "labels",
+            index=data.split.unlabeled,
+            teacher={"network": labeler, "round": number - 1, "weights_sha256": weights_fingerprint(network)},
+            shard_size=rounds.label_shard_size,
             batch_size=rounds.label_batch_size,
             workers=processes,
             worker=workers.worker_index(run.strategy),

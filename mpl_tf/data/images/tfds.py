@@ -11,6 +11,7 @@ from mpl_tf.data.images import copies, decoding
 from mpl_tf.data.images.images import MEMORY_LIMIT, ArrayImages, Images, TfdsImages, into_memory
 from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
+from mpl_tf.utils import files
 
 # Splits that are put together to train on: SVHN's easier images and STL-10's unlabeled ones come after the first.
 TRAINING_SPLITS = ("train", "extra", "unlabelled", "unlabeled")
@@ -202,7 +203,7 @@ def _prepared_builder(name: str, data_dir, also_known: Iterable[str]):
     # Imported here, because data of one's own needs none of it.
     import tensorflow_datasets as tfds
 
-    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
+    data_dir = None if data_dir is None else str(files.user_path(data_dir))
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
