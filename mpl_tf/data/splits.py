@@ -11,6 +11,7 @@ import os
 import pathlib
 import warnings
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -267,7 +268,8 @@ def _check_labels_left(source, class_order, queues, num_labeled, validation) -> 
             )
     if num_labeled is None:
         return
-    if isinstance(num_labeled, bool) or not isinstance(num_labeled, numbers.Integral) or num_labeled < 1:
+    whole = isinstance(num_labeled, numbers.Integral) and not isinstance(num_labeled, bool)
+    if not whole or num_labeled < 1:
         raise ValueError(
             f"num_labeled={num_labeled!r} is no number of labels: pass one of at least 1, or None."
         )
@@ -375,9 +377,9 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
             "former back, or give another path."
         )
     _check_indices(path, len(source.train), **indices)
+    content: dict[str, Any] = {**values, **indices}
     return Split(
-        **values,
-        **indices,
+        **content,
         unlabeled=unlabeled_indices(
             len(source.train), **indices, labeled_in_unlabeled=found["labeled_in_unlabeled"]
         ),

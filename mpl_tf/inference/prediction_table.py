@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
+from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.utils import files
 from mpl_tf.utils.validation import check_range
 
@@ -57,8 +58,8 @@ class PredictionTable:
             *(f"{what}{rank}" for rank in ranks for what in ("class", "confidence")),
             "error",
         ]
-        self.rows = {}
-        self.reading = None
+        self.rows: dict[str, list[str]] = {}
+        self.reading: ReadingReport | None = None
         self._note = self.path.with_name(f"{self.path.name}.json")
         columns = ",".join(self.columns)
         self._verify_or_write_note(

@@ -198,7 +198,7 @@ def test_label_by_two_workers(tmp_path):
     options = [f"--network={tmp_path / 'teacher.keras'}", f"--store={tmp_path / 'labels'}", "--labels=20"]
     options += ["--shard_size=500", "--workers=2", "--precision=mixed_bfloat16", "--threshold=0.15"]
     first = run("label", *options, "--worker=1").stdout
-    assert "shard 1 (1 of 1 to make): 500 of 500 images" in first
+    assert re.search(r"labels: 500 of 500 images, .* shard 1 of 1", first)
     assert "This worker is done. 2 of 3 shards are still missing" in first
     image = tmp_path / "labels.png"
     shown = run("label", *options, "--worker=0", "--progress=none", f"--image={image}").stdout

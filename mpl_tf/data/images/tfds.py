@@ -93,8 +93,9 @@ def from_tfds(
 
 def _count_copies(train: Images, test: Images | None) -> ReadingReport | None:
     """The images that are there twice, which a published dataset keeps; None without any, and for those on disk."""
-    parts = {"train": train, **({} if test is None else {"test": test})}
-    if not all(isinstance(images, ArrayImages) for images in parts.values()):
+    given = {"train": train, **({} if test is None else {"test": test})}
+    parts = {part: images for part, images in given.items() if isinstance(images, ArrayImages)}
+    if len(parts) < len(given):
         return None
     names = [f"{part}[{index}]" for part, images in parts.items() for index in range(len(images))]
     hashes = [copies.content_hash(pixels) for images in parts.values() for pixels in images.examples]
