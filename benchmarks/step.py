@@ -65,7 +65,9 @@ METHODS = {
     ),
     "ReducedMetaPseudoLabels per_example": (
         lambda network: mpl_tf.ReducedMetaPseudoLabels(
-            student=network(0), calibrator=mpl_tf.models.calibrator(workload.NUM_CLASSES), ema_decay=None
+            student=network(0),
+            calibrator=mpl_tf.models.build_calibrator(workload.NUM_CLASSES),
+            ema_decay=None,
         ),
         (3, 6),
         (0, 1),

@@ -64,7 +64,7 @@ def generator(image_shape: tuple) -> keras.Model:
     moments = {"pixel_mean": FLAGS.pixel_mean, "pixel_std": FLAGS.pixel_std}
     if FLAGS.generator == "noise":
         return models.pixel_noise(image_shape, **moments)
-    return models.generator(
+    return models.build_generator(
         image_shape,
         latent_dim=FLAGS.latent_dim,
         width=FLAGS.generator_width,

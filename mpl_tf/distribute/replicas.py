@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.distribute import workers
+from mpl_tf.models.surgery import clone
 from mpl_tf.utils.validation import check_choice
 
 
@@ -216,9 +217,7 @@ def local_copy(network: keras.Model, strategy: tf.distribute.Strategy) -> keras.
     """
     if strategy.num_replicas_in_sync == 1:
         return network
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    return copy
+    return clone(network)
 
 
 def as_logs(trackers: Sequence) -> dict:

@@ -9,6 +9,7 @@ evaluation, and saving. The networks are built before the method is, and the met
 import contextlib
 import inspect
 import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -61,7 +62,7 @@ class Method(keras.Model):
     # Whether `train_step` reads images; where it does not, `data.index_batches` is enough.
     uses_images = True
     # What makes a batch's views inside of the step, `mpl_tf.data.BatchViews`; None where the pipeline has made them.
-    augmentation = None
+    augmentation: Callable[[dict], dict] | None = None
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class DataFreeLearning(Method):
         teacher: built functional `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`. It does not
             change.
         student: another one, with the same input shape and number of classes.
-        generator: built `keras.Model` from noise `[B, Z]` to images in 0…255, see `models.generator`; also
+        generator: built `keras.Model` from noise `[B, Z]` to images in 0…255, see `models.build_generator`; also
             `models.pixel_noise`, which has nothing to learn.
         one_hot: the loss that asks for sure predictions: `"cross_entropy"` with the teacher's own class, or `"l2"`,
             -‖y_T‖₂. The L1 norm is refused: a prediction's is always 1.
@@ -127,7 +127,7 @@ class DataFreeLearning(Method):
         outputs = [teacher.get_layer(activation_layer).output, *teacher.outputs]
         self._features_and_logits = keras.Model(teacher.inputs, outputs).__call__
 
-    def compile(  # type: ignore[override]  # every learner has an optimizer of its own
+    def compile(
         self,
         generator_optimizer: str | keras.optimizers.Optimizer | None = None,
         student_optimizer: str | keras.optimizers.Optimizer | None = None,

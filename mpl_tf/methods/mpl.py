@@ -185,7 +185,7 @@ class MetaPseudoLabels(Method):
         if self.feedback.estimator != "none":
             validation.check_feedback_reaches(self.student_targets, self.weak_view)
 
-    def compile(  # type: ignore[override]  # every learner has an optimizer of its own
+    def compile(
         self,
         teacher_optimizer: str | keras.optimizers.Optimizer | None = None,
         student_optimizer: str | keras.optimizers.Optimizer | None = None,

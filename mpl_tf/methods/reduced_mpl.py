@@ -11,7 +11,7 @@ trained by the student's feedback as Algorithm 1 trains the teacher.
 | paper | here |
 |---|---|
 | T(x_u), stored | `data["unlabeled"]["probabilities"]` |
-| T' | `self.calibrator`, see `models.calibrator` |
+| T' | `self.calibrator`, see `models.build_calibrator` |
 | T'(log T(x_u)) | `teacher_logits` |
 | h · ∇CE(ŷ_u, T') | `student.feedback_on_logits`, carried into θ_T' by the calibrator's tape |
 """
@@ -113,7 +113,7 @@ class ReducedMetaPseudoLabels(Method):
         """Whether anything trains the calibrator."""
         return self.feedback.estimator != "none" or self.labeled_weight > 0
 
-    def compile(  # type: ignore[override]  # every learner has an optimizer of its own
+    def compile(
         self,
         calibrator_optimizer: str | keras.optimizers.Optimizer | None = None,
         student_optimizer: str | keras.optimizers.Optimizer | None = None,

@@ -286,7 +286,7 @@ def check_calibrator(calibrator: keras.Model, student: keras.Model) -> None:
     if shapes != ((classes,), (classes,)):
         raise ValueError(
             f"The calibrator maps {shapes[0]} to {shapes[1]}, but the student has {classes} classes: build it with "
-            f"mpl_tf.models.calibrator({classes})."
+            f"mpl_tf.models.build_calibrator({classes})."
         )
 
 
@@ -296,7 +296,7 @@ def check_generator(generator: keras.Model, student: keras.Model) -> None:
     if len(shapes[0]) != 1 or shapes[1] != tuple(student.input_shape[1:]):
         raise ValueError(
             f"The generator maps {shapes[0]} to {shapes[1]}, but the student takes images of shape "
-            f"{tuple(student.input_shape[1:])}: build it with mpl_tf.models.generator for these."
+            f"{tuple(student.input_shape[1:])}: build it with mpl_tf.models.build_generator for these."
         )
 
 
@@ -315,6 +315,19 @@ def check_one_replica(feedback: str, replicas: int) -> None:
         raise ValueError(
             f"The feedback {feedback!r} goes through the student's whole step and runs on one replica, not "
             f"on {replicas}: use 'per_example', which is as exact."
+        )
+
+
+def check_one_learning_rate(feedback: str, backbone_factor: float) -> None:
+    """Checks that a feedback that makes the student's step again makes the one that was made.
+
+    Raises:
+        ValueError: for a smaller learning rate of the backbone.
+    """
+    if backbone_factor != 1.0:
+        raise ValueError(
+            f"The feedback {feedback!r} knows one learning rate for all weights, got backbone_learning_rate_factor="
+            f"{backbone_factor}: use 'per_example', which is as exact, or a factor of 1."
         )
 
 

@@ -1,26 +1,25 @@
 """Networks: pixels 0…255 or points in, float32 logits out, with layers `features` and `logits`."""
 
-from mpl_tf.models.calibrator import calibrator
+from mpl_tf.models.calibrator import build_calibrator
 from mpl_tf.models.class_names import check_class_names, get_class_names, set_class_names
-from mpl_tf.models.finetuned import to_finetune
-from mpl_tf.models.generator import generator, pixel_noise
+from mpl_tf.models.generator import build_generator, pixel_noise
 from mpl_tf.models.heads import set_head
 from mpl_tf.models.pretrained import set_trainable, with_new_head
 from mpl_tf.models.probe import REGULARIZATIONS, Probe, extract_features, fit_probe, start_head
 from mpl_tf.models.registry import build, is_pretrained, names, pretrained_names
 from mpl_tf.models.saving import load, save
-from mpl_tf.models.surgery import clone
+from mpl_tf.models.surgery import clone, to_finetune
 
 __all__ = [
     "REGULARIZATIONS",
     "Probe",
     "build",
-    "calibrator",
+    "build_calibrator",
+    "build_generator",
     "check_class_names",
     "clone",
     "extract_features",
     "fit_probe",
-    "generator",
     "get_class_names",
     "is_pretrained",
     "load",

@@ -7,7 +7,9 @@ from mpl_tf.models.surgery import clone_with_edits, seed_from
 from mpl_tf.utils.validation import check_range
 
 
-def calibrator(num_classes: int, *, width: int = 64, depth: int = 1, seed: int | None = None) -> keras.Model:
+def build_calibrator(
+    num_classes: int, *, width: int = 64, depth: int = 1, seed: int | None = None
+) -> keras.Model:
     """Builds a multilayer perceptron from log-probabilities to logits that starts as the identity.
 
     Its last layer starts at zero and is added to its input, so that at first the student learns exactly what the

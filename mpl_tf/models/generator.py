@@ -25,7 +25,7 @@ from mpl_tf.models.surgery import Edit, clone_with_edits, seed_from, synchronize
 from mpl_tf.utils.validation import check_range
 
 
-def generator(
+def build_generator(
     image_shape: Sequence[int],
     *,
     latent_dim: int = 100,
@@ -128,4 +128,5 @@ def _image(image_shape: Sequence[int]) -> tuple[int, int, int]:
         raise ValueError(
             f"image_shape={shape} is not that of an image: pass (height, width, channels), such as (32, 32, 3)."
         )
-    return tuple(map(int, shape))
+    height, width, channels = map(int, shape)
+    return height, width, channels

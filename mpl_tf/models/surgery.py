@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from mpl_tf.models.class_names import copy_class_names
+from mpl_tf.utils.validation import check_range
 
 _AUTOMATIC_NAME = re.compile(r"(?P<kind>[a-z][a-z0-9_]*?)(_\d+)?")
 
@@ -55,7 +56,7 @@ def clone_with_edits(
 
     def call(layer, *arguments, **options):
         if front is not None:
-            arguments = [front if argument is inputs else argument for argument in arguments]
+            arguments = tuple(front if argument is inputs else argument for argument in arguments)
         return arguments[0] if id(layer) in omitted else layer(*arguments, **options)
 
     copied = keras.models.clone_model(
@@ -66,8 +67,8 @@ def clone_with_edits(
         recursive=True,
     )
     for layer, made in pairs:
-        kept = keep_weights is not None and isinstance(layer, keras.Layer) and id(layer) not in omitted
-        if kept and keep_weights(layer):
+        kept = isinstance(layer, keras.Layer) and id(layer) not in omitted
+        if kept and keep_weights is not None and keep_weights(layer):
             _copy_weights(network, layer, made, copied.input_shape[1:])
     copy_class_names(network, copied)
     return copied
@@ -111,6 +112,34 @@ def clone(network: keras.Model, *edits: Edit, image_shape: Sequence[int] | None 
     if image_shape is not None and tuple(image_shape) != tuple(network.input_shape[1:]):
         inputs = keras.Input(tuple(image_shape), dtype="float32", name="image")
     return clone_with_edits(network, *edits, inputs=inputs, keep_weights=lambda layer: True)
+
+
+def to_finetune(
+    network: keras.Model, image_shape: Sequence[int] | None = None, *, frozen_fraction: float = 0.0
+) -> keras.Model:
+    """Copies a network with its weights.
+
+    FixRes (Touvron et al. 2019, arXiv 1906.06423), the end of Noisy Student's training, is a larger `image_shape`
+    with most layers frozen, on images that are not augmented.
+
+    Args:
+        network: functional model from images to logits.
+        image_shape: `(height, width, channels)` that the copy takes; None for the network's own.
+        frozen_fraction: fraction of the layers with weights, from the input on, that do not learn, in [0, 1). Frozen
+            BatchNormalization uses its moving statistics.
+
+    Returns:
+        The copy; the network stays as it is.
+
+    Raises:
+        ValueError: for a fraction out of range, or a network whose weights depend on the resolution.
+    """
+    check_range("frozen_fraction", frozen_fraction, low=0.0, high=0.99)
+    copy = clone(network, image_shape=image_shape)
+    layers = [layer for layer in copy.layers if layer.weights]
+    for layer in layers[: int(frozen_fraction * len(layers))]:
+        layer.trainable = False
+    return copy
 
 
 def as_functional(network: keras.Model) -> keras.Model:

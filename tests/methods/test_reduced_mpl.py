@@ -69,7 +69,7 @@ def test_the_student_learns_the_adjusted_labels(batch):
 
 
 def test_a_new_calibrator_is_the_identity(batch):
-    method = compiled("none", network=models.calibrator(3, seed=0))
+    method = compiled("none", network=models.build_calibrator(3, seed=0))
     stored = np.array(batch["unlabeled"]["probabilities"], np.float64)
     logits = np.array(method.student(batch["unlabeled"]["strong"]), np.float64)
     logs = method.train_step(batch)
@@ -105,7 +105,7 @@ def test_a_stored_probability_of_zero_is_no_infinity(batch):
 def test_a_calibrator_of_other_classes():
     message = r"The calibrator maps \(4,\) to \(4,\), but the student has 3 classes: build it with .*calibrator\(3\)"
     with pytest.raises(ValueError, match=message):
-        compiled(network=models.calibrator(4))
+        compiled(network=models.build_calibrator(4))
 
 
 def test_soft_labels_have_no_scalar_feedback():
@@ -116,4 +116,4 @@ def test_soft_labels_have_no_scalar_feedback():
 @pytest.mark.parametrize("setting", [{"num_classes": 1}, {"num_classes": 3, "width": 0}])
 def test_settings_of_the_calibrator_are_refused(setting):
     with pytest.raises(ValueError, match="is out of range"):
-        models.calibrator(**setting)
+        models.build_calibrator(**setting)

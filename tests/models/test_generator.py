@@ -12,7 +12,7 @@ def noise(count, columns, seed=0):
 
 @pytest.mark.parametrize("image_shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (8, 16, 2)])
 def test_noise_becomes_pixels(image_shape):
-    generator = models.generator(image_shape, latent_dim=6, width=8)
+    generator = models.build_generator(image_shape, latent_dim=6, width=8)
     for training in (False, True):
         images = np.array(generator(100.0 * noise(4, 6), training=training))
         assert images.shape == (4, *image_shape)
@@ -23,7 +23,7 @@ def test_noise_becomes_pixels(image_shape):
 
 
 def test_as_many_weights_as_the_released_generator():
-    generator = models.generator((32, 32, 3), latent_dim=1000)
+    generator = models.build_generator((32, 32, 3), latent_dim=1000)
     dense, convolutions = 1001 * 128 * 8 * 8, 9 * (128 * 128 + 128 * 64 + 64 * 3) + 128 + 64 + 3
     trainable = sum(np.prod(weight.shape) for weight in generator.trainable_weights)
     assert trainable == dense + convolutions + 2 * (128 + 128 + 64)
@@ -34,7 +34,7 @@ def test_as_many_weights_as_the_released_generator():
 
 def test_a_batch_has_the_moments_that_were_asked_for():
     # So small a deviation that nothing is cut off.
-    generator = models.generator((8, 8, 2), latent_dim=6, width=8, pixel_mean=100.0, pixel_std=5.0)
+    generator = models.build_generator((8, 8, 2), latent_dim=6, width=8, pixel_mean=100.0, pixel_std=5.0)
     images = np.array(generator(noise(64, 6), training=True), np.float64)
     assert images.mean(axis=(0, 1, 2)) == pytest.approx([100.0, 100.0], abs=1e-2)
     assert images.std(axis=(0, 1, 2)) == pytest.approx([5.0, 5.0], abs=1e-2)
@@ -42,7 +42,7 @@ def test_a_batch_has_the_moments_that_were_asked_for():
 
 def test_a_network_sees_the_standardized_image_by_default():
     # The rescaling that every network of models.build begins with undoes the generator's last step.
-    generator = models.generator((8, 8, 1), latent_dim=6, width=8, seed=0)
+    generator = models.build_generator((8, 8, 1), latent_dim=6, width=8, seed=0)
     rescale = models.build("convnet", 3, (8, 8, 1)).get_layer("rescale")
     seen = np.array(rescale(generator(noise(64, 6), training=False)))
     standardized = keras.Model(generator.inputs, generator.get_layer("standardize").output)
@@ -52,7 +52,9 @@ def test_a_network_sees_the_standardized_image_by_default():
 
 
 def test_a_seed_fixes_the_weights_and_leaves_the_global_one_alone():
-    one, same, other = (models.generator((8, 8, 1), latent_dim=6, width=8, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (
+        models.build_generator((8, 8, 1), latent_dim=6, width=8, seed=seed) for seed in (1, 1, 2)
+    )
     kernels = [[w.numpy() for w in model.weights if w.name == "kernel"] for model in (one, same, other)]
     assert len(kernels[0]) == 4
     assert all(map(np.array_equal, kernels[0], kernels[1]))
@@ -61,13 +63,13 @@ def test_a_seed_fixes_the_weights_and_leaves_the_global_one_alone():
 
 @pytest.mark.parametrize("synchronized", [False, True])
 def test_batch_norm_over_replicas_is_optional(synchronized):
-    generator = models.generator((8, 8, 1), latent_dim=6, width=8, synchronized=synchronized)
+    generator = models.build_generator((8, 8, 1), latent_dim=6, width=8, synchronized=synchronized)
     norms = [layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert [layer.synchronized for layer in norms] == [synchronized] * 4
 
 
 def test_saved_equals_loaded_in_safe_mode(tmp_path):
-    for model in (models.generator((8, 8, 1), latent_dim=6, width=8), models.pixel_noise((8, 8, 1))):
+    for model in (models.build_generator((8, 8, 1), latent_dim=6, width=8), models.pixel_noise((8, 8, 1))):
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
         inputs = noise(3, model.input_shape[-1])
@@ -77,7 +79,7 @@ def test_saved_equals_loaded_in_safe_mode(tmp_path):
 def test_pixels_are_float32_under_a_mixed_policy():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        generator = models.generator((8, 8, 1), latent_dim=6, width=8)
+        generator = models.build_generator((8, 8, 1), latent_dim=6, width=8)
     finally:
         keras.config.set_dtype_policy("float32")
     assert generator.get_layer("conv1").compute_dtype == "bfloat16"
@@ -111,7 +113,7 @@ def test_pixel_noise_is_the_noise_itself_cut_off():
 )
 def test_validation(image_shape, settings, message):
     with pytest.raises(ValueError, match=message):
-        models.generator(image_shape, **settings)
+        models.build_generator(image_shape, **settings)
     if not {"latent_dim", "width"} & set(settings) and "divisible" not in message:
         with pytest.raises(ValueError, match=message):
             models.pixel_noise(image_shape, **settings)

@@ -63,6 +63,8 @@ def test_the_features_and_the_preprocessing_are_kept(head, saved):
     assert kernel.shape == (7, 4)
     assert network.get_layer("dropout").rate == 0.3
     assert network.name == "own"
+    # Adapted constants of a preprocessing are no weights to Keras, and copies keep them all the same.
+    np.testing.assert_allclose(models.clone(own)(images()), own(images()), rtol=1e-5, atol=1e-6)
 
 
 def test_features_of_another_layer_are_averaged_over_positions(saved):

@@ -60,7 +60,7 @@ def generator(builder=plain_network, *, noise: int = 5, seed: int = 2) -> keras.
 
 def calibrator(*, seed: int = 0) -> keras.Model:
     """Reduced Meta Pseudo Labels' small network, moved off the identity that it starts as."""
-    network = models.calibrator(NUM_CLASSES, width=5, seed=seed)
+    network = models.build_calibrator(NUM_CLASSES, width=5, seed=seed)
     generator = np.random.default_rng(seed)
     for weight in network.weights:
         weight.assign(generator.normal(0, 0.5, weight.shape))

@@ -29,6 +29,7 @@ class BackboneSteps:
     """
 
     def __init__(self, network: keras.Model, factor: float):
+        self.network = network
         self.factor = float(factor)
         self.variables = []
         if self.factor == 1.0:
@@ -41,6 +42,19 @@ class BackboneSteps:
             )
         in_head = {id(variable) for variable in head.trainable_variables}
         self.variables = [v for v in network.trainable_variables if id(v) not in in_head]
+
+    def scale(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Multiplies those of a network's gradients by f that belong to the backbone.
+
+        Args:
+            tensors: one per trainable variable of the network.
+
+        Returns:
+            As many.
+        """
+        short = {id(variable) for variable in self.variables}
+        pairs = zip(tensors, self.network.trainable_variables, strict=True)
+        return [tensor * self.factor if id(variable) in short else tensor for tensor, variable in pairs]
 
     @contextlib.contextmanager
     def shorten(self) -> Iterator[None]:

@@ -94,8 +94,10 @@ class Evidence:
         new_weights: θ_S'.
         new_loss: L_l(θ_S').
         step: int64 scalar, of the training, from 0.
-        labeled_gradients: v, the gradient of L_l at θ_S', averaged over the replicas.
+        labeled_gradients: v, the gradient of L_l at θ_S', averaged over the replicas; of a backbone that makes
+            smaller steps, times their factor.
         state: what the feedback remembers from step to step.
+        backbone_factor: of the student's learning rate on all weights but its head's.
     """
 
     before: Snapshot
@@ -111,6 +113,7 @@ class Evidence:
     step: tf.Tensor
     labeled_gradients: list[tf.Tensor]
     state: "FeedbackState"
+    backbone_factor: float
 
     def unlabeled_logits(self, weights: Weights) -> tf.Tensor:
         """The student's logits `[N, K]` on the unlabeled images at these weights."""
@@ -148,6 +151,7 @@ def unrolled(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor,
     """Automatic differentiation through the student's whole step, an `Estimator`."""
     validation.check_one_replica("unrolled", replicas.replica_count())
     validation.check_plain_pass("unrolled", evidence.before.training_pass)
+    validation.check_one_learning_rate("unrolled", evidence.backbone_factor)
     gradient = estimators.unrolled(
         evidence.teacher_logits,
         evidence.unlabeled_logits,
@@ -260,6 +264,8 @@ def student_step(
             # Where the student skips its step, or v itself overflows float16, nothing is fed back.
             both = loss_scaling.zero_unless_finite([*labeled_gradients, *student_gradients])
             labeled_gradients, student_gradients = both[: len(new_weights)], both[len(new_weights) :]
+        # Where the student's backbone makes smaller steps, θ_S' = θ_S - η F g, it is F v that a change of g meets.
+        labeled_gradients = method.backbone_steps["student"].scale(labeled_gradients)
         evidence = Evidence(
             before=before,
             images=images,
@@ -273,6 +279,7 @@ def student_step(
             new_loss=new_loss,
             labeled_gradients=labeled_gradients,
             state=method.feedback_state,
+            backbone_factor=method.backbone_learning_rate_factor,
             step=method.step.value,
         )
         gradient, size = ESTIMATORS[settings.estimator](settings, evidence)

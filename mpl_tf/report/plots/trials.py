@@ -46,7 +46,8 @@ def comparison(
         axes.errorbar(values.mean(), position, xerr=deviation, fmt="o", **bar)
         if trial == reference:
             axes.axvline(values.mean(), color=style.FAINT, linewidth=0.8, linestyle="--", zorder=0)
-    axes.set_xlabel(f"{split} accuracy, %: runs, mean ± standard deviation")
+    explained = ": runs, mean ± standard deviation" if width > 5 else ""
+    axes.set_xlabel(f"{split} accuracy, %{explained}")
     if title:
         axes.set_title(title)
     return figure

@@ -6,6 +6,9 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.methods.engine.optimizers import make_optimizer, optimizer_names
+from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.feedback.student import student_step
+from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
 from tests.support import tiny
 
@@ -55,6 +58,45 @@ def test_it_is_what_an_optimizer_of_its_own_would_do(name):
         method.student.get_weights(), by_two_optimizers(name, OPTIMIZERS[name], batches), strict=True
     ):
         np.testing.assert_allclose(new, expected, rtol=1e-4, atol=2e-6)
+
+
+def test_the_feedback_of_a_student_goes_through_the_steps_that_it_makes():
+    """The exact gradient on the teacher's logits against automatic differentiation through the student's step."""
+    settings = FeedbackSettings("per_example", weight=1.0, normalization="raw", clip=None)
+    networks = {"teacher": tiny.plain_network("teacher"), "student": tiny.plain_network("student", seed=1)}
+    method = MetaPseudoLabels(**networks, feedback=settings, student_labels="soft")
+    rate = 0.3
+    method.compile(
+        teacher_optimizer=keras.optimizers.SGD(0.1),
+        student_optimizer=keras.optimizers.SGD(rate),
+        backbone_learning_rate_factor=FACTOR,
+        run_eagerly=True,
+    )
+    data = tiny.tensors(tiny.batch())
+    teacher_logits = tf.constant(np.random.default_rng(0).normal(size=(6, 3)), tf.float32)
+    old = [tf.identity(variable.value) for variable in method.student.trainable_variables]
+
+    def logits(weights, images):
+        return method.student.stateless_call(weights, [], images)[0]
+
+    with tf.GradientTape() as outer:
+        outer.watch(teacher_logits)
+        with tf.GradientTape() as inner:
+            inner.watch(old)
+            student_logits = logits(old, data["unlabeled"]["strong"])
+            # Written out: TensorFlow's fused operation has no second derivative towards the labels.
+            targets, log_probabilities = tf.nn.softmax(teacher_logits), tf.nn.log_softmax(student_logits)
+            loss = -tf.reduce_mean(tf.reduce_sum(targets * log_probabilities, axis=1))
+        gradients = inner.gradient(loss, old)
+        factors = [FACTOR] * (len(old) - 2) + [1.0, 1.0]
+        new = [w - rate * f * g for w, f, g in zip(old, factors, gradients, strict=True)]
+        labeled_logits = logits(new, data["labeled"]["image"])
+        labeled_loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(data["labeled"]["label"], labeled_logits)
+        )
+    expected = outer.gradient(labeled_loss, teacher_logits)
+    step = student_step(method, data, teacher_logits=teacher_logits)
+    np.testing.assert_allclose(step.feedback_on_logits, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_zero_leaves_the_backbone_where_it_is():
