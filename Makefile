@@ -38,7 +38,7 @@ $(VENV)/.installed-serving: $(VENV)/.installed
 train: $(VENV)/.installed-serving
 	$(BIN)/python -m recipes.mpl --preset=digits --run_dir=runs/digits --export_dir=saved_models/digits
 
-test: lint
+test: lint types docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.installed-dev
