@@ -31,10 +31,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-train: $(VENV)/.installed
+$(VENV)/.installed-serving: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving]'
+	@touch $@
+
+train: $(VENV)/.installed-serving
 	$(BIN)/python -m recipes.mpl --preset=digits --run_dir=runs/digits --export_dir=saved_models/digits
 
-test: lint
+test: lint types docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.installed-dev

@@ -239,6 +239,8 @@ def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
         raise RuntimeError(
             f"The trial {name!r}, seed {seed}, stopped:\n{said[-3000:]}\n(all of it: {log.name})"
         )
+    for warning in trial_warnings(folder):
+        print(f"{name}, seed {seed}: {warning}", flush=True)
     with files.replacing(record) as temporary:
         temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
     return RunFolder(folder).read_metrics()

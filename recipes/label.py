@@ -67,20 +67,15 @@ def main(_):
     source = program.load_source()
     weak, strong = program.views(source)
     view = {"none": None, "weak": weak, "strong": data.Chain(weak, strong)}[FLAGS.view]
-    store = LabelStore.create(
-        FLAGS.store,
-        index=images_to_label(source),
-        num_classes=source.num_classes,
-        teacher=teacher(view),
-        fingerprint=source.train.fingerprint(),
-        shard_size=FLAGS.shard_size,
-        dtype=FLAGS.dtype,
-    )
     with replicas.make_strategy(FLAGS.strategy).scope():
-        labeling.label(
+        store = labeling.label_into_store(
             load_network(source),
-            source.train,
-            store,
+            source,
+            FLAGS.store,
+            index=images_to_label(source),
+            teacher=teacher(view),
+            shard_size=FLAGS.shard_size,
+            dtype=FLAGS.dtype,
             batch_size=FLAGS.batch_size,
             workers=FLAGS.workers,
             worker=FLAGS.worker,

@@ -53,7 +53,7 @@ def probe(run: Run) -> None:
         verbose=program.verbose(),
     )
     run.networks["student"] = network
-    run.evaluated = {split: {"student": numbers} for split, numbers in probed.metrics.items()}
+    run.results = {split: {"student": numbers} for split, numbers in probed.metrics.items()}
     run.seconds |= probed.seconds
     run.facts |= {
         "method": "LinearProbe",

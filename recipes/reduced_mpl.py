@@ -67,16 +67,15 @@ def with_stored_labels(data: RunData, folder: pathlib.Path) -> RunData:
 def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
     """The teacher's labels of all labeled and unlabeled images, in a store."""
     teacher = models.load(FLAGS.teacher, class_names=data.source.class_names)
-    store = data_module.LabelStore.create(
+    return labeling.label_into_store(
+        teacher,
+        data.source,
         folder,
         index=np.union1d(data.split.labeled, data.split.unlabeled),
-        num_classes=data.source.num_classes,
         teacher={"file": FLAGS.teacher},
-        fingerprint=data.source.train.fingerprint(),
+        jit_compile=builders.jit_compile(),
+        verbose=program.verbose(),
     )
-    options = {"jit_compile": builders.jit_compile(), "verbose": program.verbose()}
-    labeling.label(teacher, data.source.train, store, **options)
-    return store
 
 
 def build(data: RunData) -> ReducedMetaPseudoLabels:

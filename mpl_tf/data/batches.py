@@ -51,7 +51,7 @@ def check_training_batch(
         index: whether their positions among the training images are read too.
         probabilities: the streams, of `"labeled"` and `"unlabeled"`, that come with a teacher's stored labels.
     """
-    needed = {"labeled": ("image", "label")}
+    needed: dict[str, tuple[str, ...]] = {"labeled": ("image", "label")}
     if unlabeled:
         needed["unlabeled"] = ("weak", "strong", "index") if index else ("weak", "strong")
     for stream, keys in needed.items():

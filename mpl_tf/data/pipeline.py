@@ -167,7 +167,7 @@ class BatchViews:
         batch = {
             "labeled": {**labeled, "image": _like(images, (self.labeled_view or self.weak)(images, **place))}
         }
-        if "unlabeled" in drawn:
+        if "unlabeled" in drawn and self.strong is not None:
             unlabeled = dict(drawn["unlabeled"])
             images, place = unlabeled.pop("image"), self._position(unlabeled, UNLABELED_STREAM)
             weak = _like(images, self.weak(images, **place))

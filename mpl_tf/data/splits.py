@@ -11,11 +11,13 @@ import os
 import pathlib
 import warnings
 import zipfile
+from typing import Any
 
 import numpy as np
 
 from mpl_tf.data.images.images import content_fingerprint
 from mpl_tf.data.images.source import Source
+from mpl_tf.utils import files
 from mpl_tf.utils.files import replacing
 
 # Up to so many labeled and validation indices stand in the JSON file itself.
@@ -181,7 +183,7 @@ def load_or_draw_split(
     Raises:
         ValueError: for a file that holds another split or none at all, and for what `draw_split` refuses.
     """
-    path = pathlib.Path(path)
+    path = files.user_path(path)
     arguments = {
         "dataset": source.name,
         "num_labeled": num_labeled,
@@ -266,7 +268,8 @@ def _check_labels_left(source, class_order, queues, num_labeled, validation) -> 
             )
     if num_labeled is None:
         return
-    if isinstance(num_labeled, bool) or not isinstance(num_labeled, numbers.Integral) or num_labeled < 1:
+    whole = isinstance(num_labeled, numbers.Integral) and not isinstance(num_labeled, bool)
+    if not whole or num_labeled < 1:
         raise ValueError(
             f"num_labeled={num_labeled!r} is no number of labels: pass one of at least 1, or None."
         )
@@ -374,9 +377,9 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
             "former back, or give another path."
         )
     _check_indices(path, len(source.train), **indices)
+    content: dict[str, Any] = {**values, **indices}
     return Split(
-        **values,
-        **indices,
+        **content,
         unlabeled=unlabeled_indices(
             len(source.train), **indices, labeled_in_unlabeled=found["labeled_in_unlabeled"]
         ),

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mpl_tf.data.images.images import content_fingerprint
 from mpl_tf.export import signatures
+from mpl_tf.utils import files
 
 
 class ExportedClassifier:
@@ -81,7 +82,7 @@ def find_version(path: str | os.PathLike) -> pathlib.Path:
         FileNotFoundError: where there is none.
         ValueError: for a .keras file, which does not know the names of its classes.
     """
-    path = pathlib.Path(path).expanduser()
+    path = files.user_path(path)
     if path.suffix == ".keras":
         raise ValueError(
             f"{str(path)!r} is a .keras file, which does not know the names of its classes: export it by "

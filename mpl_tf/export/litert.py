@@ -1,5 +1,6 @@
 """A finished network as LiteRT models for devices, each measured against the network before it counts as exported."""
 
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -114,7 +115,7 @@ def write_variants(
             accuracy=float(np.mean(predicted == labels)),
             agreement=float(np.mean(predicted == reference)),
             size=len(model.content),
-            latency=median_seconds(lambda run=run: run(images[:1])),
+            latency=median_seconds(functools.partial(run, images[:1])),
             operations="builtin" if model.builtin else "builtin and TensorFlow's",
         )
         if accuracy - found.accuracy > max_accuracy_drop:

@@ -1,6 +1,7 @@
 """Refusals of what cannot be exported, each a sentence that says what to do."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -37,7 +38,7 @@ def check_network(network: keras.Model) -> None:
             "An export inside strategy.scope() would be read back onto every replica: call it after the scope."
         )
     validation.check_networks({"network": network})
-    ends = [getattr(network, end, ()) for end in ("input_shape", "output_shape")]
+    ends: list[Any] = [getattr(network, end, None) for end in ("input_shape", "output_shape")]
     single = all(isinstance(shape, tuple) and len(shape) > 1 for shape in ends)
     if not single or len(ends[1]) != 2 or ends[1][-1] is None:
         raise ValueError(

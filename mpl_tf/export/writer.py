@@ -51,7 +51,7 @@ def saved_model(
         RuntimeError: when the written model does not compute what the network does. No version is left then.
     """
     network, class_names = validation.single_network(network), validation.listed_names(class_names)
-    directory = pathlib.Path(directory)
+    directory = files.user_path(directory)
     run = provenance.run if provenance else None
     if run:
         files.remove_unfinished(directory, mark=run)
@@ -59,9 +59,13 @@ def saved_model(
             if card.is_of_run(directory / str(number), run):
                 return directory / str(number)
 
+    name = directory.resolve().name
+
     def write(folder):
-        write_saved_model(network, folder, name=directory.name, class_names=class_names, **options)
-        card.write_card(folder, network, name=directory.name, class_names=class_names, provenance=provenance)
+        write_saved_model(network, folder, name=name, class_names=class_names, **options)
+        card.write_card(
+            folder, network, name=directory.resolve().name, class_names=class_names, provenance=provenance
+        )
 
     return new_version(directory, write, mark=run)
 
@@ -80,7 +84,7 @@ def new_version(
     Returns:
         The folder of the new version.
     """
-    directory = pathlib.Path(directory)
+    directory = files.user_path(directory)
     while True:
         version = directory / str(1 + max(_numbers(directory), default=0))
         try:
@@ -128,7 +132,7 @@ def write_saved_model(
     validation.check_warm_up(warm_up, available=warmup.available())
     check_range("top_k", top_k, low=1)
     check_range("num_checks", num_checks, low=1)
-    folder = pathlib.Path(folder)
+    folder = files.user_path(folder)
     offered = signatures.signatures(network, class_names, top_k=top_k)
     _write(network, class_names, offered, folder)
     inputs = random_inputs(network.input_shape[1:], num_checks)

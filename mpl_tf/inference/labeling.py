@@ -2,18 +2,62 @@
 
 import contextlib
 import math
+import os
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import pipeline
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.models import heads
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_range
+
+
+def label_into_store(
+    network: keras.Model,
+    source: Source,
+    path: str | os.PathLike,
+    *,
+    index: np.ndarray,
+    teacher: dict,
+    shard_size: int = 4096,
+    dtype: str = "float32",
+    **options,
+) -> LabelStore:
+    """Labels training images of a source into a store, which is made, or continued where the same request made it.
+
+    Args:
+        network: as for `label`.
+        source: of the images and the classes.
+        path: of the store's folder.
+        index: int `[n]`, the training images to label, each once.
+        teacher: names the network and all that its labels depend on; whatever JSON holds.
+        shard_size: images per file of the store.
+        dtype: of the numbers on disk, "float32" or "float16".
+        **options: of `label`.
+
+    Returns:
+        The store. Where several workers label, it may lack the shards of the others.
+
+    Raises:
+        ValueError: as `LabelStore.create` and `label` do.
+    """
+    store = LabelStore.create(
+        path,
+        index=index,
+        num_classes=source.num_classes,
+        teacher=teacher,
+        fingerprint=source.train.fingerprint(),
+        shard_size=shard_size,
+        dtype=dtype,
+    )
+    label(network, source.train, store, **options)
+    return store
 
 
 def label(

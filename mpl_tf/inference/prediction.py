@@ -1,7 +1,6 @@
 """What an exported classifier says about all images in a folder, written into a CSV file."""
 
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from mpl_tf.data.images.image_files import image_files
 from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.export.exported_classifier import ExportedClassifier
 from mpl_tf.inference.prediction_table import PredictionTable
+from mpl_tf.utils import files
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_range
 
@@ -60,7 +60,7 @@ def predict_folder(
         output,
         model=str(classifier.path),
         sha256=classifier.fingerprint(),
-        folder=str(pathlib.Path(folder).expanduser().resolve()),
+        folder=str(files.user_path(folder).resolve()),
         top_k=top_k,
     )
     table.reading = reading

@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
+from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.utils import files
 from mpl_tf.utils.validation import check_range
 
@@ -50,15 +51,15 @@ class PredictionTable:
         self, path: str | os.PathLike, *, model: str, sha256: str, folder: str, top_k: int = 1
     ) -> None:
         check_range("top_k", top_k, low=1)
-        self.path = pathlib.Path(path)
+        self.path = files.user_path(path)
         ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
         self.columns = [
             "path",
             *(f"{what}{rank}" for rank in ranks for what in ("class", "confidence")),
             "error",
         ]
-        self.rows = {}
-        self.reading = None
+        self.rows: dict[str, list[str]] = {}
+        self.reading: ReadingReport | None = None
         self._note = self.path.with_name(f"{self.path.name}.json")
         columns = ",".join(self.columns)
         self._verify_or_write_note(

@@ -9,6 +9,7 @@ evaluation, and saving. The networks are built before the method is, and the met
 import contextlib
 import inspect
 import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -61,7 +62,7 @@ class Method(keras.Model):
     # Whether `train_step` reads images; where it does not, `data.index_batches` is enough.
     uses_images = True
     # What makes a batch's views inside of the step, `mpl_tf.data.BatchViews`; None where the pipeline has made them.
-    augmentation = None
+    augmentation: Callable[[dict], dict] | None = None
 
     def __init__(
         self,
@@ -359,21 +360,24 @@ class Method(keras.Model):
                 tracker.update_state(tf.where(made, 0.0, 1.0 / count))
         return tf.where(made, norm, 0.0) if self.scales_losses else norm
 
-    def end_step(self, *, after: tf.Tensor) -> None:
-        """Averages BatchNorm statistics over replicas, updates the averaged student, counts the step.
+    def end_step(self, *, after: tf.Tensor, averages: dict[str, float | None] | None = None) -> None:
+        """Averages BatchNorm statistics over replicas, updates the averaged networks, counts the step.
 
         Args:
             after: a tensor that was computed from the batch. TensorFlow runs what does not depend on the batch even
                 when the dataset turns out to have ended, and that step is not to be counted.
+            averages: role beside the student's → decay of its averaged network; None for one that is not kept.
         """
         for role in self.roles:
             replicas.average_moving_statistics(getattr(self, role).non_trainable_weights)
-        if self.ema_decay is not None:
-            self.update_average("student", self.ema_decay)
+        # After the statistics are the same on all replicas, of which the averages would else be apart.
+        for role, decay in {"student": self.ema_decay, **(averages or {})}.items():
+            if decay is not None:
+                self._update_average(role, decay)
         with tf.control_dependencies([after]):
             self.step.assign_add(1)
 
-    def update_average(self, role: str, decay: float) -> None:
+    def _update_average(self, role: str, decay: float) -> None:
         """Moves a role's averaged network on, its BatchNorm statistics too, with a decay that is warmed up."""
         decay = schedules.average_decay(self.step.value, decay)
         weights, averages = getattr(self, role).weights, getattr(self, f"{role}_average").weights

@@ -198,10 +198,11 @@ def parameters(kind: type[Constrained]) -> dict[str, Parameter]:
         Name → `Parameter`.
     """
     signature, descriptions = inspect.signature(kind), _descriptions(kind)
+    constraints: dict[str, Constraint] = kind.parameter_constraints
     return {
         name: Parameter(name, signature.parameters[name].default, descriptions.get(name, ""), constraint)
         for name, constraint in sorted(
-            kind.parameter_constraints.items(), key=lambda item: list(signature.parameters).index(item[0])
+            constraints.items(), key=lambda item: list(signature.parameters).index(item[0])
         )
     }
 

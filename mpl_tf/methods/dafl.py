@@ -127,7 +127,7 @@ class DataFreeLearning(Method):
         outputs = [teacher.get_layer(activation_layer).output, *teacher.outputs]
         self._features_and_logits = keras.Model(teacher.inputs, outputs).__call__
 
-    def compile(  # type: ignore[override]  # every learner has an optimizer of its own
+    def compile(
         self,
         generator_optimizer: str | keras.optimizers.Optimizer | None = None,
         student_optimizer: str | keras.optimizers.Optimizer | None = None,

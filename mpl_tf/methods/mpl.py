@@ -185,7 +185,7 @@ class MetaPseudoLabels(Method):
         if self.feedback.estimator != "none":
             validation.check_feedback_reaches(self.student_targets, self.weak_view)
 
-    def compile(  # type: ignore[override]  # every learner has an optimizer of its own
+    def compile(
         self,
         teacher_optimizer: str | keras.optimizers.Optimizer | None = None,
         student_optimizer: str | keras.optimizers.Optimizer | None = None,
@@ -249,9 +249,7 @@ class MetaPseudoLabels(Method):
         # θ_T' = θ_T - η_T (g_T + g_T,supervised + g_T,UDA)
         teacher_gradients = self.gradients(teacher_tape, teacher=teacher_loss)["teacher"]
         teacher_norm = self.apply_gradients("teacher", teacher_gradients)
-        if self.teacher_ema_decay is not None:
-            self.update_average("teacher", self.teacher_ema_decay)
-        self.end_step(after=teacher_norm)
+        self.end_step(after=teacher_norm, averages={"teacher": self.teacher_ema_decay})
 
         same_class = tf.equal(tf.argmax(student.logits, axis=-1), tf.argmax(pseudo_label_logits, axis=-1))
         return self.update_metrics(

@@ -113,7 +113,7 @@ class ReducedMetaPseudoLabels(Method):
         """Whether anything trains the calibrator."""
         return self.feedback.estimator != "none" or self.labeled_weight > 0
 
-    def compile(  # type: ignore[override]  # every learner has an optimizer of its own
+    def compile(
         self,
         calibrator_optimizer: str | keras.optimizers.Optimizer | None = None,
         student_optimizer: str | keras.optimizers.Optimizer | None = None,

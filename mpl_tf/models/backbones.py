@@ -34,8 +34,8 @@ class Pixels(NamedTuple):
             are reversed instead of the image, which is the same and costs nothing.
     """
 
-    scale: tuple[float, float, float]
-    offset: tuple[float, float, float]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
     reverses_channels: bool = False
 
 
@@ -82,11 +82,11 @@ def _table() -> dict[str, Application]:
         table[f"vgg-{depth}"] = Application(f"VGG{depth}", _CENTERED)
     table["mobilenet"] = Application("MobileNet", _SYMMETRIC)
     table["mobilenetv2"] = Application("MobileNetV2", _SYMMETRIC)
-    for size in ("Small", "Large"):
-        name = f"mobilenetv3-{size.lower()}"
-        table[name] = Application(f"MobileNetV3{size}", _SYMMETRIC, options=unprocessed)
-    for size in range(8):
-        table[f"efficientnet-b{size}"] = Application(f"EfficientNetB{size}", _STANDARDIZED, 32, True)
+    for width in ("Small", "Large"):
+        name = f"mobilenetv3-{width.lower()}"
+        table[name] = Application(f"MobileNetV3{width}", _SYMMETRIC, options=unprocessed)
+    for number in range(8):
+        table[f"efficientnet-b{number}"] = Application(f"EfficientNetB{number}", _STANDARDIZED, 32, True)
     for size in ("B0", "B1", "B2", "B3", "S", "M", "L"):
         pixels = _STANDARDIZED if size.startswith("B") else _BY_128
         name = f"efficientnetv2-{size.lower()}"

@@ -128,4 +128,5 @@ def _image(image_shape: Sequence[int]) -> tuple[int, int, int]:
         raise ValueError(
             f"image_shape={shape} is not that of an image: pass (height, width, channels), such as (32, 32, 3)."
         )
-    return tuple(map(int, shape))
+    height, width, channels = map(int, shape)
+    return height, width, channels

@@ -73,7 +73,7 @@ def feature_model(network: keras.Model) -> keras.Model:
 def extract_features(
     network: keras.Model,
     images,
-    indices: Sequence[int],
+    indices: Sequence[int] | np.ndarray,
     *,
     cache_dir: str | os.PathLike | None = None,
     batch_size: int = 128,
@@ -164,7 +164,8 @@ def fit_probe(
             reduced, lengths / mean_length, labels, smallest_class=int(counts.min()), seed=seed
         )
     if regularization is None:
-        regularization = min(scores, key=scores.get) if scores else REGULARIZATIONS[len(REGULARIZATIONS) // 2]
+        middle = REGULARIZATIONS[len(REGULARIZATIONS) // 2]
+        regularization = min(scores, key=lambda strength: scores[strength]) if scores else middle
     temperature = temperatures.get(regularization, 1.0)
     weights, bias = _regress(reduced, labels, regularization)
     kernel = basis.T @ weights / (mean_length * temperature)

@@ -2,13 +2,13 @@
 
 import json
 import os
-import pathlib
 import zipfile
 from collections.abc import Sequence
 
 import keras
 
 from mpl_tf.models.class_names import check_class_names, get_class_names, set_class_names
+from mpl_tf.utils import files
 
 # A member that Keras does not look at, beside its own config.json and metadata.json.
 _CLASS_NAMES = "class_names.json"
@@ -43,7 +43,7 @@ def load(path: str | os.PathLike, *, class_names: Sequence[str] | None = None) -
         FileNotFoundError: when there is no such file.
         ValueError: when it is no `.keras` file, holds code, or was trained for other classes.
     """
-    path = pathlib.Path(path)
+    path = files.user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a .keras file, or a role of a run.")
     if not zipfile.is_zipfile(path):

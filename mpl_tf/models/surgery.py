@@ -56,7 +56,7 @@ def clone_with_edits(
 
     def call(layer, *arguments, **options):
         if front is not None:
-            arguments = [front if argument is inputs else argument for argument in arguments]
+            arguments = tuple(front if argument is inputs else argument for argument in arguments)
         return arguments[0] if id(layer) in omitted else layer(*arguments, **options)
 
     copied = keras.models.clone_model(
@@ -67,8 +67,8 @@ def clone_with_edits(
         recursive=True,
     )
     for layer, made in pairs:
-        kept = keep_weights is not None and isinstance(layer, keras.Layer) and id(layer) not in omitted
-        if kept and keep_weights(layer):
+        kept = isinstance(layer, keras.Layer) and id(layer) not in omitted
+        if kept and keep_weights is not None and keep_weights(layer):
             _copy_weights(network, layer, made, copied.input_shape[1:])
     copy_class_names(network, copied)
     return copied

@@ -62,7 +62,7 @@ def check_shape(
             f"{name} takes points, such as image_shape=(2,), got images with image_shape={shape}; choose mlp "
             f"or convnet."
         )
-    if len(shape) == 3 and min(shape[:2]) < smallest_side:
+    if smallest_side is not None and len(shape) == 3 and min(shape[:2]) < smallest_side:
         raise ValueError(
             f"{name} takes images of at least {smallest_side}×{smallest_side} pixels, got image_shape={shape}; "
             "enlarge them or choose a smaller network, such as convnet or mlp."

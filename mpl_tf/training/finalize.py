@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,7 +26,7 @@ def finish(
     data: RunData,
     networks: dict[str, keras.Model],
     *,
-    evaluated: dict[str, dict[str, dict]] | None = None,
+    results: dict[str, dict[str, dict]] | None = None,
     export_dir: str | os.PathLike | None = None,
     draw_report: bool = True,
     command: str = "",
@@ -38,7 +39,7 @@ def finish(
         folder: of the run.
         data: images and split.
         networks: role → network. `runs.roles.final_role` says which one is exported.
-        evaluated: split → role → numbers, where the networks have been evaluated; None does so.
+        results: split → role → numbers, where the networks have been evaluated; None does so.
         export_dir: where to; None exports nothing.
         draw_report: whether to draw report.html.
         command: the command line that started the run.
@@ -51,7 +52,7 @@ def finish(
     for network in networks.values():
         models.check_class_names(network, data.source.class_names)
         models.set_class_names(network, data.source.class_names)
-    metrics = evaluated or _evaluate(data, networks, verbose)
+    metrics: dict[str, Any] = results or _evaluate(data, networks, verbose)
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():
@@ -71,7 +72,7 @@ def finish(
     folder.write_metrics(metrics)
     if draw_report:
         draw_page(folder, data, networks)
-    return folder.read_metrics()
+    return folder.read_metrics() or metrics
 
 
 def _evaluate(data, networks, verbose, splits=("validation", "test")):
@@ -110,7 +111,7 @@ def complete(
     Returns:
         What was done, in words.
     """
-    metrics, done = folder.read_metrics(), []
+    metrics, done = folder.read_metrics() or {}, []
     networks = functools.cache(lambda: _evaluated(folder))
     fingerprints = _fingerprints(data)
     if fingerprints["test"] not in (None, metrics.get("data", {}).get("test")):
@@ -144,7 +145,7 @@ def _is_exported(metrics, export_dir):
 
 def _export(folder, data, export_dir, networks, metrics):
     """The version in which the run's network is served: a new one, or its own where it was killed after it."""
-    role = final_role(networks)
+    role = final_role(networks) or "student"
     origin = f"{folder.identity()} {weights_fingerprint(networks[role])}"
     provenance = export.Provenance.of_run(
         metrics,

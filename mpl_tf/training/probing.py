@@ -59,8 +59,10 @@ def probe(
     started = time.perf_counter()
     with Progress(sum(len(part[1]) for part in parts.values()), "features", verbose=verbose) as progress:
         features = {
-            name: models.extract_features(network, *part, cache_dir=cache_dir, advance=progress.update)
-            for name, part in parts.items()
+            name: models.extract_features(
+                network, images, indices, cache_dir=cache_dir, advance=progress.update
+            )
+            for name, (images, indices) in parts.items()
         }
     labels = {name: np.asarray(images.labels)[indices] for name, (images, indices) in parts.items()}
     extracted = time.perf_counter()

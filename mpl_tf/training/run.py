@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable
+from types import TracebackType
 from typing import Self
 
 import keras
@@ -65,7 +66,7 @@ class Run:
         # More entries for metrics.json.
         self.facts: dict[str, object] = {}
         # Split → role → numbers, where all networks have been evaluated on the way.
-        self.evaluated: dict[str, dict[str, dict]] = {}
+        self.results: dict[str, dict[str, dict]] = {}
         self.completed = False
         # What `finish` has done of a run that was complete, in words.
         self.done: list[str] = []
@@ -78,8 +79,13 @@ class Run:
             self._exit = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> bool | None:
-        return self._exit.__exit__(*error)
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._exit.__exit__(error_type, error, traceback)
 
     def train(
         self,
@@ -196,7 +202,7 @@ class Run:
                     verbose=self.monitoring.verbose,
                 )
             workers.wait_for_all(self.strategy)
-            return self.folder.read_metrics()
+            return self.folder.read_metrics() or {}
         # Every process takes part in copying, and one writes.
         networks = {
             role: replicas.local_copy(network, self.strategy) for role, network in self.networks.items()
@@ -210,12 +216,12 @@ class Run:
                 draw_report=report,
                 command=command,
                 verbose=self.monitoring.verbose,
-                evaluated=self.evaluated,
+                results=self.results,
                 **self.facts,
                 seconds=self.seconds,
             )
         workers.wait_for_all(self.strategy)
-        return self.folder.read_metrics()
+        return self.folder.read_metrics() or {}
 
 
 def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy, *, name: str = "batch_size") -> None:

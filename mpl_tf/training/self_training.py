@@ -13,7 +13,9 @@ been made are not made again. Where several processes train together, each makes
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -114,7 +116,7 @@ def train_rounds(
         labeler = stage if number < rounds.rounds else "student"
         run.train(
             stage,
-            lambda number=number, teacher=teacher: build_student(number, teacher),
+            functools.partial(build_student, number, teacher),
             # Another order and other augmentations in every round.
             dataclasses.replace(settings, seed=fold_in(settings.seed, stage)),
             role=labeler,
@@ -147,19 +149,14 @@ def _label(
     # Several processes cannot run one network on different images: each takes a copy to a device of its own.
     scope = run.strategy.scope() if processes == 1 else contextlib.nullcontext()
     network = network if processes == 1 else replicas.local_copy(network, run.strategy)
-    store = LabelStore.create(
-        stage.path / "labels",
-        index=data.split.unlabeled,
-        num_classes=data.source.num_classes,
-        teacher={"network": labeler, "round": number - 1, "weights_sha256": weights_fingerprint(network)},
-        fingerprint=data.split.fingerprint,
-        shard_size=rounds.label_shard_size,
-    )
     with scope:
-        labeling.label(
+        store = labeling.label_into_store(
             network,
-            data.source.train,
-            store,
+            data.source,
+            stage.path / "labels",
+            index=data.split.unlabeled,
+            teacher={"network": labeler, "round": number - 1, "weights_sha256": weights_fingerprint(network)},
+            shard_size=rounds.label_shard_size,
             batch_size=rounds.label_batch_size,
             workers=processes,
             worker=workers.worker_index(run.strategy),
@@ -177,7 +174,11 @@ def _label(
 
 def _select(store: LabelStore, data: RunData, rounds: Rounds, stage: RunFolder) -> tuple[RunData, dict]:
     """Step 3's images: the run's data with the chosen ones as its unlabeled part, and what was chosen."""
-    choice = {"threshold": rounds.threshold, "per_class": rounds.per_class, "balance": rounds.balance}
+    choice: dict[str, Any] = {
+        "threshold": rounds.threshold,
+        "per_class": rounds.per_class,
+        "balance": rounds.balance,
+    }
     confidence, classes = store.confidence(), store.classes()
     rows = selection.select_indices(confidence, classes, store.num_classes, **choice)
     chosen = store.index[rows]

@@ -11,11 +11,11 @@ import tempfile
 import unicodedata
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
-try:
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # Windows has no advisory file locks of this kind.
     import fcntl
-except ImportError:  # Windows has no advisory file locks of this kind.
-    fcntl = None
 
 # No space, no quota, and a file larger than the file system or the user's limit allows.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -24,7 +24,8 @@ def check_range(name: str, value, *, low: float, high: float | None = None, opti
     bounds = f"between {low:g} and {high:g}" if high is not None else f"of at least {low:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError(f"{name}={value!r} is not a number: pass one {bounds}.")
-    if not (math.isfinite(value) and value >= low and (high is None or value <= high)):
+    number = float(value)
+    if not (math.isfinite(number) and number >= low and (high is None or number <= high)):
         raise ValueError(f"{name}={value} is out of range: pass a value {bounds}.")
 
 

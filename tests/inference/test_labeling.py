@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.images.images import ArrayImages
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.inference import labeling
 from mpl_tf.methods.supervised import Supervised
@@ -234,3 +235,19 @@ def test_images_of_another_shape_are_refused(tmp_path):
     network = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(images)), name="large")
     with pytest.raises(ValueError, match=r"have the shape \(4, 4, 1\), but 'large' takes \(8, 8, 1\)"):
         labeled(tmp_path, network)
+
+
+def test_a_store_is_made_labeled_and_continued_in_one_call(tmp_path):
+    network = tiny.network("teacher")
+    source = Source("tiny", tuple("abc"), array_images())
+    request = {"index": INDEX, "teacher": {"name": "tiny"}, "shard_size": 20, "verbose": 0}
+    expected = labeled(tmp_path / "apart", network).probabilities()
+    for worker in range(2):
+        store = labeling.label_into_store(
+            network, source, tmp_path / "store", workers=2, worker=worker, batch_size=4, **request
+        )
+        assert bool(store.missing()) == (worker == 0)
+    np.testing.assert_allclose(store.probabilities(), expected, atol=1e-6)
+    assert (store.fingerprint, store.num_classes) == (source.train.fingerprint(), 3)
+    with pytest.raises(ValueError, match=r"holds other labels .*teacher's name"):
+        labeling.label_into_store(network, source, tmp_path / "store", **request | {"teacher": {"name": "b"}})

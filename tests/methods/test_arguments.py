@@ -1,5 +1,6 @@
 """Every argument of every method, and of its `compile`, refuses what makes no sense, by its name."""
 
+import functools
 import inspect
 import math
 import re
@@ -19,6 +20,8 @@ NETWORKS = {
     "calibrator": tiny.calibrator,
     "generator": tiny.generator,
 }
+# Made once for all: a method that is refused its settings leaves its networks alone.
+network = functools.cache(lambda role: NETWORKS[role]())
 NONSENSE = {
     float: (-1.0, math.nan, "1"),
     int: (-1, 0.5, "1"),
@@ -42,10 +45,13 @@ def wrong_values(kind):
     [case for kind in (*METHODS, mpl_tf.FeedbackSettings) for case in wrong_values(kind)],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(kind, name, value):
-    roles = [role for role in inspect.signature(kind).parameters if role in NETWORKS]
+    parameters = inspect.signature(kind).parameters
+    # Without copies of the networks that nothing would be averaged in.
+    options = {option: None for option in ("ema_decay", "teacher_ema_decay") if option in parameters}
+    options |= {role: network(role) for role in parameters if role in NETWORKS} | {name: value}
     named = re.escape(f"{'feedback' if name == 'estimator' else name}={value!r} ")
     with pytest.raises(ValueError, match=rf"^{named}.*: .*(pass|[Cc]hoose) "):
-        kind(**{role: NETWORKS[role]() for role in roles}, **{name: value})
+        kind(**options)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,6 @@ def test_a_wrong_value_is_named_with_what_was_expected(kind, name, value):
     ],
 )  # fmt: skip
 def test_compiling_with_a_wrong_value(options, message):
-    method = mpl_tf.MetaPseudoLabels(teacher=NETWORKS["teacher"](), student=NETWORKS["student"]())
+    method = mpl_tf.MetaPseudoLabels(teacher=network("teacher"), student=network("student"))
     with pytest.raises(ValueError, match=re.escape(message)):
         method.compile(**{"teacher_optimizer": "sgd", "student_optimizer": "sgd"} | options)

@@ -31,7 +31,7 @@ def run_data(*, known=True):
         source.train.labels[split.unlabeled] = -1
         source.train.labels[split.labeled] = labels[split.labeled]
     weak, strong = data.make_views(
-        source.image_shape, flip=False, num_operations=1, magnitude=5.0, policy="paper", noise=0.0
+        source.image_shape, flip=False, num_operations=0, magnitude=5.0, policy="paper", noise=0.0
     )
     return data.RunData(source=source, split=split, weak=weak, strong=strong)
 

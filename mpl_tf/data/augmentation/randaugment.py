@@ -24,6 +24,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -122,10 +123,10 @@ class RandAugment:
         def sign():
             return tf.where(uniforms[:, 0] < 0.5, -1.0, 1.0)
 
-        def center():
-            return stateless_random.integers(uniforms[:, 1], height), stateless_random.integers(
-                uniforms[:, 2], width
-            )
+        def cut_out():
+            row = stateless_random.integers(uniforms[:, 1], height)
+            column = stateless_random.integers(uniforms[:, 2], width)
+            return geometry.cutout(images, row, column, half_size, fill=self.fill)
 
         operations: dict[str, Callable[[], tf.Tensor]] = {
             "AutoContrast": lambda: color.autocontrast(images),
@@ -142,7 +143,7 @@ class RandAugment:
             "ShearY": lambda: geometry.shear_y(images, self._scaled(0.3) * sign(), fill=self.fill),
             "TranslateX": lambda: geometry.translate_x(images, pixels * sign(), fill=self.fill),
             "TranslateY": lambda: geometry.translate_y(images, pixels * sign(), fill=self.fill),
-            "Cutout": lambda: geometry.cutout(images, *center(), half_size, fill=self.fill),
+            "Cutout": cut_out,
             "SolarizeAdd": lambda: color.solarize_add(images, int(self._scaled(110))),
         }
         return operations[name]()
@@ -220,7 +221,11 @@ def _float32_layers():
         keras.config.set_dtype_policy(policy)
 
 
-_POLICIES = {"paper": RandAugment, "keras_cv": _keras_cv_policy, "keras": _keras_policy}
+_POLICIES: dict[str, Callable[..., Any]] = {
+    "paper": RandAugment,
+    "keras_cv": _keras_cv_policy,
+    "keras": _keras_policy,
+}
 
 
 def make_policy(

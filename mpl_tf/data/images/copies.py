@@ -1,9 +1,9 @@
 """Images that are there twice: in two classes, or in what is trained on and what is measured on."""
 
+import dataclasses
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,8 @@ KINDS = {
 _BLOCK = 2**24
 
 
-class Copy(NamedTuple):
+@dataclasses.dataclass(frozen=True, order=True)
+class Copy:
     """An image that has the pixels of another one.
 
     Attributes:
@@ -38,7 +39,7 @@ class Copy(NamedTuple):
 
 def content_hash(pixels: np.ndarray) -> bytes:
     """16 bytes that images share that look the same to a network, pixel by pixel."""
-    return hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
 def find_copies(hashes: Sequence[bytes], streams: np.ndarray) -> list[Copy]:
@@ -54,7 +55,8 @@ def find_copies(hashes: Sequence[bytes], streams: np.ndarray) -> list[Copy]:
         The others, in rising order of their indices.
     """
     rank = np.array([0, 2, 1])[streams]
-    originals, copies = {}, []
+    originals: dict[bytes, int] = {}
+    copies = []
     for index in np.argsort(rank, kind="stable").tolist():
         original = originals.setdefault(hashes[index], index)
         if original != index:

@@ -11,7 +11,7 @@ from mpl_tf.data.images import content, formats, upright
 from mpl_tf.data.images.upright import Decoded
 
 
-def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
+def decode(encoded: bytes, image_shape: tuple[int, ...]) -> Decoded:
     """Decodes an image, turns it upright, fits its shorter side and keeps the middle, as `upright.decode` does.
 
     Args:
@@ -29,9 +29,7 @@ def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
     return upright.decode(encoded, image_shape)
 
 
-def decode_file(
-    source: str | os.PathLike | bytes | io.BytesIO, image_shape: tuple[int, int, int]
-) -> np.ndarray:
+def decode_file(source: str | os.PathLike | bytes | io.BytesIO, image_shape: tuple[int, ...]) -> np.ndarray:
     """The pixels of `decode`.
 
     Args:
@@ -46,7 +44,7 @@ def decode_file(
     return decode(source if isinstance(source, bytes) else source.read(), image_shape).pixels
 
 
-def decode_record(encoded: tf.Tensor, image_shape: tuple[int, int, int], *, resize: bool) -> tf.Tensor:
+def decode_record(encoded: tf.Tensor, image_shape: tuple[int, ...], *, resize: bool) -> tf.Tensor:
     """Decodes a dataset's image with TensorFlow, in a graph.
 
     Args:
@@ -64,7 +62,7 @@ def decode_record(encoded: tf.Tensor, image_shape: tuple[int, int, int], *, resi
     return tf.ensure_shape(image, image_shape)
 
 
-def decode_as_file(encoded: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
+def decode_as_file(encoded: tf.Tensor, image_shape: tuple[int, ...]) -> tf.Tensor:
     """Does what `decode_file` does with TensorFlow, in a graph: for images that people send to a server.
 
     Args:
@@ -81,7 +79,7 @@ def decode_as_file(encoded: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.
     return tf.ensure_shape(_fitted(image, image_shape[:2]), image_shape)
 
 
-def _fitted(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def _fitted(image: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
     """The shorter side fitted (bilinear, antialiased) and the middle kept, uint8 `[*size, C]`."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.reduce_max(size / sides)

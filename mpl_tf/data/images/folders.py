@@ -94,7 +94,7 @@ def from_folders(
         raise ValueError(f"near_duplicates={near_duplicates!r} is out of range: pass 0 to 16 bits, or None.")
     report = ReadingReport()
     files, class_names = _scan(labeled_dir, unlabeled_dir, test_dir, report)
-    unreadable = {}
+    unreadable: dict[str, Exception] = {}
     size = _image_size(image_size, files, unreadable)
     read = _Reader((*size, channels), memory_limit, near_duplicates is not None).read(files, unreadable)
     _check_unreadable(unreadable, len(files), skip_unreadable)
@@ -105,6 +105,7 @@ def from_folders(
     read.resolve_copies(class_names, report, drop=duplicates == "drop")
     report.take(file.path for file in read.files)
     train, test = read.images([copies.LABELED, copies.UNLABELED]), read.images([copies.TEST])
+    assert train is not None, "a class without a readable image has been refused"
     if test is None and test_dir is not None:
         raise ValueError(
             f"Every image in test_dir={shown(test_dir)} is a copy of a labeled one: give others to test on, or pass "
@@ -188,7 +189,8 @@ def _class_folders(
     argument: str, folder: pathlib.Path, report: ReadingReport
 ) -> dict[str, list[pathlib.Path]]:
     """The name of each class, composed (NFC), and its folder; several where their Unicode forms differ."""
-    found, loose = {}, None
+    found: dict[str, list[pathlib.Path]] = {}
+    loose = None
     for entry in sorted(folder.iterdir()):
         if not _is_folder(entry):
             if reason := reason_against(str(entry), entry.name):
@@ -235,7 +237,7 @@ def _check_class_name(argument: str, entry: pathlib.Path) -> None:
 
 def _check_names_differ(argument: str, folder: pathlib.Path, found) -> None:
     """Names that nobody can tell apart, by spaces or characters that are not shown, are a mistake."""
-    visible = {}
+    visible: dict[str, str] = {}
     for name in found:
         seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
         other = visible.setdefault(" ".join(seen.split()), name)
@@ -327,7 +329,7 @@ class _Reader:
         stored = sum(fits[file.stream] for file in files)
         pixels = np.empty((stored, *self.image_shape), np.uint8)
         rows = np.cumsum([fits[file.stream] for file in files]) - 1
-        facts = [None] * len(files)
+        facts: list[_Facts | None] = [None] * len(files)
 
         def decode(index):
             file = files[index]
@@ -352,9 +354,10 @@ class _Reader:
             for _ in threads.map(decode, range(len(files))):
                 pass
         good = [index for index, fact in enumerate(facts) if fact is not None]
+        known = [fact for fact in facts if fact is not None]
         return _Images(
             [files[index] for index in good],
-            [facts[index] for index in good],
+            known,
             [int(rows[index]) if fits[files[index].stream] else -1 for index in good],
             pixels,
         )
@@ -414,19 +417,19 @@ class _Images:
         )
         if dropped:
             kept = [index for index in range(len(self.files)) if index not in dropped]
-            self.files, self.facts, self.rows = (
-                [values[index] for index in kept] for values in (self.files, self.facts, self.rows)
-            )
+            self.files = [self.files[index] for index in kept]
+            self.facts = [self.facts[index] for index in kept]
+            self.rows = [self.rows[index] for index in kept]
 
     def report_near_copies(self, distance: int | None, report: ReadingReport) -> None:
         if distance is None:
             return
-        same = copies.find_copies([fact.content_hash for fact in self.facts], self.streams)
-        same = {copy.index for copy in same}
+        hashes_of_content = [fact.content_hash for fact in self.facts]
+        same = {copy.index for copy in copies.find_copies(hashes_of_content, self.streams)}
         hashes = np.array([fact.perceptual_hash for fact in self.facts], np.uint64)
         for copy in copies.find_near(hashes, self.streams, distance):
             if copy.index not in same:
-                pair = tuple(shown(self.files[i].path) for i in (copy.index, copy.original))
+                pair = shown(self.files[copy.index].path), shown(self.files[copy.original].path)
                 report.near_copies.setdefault(f"near {copy.kind}", []).append(pair)
         for kind, pairs in report.near_copies.items():
             warnings.warn(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mpl_tf.data.images import content
 from mpl_tf.data.images.reading import ReadingReport
+from mpl_tf.utils import files
 
 # What is read whatever it holds, so that a broken file is found; the rest is read where its first bytes are
 # an image's.
@@ -153,7 +154,7 @@ def existing_folder(argument: str, folder: str | os.PathLike) -> pathlib.Path:
         FileNotFoundError: where it is missing or a file.
         ValueError: where it may not be read.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = files.user_path(folder)
     try:
         status = os.stat(folder)
     except (FileNotFoundError, NotADirectoryError):

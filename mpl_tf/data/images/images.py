@@ -125,8 +125,9 @@ class FileImages(Images):
         *,
         relative_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(labels, image_shape, tuple(paths))
-        self._relative_names = self.names if relative_names is None else tuple(relative_names)
+        self._paths = tuple(paths)
+        super().__init__(labels, image_shape, self._paths)
+        self._relative_names = self._paths if relative_names is None else tuple(relative_names)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
 
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
@@ -136,14 +137,14 @@ class FileImages(Images):
 
     def fingerprint(self) -> str:
         """Of the files' names, their sizes in bytes and their labels."""
-        sizes = np.array([os.path.getsize(path) for path in self.names], np.int64)
+        sizes = np.array([os.path.getsize(path) for path in self._paths], np.int64)
         return content_fingerprint("files", "\n".join(self._relative_names), sizes, self.labels)
 
     def _decode(self, index: np.ndarray) -> np.ndarray:
         images = np.empty((len(index), *self.image_shape), np.uint8)
 
         def fill(row):
-            path = self.names[index[row]]
+            path = self._paths[index[row]]
             try:
                 images[row] = decoding.decode_file(path, self.image_shape)
             except Exception as error:
@@ -229,11 +230,11 @@ def content_fingerprint(*parts: str | np.ndarray) -> str:
     sha = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
-            data = part.encode("utf-8", "surrogateescape")
+            data: bytes | memoryview = part.encode("utf-8", "surrogateescape")
             header = f"text {len(data)}"
         else:
-            data = np.ascontiguousarray(part)
-            header = f"array {data.dtype.str} {data.shape}"
+            array = np.ascontiguousarray(part)
+            data, header = array.tobytes(), f"array {array.dtype.str} {array.shape}"
         sha.update(f"{header}\n".encode())
         sha.update(data)
     return sha.hexdigest()

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,8 +73,12 @@ def load(
         FileNotFoundError: for a folder that is missing.
         ValueError: for an unknown name, or arguments that do not go with it.
     """
-    folders = {"labeled_dir": labeled_dir, "unlabeled_dir": unlabeled_dir, "test_dir": test_dir}
-    options = {
+    folders: dict[str, Any] = {
+        "labeled_dir": labeled_dir,
+        "unlabeled_dir": unlabeled_dir,
+        "test_dir": test_dir,
+    }
+    options: dict[str, Any] = {
         "channels": channels,
         "duplicates": duplicates,
         "near_duplicates": near_duplicates,
@@ -142,7 +147,7 @@ def from_arrays(
         test_images = _checked_examples("test images", test_images)
         test_labels = _checked_labels("test labels", test_labels, len(test_images), class_names)
     if class_names is None:
-        largest = max(labels.max(), -1 if test is None else test_labels.max())
+        largest = max(labels.max(), -1 if test_labels is None else test_labels.max())
         class_names = [str(label) for label in range(largest + 1)]
     if unlabeled_images is not None:
         unlabeled_images = _checked_examples("unlabeled_images", unlabeled_images)
@@ -151,26 +156,25 @@ def from_arrays(
                 f"unlabeled_images have the shape {unlabeled_images.shape[1:]} and images {images.shape[1:]}: "
                 "give both the same."
             )
-    parts = {"images": images, "unlabeled_images": unlabeled_images, "test images": test_images}
-    parts = {what: examples for what, examples in parts.items() if examples is not None}
+    given = {"images": images, "unlabeled_images": unlabeled_images, "test images": test_images}
+    parts = {what: examples for what, examples in given.items() if examples is not None}
     report = None
     if images.ndim == 4:
         parts = value_range.to_bytes(parts)
         everything = {"images": labels, "unlabeled_images": None, "test images": test_labels}
-        labels = {what: everything[what] for what in parts}
-        parts, labels, report = _without_copies(parts, labels, tuple(map(str, class_names)), duplicates)
-        test_labels = labels.get("test images")
-        labels = labels["images"]
+        known = {what: everything[what] for what in parts}
+        parts, known, report = _without_copies(parts, known, tuple(map(str, class_names)), duplicates)
+        labels, test_labels = known["images"], known.get("test images")
     images = parts["images"]
     if "unlabeled_images" in parts:
-        unlabeled_images = parts["unlabeled_images"]
-        images = np.concatenate([images, unlabeled_images])
-        labels = np.concatenate([labels, np.full(len(unlabeled_images), -1, np.int32)])
+        unlabeled = parts["unlabeled_images"]
+        images = np.concatenate([images, unlabeled])
+        labels = np.concatenate([labels, np.full(len(unlabeled), -1, np.int32)])
     return Source(
         name,
         tuple(map(str, class_names)),
         ArrayImages(images, labels),
-        None if test is None else ArrayImages(parts["test images"], test_labels),
+        None if test_labels is None else ArrayImages(parts["test images"], test_labels),
         flip=flip,
         reading=report,
     )

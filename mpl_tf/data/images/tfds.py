@@ -11,6 +11,7 @@ from mpl_tf.data.images import copies, decoding
 from mpl_tf.data.images.images import MEMORY_LIMIT, ArrayImages, Images, TfdsImages, into_memory
 from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
+from mpl_tf.utils import files
 
 # Splits that are put together to train on: SVHN's easier images and STL-10's unlabeled ones come after the first.
 TRAINING_SPLITS = ("train", "extra", "unlabelled", "unlabeled")
@@ -92,8 +93,9 @@ def from_tfds(
 
 def _count_copies(train: Images, test: Images | None) -> ReadingReport | None:
     """The images that are there twice, which a published dataset keeps; None without any, and for those on disk."""
-    parts = {"train": train, **({} if test is None else {"test": test})}
-    if not all(isinstance(images, ArrayImages) for images in parts.values()):
+    given = {"train": train, **({} if test is None else {"test": test})}
+    parts = {part: images for part, images in given.items() if isinstance(images, ArrayImages)}
+    if len(parts) < len(given):
         return None
     names = [f"{part}[{index}]" for part, images in parts.items() for index in range(len(images))]
     hashes = [copies.content_hash(pixels) for images in parts.values() for pixels in images.examples]
@@ -201,7 +203,7 @@ def _prepared_builder(name: str, data_dir, also_known: Iterable[str]):
     # Imported here, because data of one's own needs none of it.
     import tensorflow_datasets as tfds
 
-    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
+    data_dir = None if data_dir is None else str(files.user_path(data_dir))
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:

@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
     transparent: bool
 
 
-def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
+def decode(encoded: bytes, image_shape: tuple[int, ...]) -> Decoded:
     """Decodes an image, turns it upright, fits its shorter side and keeps the middle.
 
     Args:
@@ -62,7 +62,7 @@ def decode(encoded: bytes, image_shape: tuple[int, int, int]) -> Decoded:
     image = open_upright(encoded, draft=(mode, 2 * max(height, width)))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    transparent = image.mode in ("RGBA", "LA", "PA") and image.getchannel("A").getextrema()[0] < 255
+    transparent = image.mode in ("RGBA", "LA", "PA") and np.asarray(image.getchannel("A")).min() < 255
     image, deep_maximum = _eight_bits(image)
     fitted = ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.BILINEAR)
     return Decoded(np.asarray(fitted).reshape(image_shape), deep_maximum, transparent)

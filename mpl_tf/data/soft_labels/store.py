@@ -21,6 +21,7 @@ import tensorflow as tf
 from mpl_tf.data.images.images import content_fingerprint
 from mpl_tf.data.lookup import Lookup
 from mpl_tf.data.soft_labels.shards import ShardedTable
+from mpl_tf.utils import files
 from mpl_tf.utils.files import replacing
 from mpl_tf.utils.validation import check_choice, check_range
 
@@ -83,7 +84,7 @@ class LabelStore(ShardedTable):
         Raises:
             ValueError: for a value out of range, or a folder that holds another store or something else.
         """
-        path, index = pathlib.Path(path), _checked_index(index)
+        path, index = files.user_path(path), _checked_index(index)
         check_range("num_classes", num_classes, low=2)
         check_range("shard_size", shard_size, low=1)
         check_choice("dtype", dtype, ["float32", "float16"])
@@ -130,7 +131,7 @@ class LabelStore(ShardedTable):
             FileNotFoundError: when there is no such folder.
             ValueError: for a folder that holds no store, or one that lacks shards.
         """
-        store, _ = cls._read(pathlib.Path(path))
+        store, _ = cls._read(files.user_path(path))
         store.require_complete()
         return store
 

@@ -181,7 +181,7 @@ def _motion_blur(image, generator, scale, radius, sigma):
 
 
 def _zoom_blur(image, generator, scale, largest, step):
-    return blur.zoom(image, np.arange(1.0, largest + step / 2, step))
+    return blur.zoom(image, np.arange(1.0, largest + step / 2, step).tolist())
 
 
 def _snow(image, generator, scale, mean, spread, size, threshold, radius, sigma, kept):

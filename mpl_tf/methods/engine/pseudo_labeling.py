@@ -166,7 +166,7 @@ class Consistency:
     ):
         self.kind = kind
         self.temperature, self.threshold, self.fairness_weight = temperature, threshold, fairness_weight
-        self.thresholds = None
+        self.thresholds: SelfAdaptiveThreshold | None = None
         if kind == "freematch":
             self.thresholds = SelfAdaptiveThreshold(method, num_classes=num_classes, decay=threshold_decay)
 
@@ -183,7 +183,7 @@ class Consistency:
             The loss, float32 scalar; the mask, float32 `[N]`; and further metrics by name.
         """
         threshold, metrics = self.threshold, {}
-        if self.kind == "freematch":
+        if self.thresholds is not None:
             self.thresholds.update(tf.nn.softmax(logits_on_weak))
             threshold = tf.gather(self.thresholds.of_classes(), tf.argmax(logits_on_weak, axis=-1))
             metrics["global_threshold"] = self.thresholds.global_threshold.value
@@ -194,7 +194,7 @@ class Consistency:
         loss = tf.reduce_mean(
             loss_of_views(logits_on_weak, logits_on_strong, temperature=temperature, mask=mask)
         )
-        if self.kind == "freematch":
+        if self.thresholds is not None:
             loss += self.fairness_weight * self.thresholds.fairness(logits_on_strong, mask)
         return loss, mask, metrics
 

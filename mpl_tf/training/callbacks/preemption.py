@@ -47,7 +47,7 @@ class StopOnSignal(keras.callbacks.Callback):
     def __init__(self, method: keras.Model, folder: RunFolder):
         super().__init__()
         self.method, self.folder = method, folder
-        self.asked: int | None = None
+        self.asked: signal.Signals | None = None
         self.previous: dict = {}
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class StopOnSignal(keras.callbacks.Callback):
             self._stop_if_asked()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = number
+        self.asked = signal.Signals(number)
         if number == signal.SIGINT:
             signal.signal(number, self.previous[number])
             # Not print, which must not be entered again from a signal that came in the middle of one.
