@@ -46,14 +46,21 @@ def _recipe(name: str) -> str:
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     tree = ElementTree.fromstring(shown[shown.index("<?xml") :])
     flags = [flag for flag in tree.iter("flag") if "recipes" in pathlib.Path(flag.findtext("file", "")).parts]
-    first, _, rest = tree.findtext("usage", "").strip().partition("\n")
-    lines = [f"## {name}", first, f"```sh\n{_dedented(rest)}\n```" if rest.strip() else ""]
-    lines += ["| flag | default | what |\n|---|---|---|\n" + "\n".join(map(_row, flags))]
-    return "\n\n".join(line for line in lines if line)
+    text = _with_commands(tree.findtext("usage", "").strip())
+    table = "| flag | default | what |\n|---|---|---|\n" + "\n".join(map(_row, flags))
+    return "\n\n".join([f"## {name}", text, table])
+
+
+def _with_commands(docstring: str) -> str:
+    """A program's docstring as Markdown: its commands are code, whether they are indented or not."""
+    lines = docstring.splitlines()
+    indented = [f"    {line}" if line.startswith("python -m") else line for line in lines]
+    return re.sub(r"(?m)^(?!    )(.+)\n(?=    )", r"\1\n\n", "\n".join(indented))
 
 
 def _row(flag: ElementTree.Element) -> str:
-    what = " ".join(flag.findtext("meaning", "").split())
+    what = re.sub(r"^<[^>]*>: ", "", " ".join(flag.findtext("meaning", "").split()))
+    what = what.removesuffix("; repeat this option to specify a list of values")
     choices = [choice.text or "" for choice in flag.iter("enum_value")]
     if choices:
         what += f" One of {', '.join(choices)}."
@@ -62,12 +69,6 @@ def _row(flag: ElementTree.Element) -> str:
         what += f" From {bounds[0]}" + (f" to {bounds[1]}." if bounds[1] else ".")
     default = f"`{flag.findtext('default')}`" if flag.findtext("default") else ""
     return f"| `--{flag.findtext('name')}` | {default} | {what.replace('|', chr(92) + '|')} |"
-
-
-def _dedented(text: str) -> str:
-    lines = [line for line in text.strip("\n").splitlines() if line.strip()]
-    indent = min((len(line) - len(line.lstrip()) for line in lines), default=0)
-    return "\n".join(line[indent:] for line in lines)
 
 
 def api_page() -> str:
