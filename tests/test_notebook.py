@@ -17,7 +17,7 @@ NOTEBOOK = pathlib.Path(__file__).parents[1] / "notebooks" / "own_images.ipynb"
 # What stands in the notebook → what makes it short. Most of what is left is the start of six processes.
 SHORTER = {
     "--undefok=unlabeled_ratio": "--undefok=unlabeled_ratio,confirmation_images\n--confirmation_images=0",
-    "--model=wrn-10-1": "--model=mlp",
+    "--model=wrn-10-1": "--model=mlp\n--randaugment_operations=0",
     "--batch_size=16": "--batch_size=4",
     "--unlabeled_ratio=7": "--unlabeled_ratio=2",
     "--steps=2000": "--steps=2\n--epoch_steps=2\n--warmup_steps=0",
