@@ -81,6 +81,8 @@ def _probabilities(role, network):
 
 
 def _rows_sum_to_one(network):
+    if not isinstance(network.input_shape, tuple):
+        return False  # Several inputs, which is refused elsewhere.
     height = 32
     shape = [height if size is None else size for size in network.input_shape[1:]]
     generator = np.random.default_rng(0)

@@ -350,6 +350,7 @@ def test_one_process_writes_and_the_others_read(tmp_path):
         reader.write_history([{"step": 1}])
         reader.stage("finetune").save_network("student", tiny.network("student"))
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    writer.verify_or_write_config({"steps": 1})
+    writer.verify_or_write_config({"steps": 1, "seed": 0})
+    writer.save_checkpoint(method)
     with pytest.raises(ValueError, match="holds another configuration"):
-        reader.verify_or_write_config({"steps": 2})
+        reader.verify_or_write_config({"steps": 1, "seed": 1})

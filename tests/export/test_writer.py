@@ -273,7 +273,7 @@ def two_inputs():
         ),
         (dense_map, r"'net' returns the shape \(None, 8, 8, 3\), and a classifier's logits are"),
         (two_inputs, "'net' maps .* but an export needs one input and logits of shape"),
-        (lambda: network(activation="softmax"), "'net' ends in a softmax"),
+        (lambda: network(activation="softmax"), "'net' returns probabilities"),
         (lambda: keras.Sequential([keras.layers.Dense(3)]), "is not built"),
         (lambda: "net", "is not a keras.Model"),
     ],

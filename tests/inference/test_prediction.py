@@ -132,6 +132,7 @@ def stalled(path, shape):
     return decode_file(path, shape)
 
 decoding.decode_file = stalled
+start.parse_flags()
 start.run(predict.main)
 """
 

@@ -37,7 +37,9 @@ def folder(tmp_path):
 def test_a_run_is_evaluated_on_its_own_images_and_keeps_its_metrics(folder, tmp_path):
     for name in ("3", "7"):
         (tmp_path / "natural" / name).mkdir(parents=True)
-        Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / "natural" / name / "one.png")
+        Image.fromarray(np.full((8, 8), 200 + int(name), np.uint8)).save(
+            tmp_path / "natural" / name / "one.png"
+        )
     shown = evaluate(
         f"--run_dir={folder.path}",
         "--baseline=supervised",
