@@ -1,4 +1,4 @@
-"""Refusals of batches, each a sentence that says what to do."""
+"""Validation of batches, each a sentence that says what to do."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Refusals of what cannot be exported, each a sentence that says what to do."""
+"""Validation of what cannot be exported, each a sentence that says what to do."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

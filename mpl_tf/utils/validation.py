@@ -1,4 +1,4 @@
-"""Refusals of single values, each a sentence that names the value, what was expected and what to do."""
+"""Validation of single arguments: each error is a sentence that names the value, what was expected and what to do."""
 
 import difflib
 import math
