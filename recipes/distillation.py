@@ -17,6 +17,7 @@ shared_flags.define_unlabeled_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "Distillation")
+shared_flags.define_baseline_flags()
 
 define_path("teacher", None, "The teacher's .keras file, as runs leave it in networks/.")
 flags.mark_flag_as_required("teacher")
@@ -25,16 +26,16 @@ if __name__ == "__main__":
     start.parse_flags()
 
 from mpl_tf import models
-from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.distillation import Distillation
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
-def build(data: RunData) -> Distillation:
+def build(run: Run) -> Distillation:
     """The compiled method."""
     method = Distillation(
-        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
-        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
+        teacher=models.load(FLAGS.teacher, class_names=run.data.source.class_names),
+        student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
         **HYPERPARAMETERS.values(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
@@ -44,7 +45,8 @@ def build(data: RunData) -> Distillation:
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     with program.open_run() as run:
-        run.train("method", lambda: build(run.data), program.stage())
+        program.train_baseline(run)
+        run.train("method", lambda: build(run), program.stage())
         run.finetune(**program.finetuning())
         program.finish(run)
 

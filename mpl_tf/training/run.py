@@ -62,6 +62,8 @@ class Run:
         self.data = data
         self.monitoring = Monitoring() if monitoring is None else monitoring
         self.networks: dict[str, keras.Model] = {}
+        # What networks of the run start from where their weights fit, `models.copy_weights`; None for nothing.
+        self.initial: keras.Model | None = None
         self.seconds: dict[str, float] = {}
         # More entries for metrics.json.
         self.facts: dict[str, object] = {}
