@@ -55,6 +55,7 @@ def probe(run: Run) -> None:
     run.networks["student"] = network
     run.results = {split: {"student": numbers} for split, numbers in probed.metrics.items()}
     run.seconds |= probed.seconds
+    run.cpu_seconds |= probed.cpu_seconds
     run.facts |= {
         "method": "LinearProbe",
         "regularization": probed.probe.regularization,

@@ -16,6 +16,7 @@ from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
 from mpl_tf.data.pipeline import (
     BALANCES,
     BatchViews,
+    class_weights,
     evaluation_batches,
     image_batches,
     index_batches,
@@ -45,6 +46,7 @@ __all__ = [
     "StrongView",
     "WeakView",
     "border_color",
+    "class_weights",
     "draw_split",
     "evaluation_batches",
     "from_arrays",

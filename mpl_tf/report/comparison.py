@@ -8,7 +8,7 @@ from mpl_tf.utils.markdown import table
 
 # In the table they come in this order; the last one that a run has is the one that counts.
 NETWORKS = ("teacher", "student", "finetuned")
-_BUDGET = {"updates": "steps", "images": "images"}
+_BUDGET = ("updates", "images")
 
 # Trial → seed → what metrics.json of the run holds.
 Results = Mapping[str, Mapping[int, Mapping]]
@@ -48,8 +48,10 @@ def comparison_rows(
             row["final - its ablation"] = _difference(results, trial, ablations.get(trial), split)
         # All runs of a trial have these in common.
         first = next(iter(runs.values()))
-        row |= {name: f"{first[key]:,}" for name, key in _BUDGET.items()}
-        row["seconds"] = f"{statistics.mean(sum(run['seconds'].values()) for run in runs.values()):.0f}"
+        row["updates"] = f"{first['steps']:,}"
+        row["CPU s"] = _mean_total(runs, "cpu_seconds")
+        row["images"] = f"{first['images']:,}"
+        row["seconds"] = _mean_total(runs, "seconds")
         rows.append(row)
     return rows
 
@@ -58,7 +60,8 @@ def legend(split: str) -> str:
     """What the numbers in the table are."""
     return (
         f"{split} accuracy, mean ± standard deviation over seeds; differences of the final network are paired by "
-        "seed, mean ± standard error."
+        "seed, mean ± standard error. CPU s are the seconds of all training steps on all cores together, without "
+        "validation, and seconds those of the clock with it; both are means over seeds."
     )
 
 
@@ -85,6 +88,13 @@ def accuracies(runs: Mapping[int, Mapping], network: str, split: str) -> dict[in
         for seed, metrics in runs.items()
         if network in metrics[split]
     }
+
+
+def _mean_total(runs, key):
+    """The mean over seeds of the sum over stages; empty where a run has not recorded it."""
+    if any(key not in run for run in runs.values()):
+        return ""
+    return f"{statistics.mean(sum(run[key].values()) for run in runs.values()):.0f}"
 
 
 def _mean_and_deviation(values):

@@ -254,6 +254,10 @@ class RunFolder:
         """The rows of history.csv; those of epochs after `until_step`, which a kill undid, are left out."""
         return self.read_rows("history.csv", until_step=until_step)
 
+    def recorded_sum(self, column: str) -> float:
+        """The sum of a column of history.csv over all epochs; a row without it counts 0."""
+        return sum(float(row.get(column) or 0) for row in self.read_history())
+
     def write_history(self, rows: list[dict]) -> None:
         """Writes history.csv; columns are the union of all rows', in the order they first appear."""
         self.write_rows("history.csv", rows)

@@ -67,6 +67,8 @@ def finish(
         command=command,
         versions={"tensorflow": tf.__version__, "keras": keras.__version__, "mpl_tf": __version__},
     )
+    if (accelerator := replicas.accelerator()) is not None:
+        metrics["accelerator"] = accelerator
     if export_dir:
         metrics["export"] = str(_export(folder, data, export_dir, networks, metrics))
     folder.write_metrics(metrics)

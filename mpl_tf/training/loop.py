@@ -56,7 +56,7 @@ def fit(
     with preemption.StopOnSignal(method, folder) as stop:
         while (step := int(method.step.numpy())) < settings.steps:
             _fit_epochs(method, data, settings, step, validation, [*hooks, stop], verbose)
-    return sum(float(row["seconds"]) for row in folder.read_history())
+    return folder.recorded_sum("seconds")
 
 
 def _fit_epochs(

@@ -64,7 +64,9 @@ class Run:
         self.networks: dict[str, keras.Model] = {}
         # What networks of the run start from where their weights fit, `models.copy_weights`; None for nothing.
         self.initial: keras.Model | None = None
+        # Stage → how long it has trained: by the clock, and on all cores together without its validations.
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         # More entries for metrics.json.
         self.facts: dict[str, object] = {}
         # Split → role → numbers, where all networks have been evaluated on the way.
@@ -125,6 +127,7 @@ class Run:
             # Two checkpoints and the one that is being written, and the networks at the end.
             files.check_room(folder.path, 4 * size_on_disk(method))
         self.seconds[stage] = fit(method, data, settings, folder, self.monitoring)
+        self.cpu_seconds[stage] = folder.recorded_sum("cpu_seconds")
         if stage == METHOD:
             self.facts |= {
                 "method": type(method).__name__,
@@ -221,6 +224,7 @@ class Run:
                 results=self.results,
                 **self.facts,
                 seconds=self.seconds,
+                cpu_seconds=self.cpu_seconds,
             )
         workers.wait_for_all(self.strategy)
         return self.folder.read_metrics() or {}

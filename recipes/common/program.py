@@ -327,7 +327,11 @@ def show(metrics: dict, folder: str) -> None:
                 percent, error = 100 * result["accuracy"], 100 * result["standard_error"]
                 row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
         rows.append(row)
-    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in metrics["seconds"].items())
+    cpu_seconds = metrics.get("cpu_seconds", {})
+    seconds = ", ".join(
+        f"{stage} {value:.0f} s" + (f" (CPU {cpu_seconds[stage]:.0f} s)" if stage in cpu_seconds else "")
+        for stage, value in metrics["seconds"].items()
+    )
     if rows:
         print(f"\n{metrics['split']}: accuracy ± standard error over the images\n")
         print(report.table(rows))

@@ -83,7 +83,8 @@ def define_data_flags():
     flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled images are unlabeled ones too.")
     flags.DEFINE_enum(
         "balance", "none", parameters.constant("mpl_tf.data", "BALANCES"),
-        "Whether labeled images are drawn all equally often, or so that every class is.",
+        "Labeled images are drawn all equally often; or, by sample, so that every class is; or, by weight, all equally "
+        "often, and their losses weigh as much as their class is rare.",
     )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
     flags.DEFINE_enum(

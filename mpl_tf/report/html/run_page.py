@@ -81,6 +81,11 @@ def _facts(run):
     if "seconds" in metrics:
         stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["seconds"].items())
         facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))
+    if metrics.get("cpu_seconds"):
+        stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["cpu_seconds"].items())
+        facts.append(Fact("CPU time", _duration(sum(metrics["cpu_seconds"].values())), stages))
+    if "accelerator" in metrics:
+        facts.append(Fact("Accelerator", metrics["accelerator"]))
     return facts
 
 

@@ -33,6 +33,7 @@ _TITLES = {
     "teacher_gradient_norm": "Teacher's gradient norm",
     "generator_gradient_norm": "Generator's gradient norm",
     "seconds": "Seconds per epoch",
+    "cpu_seconds": "CPU seconds of training per epoch",
 }
 _ORDER = ("loss", "mask", "feedback", "agreement", "norm")
 _FRACTIONS = (

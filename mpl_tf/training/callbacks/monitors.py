@@ -161,7 +161,9 @@ class ConfirmationBias(keras.callbacks.Callback):
 class Record(keras.callbacks.Callback):
     """Appends each epoch to history.csv and then saves a checkpoint, in this order.
 
-    Killed between the two, the run forgets the row when it resumes, and both are written again.
+    Killed between the two, the run forgets the row when it resumes, and both are written again. A row has the
+    `seconds` of the epoch with its validation, and the `cpu_seconds` of its training steps alone: those of all threads
+    of this process, which other processes on the machine do not lengthen.
 
     Args:
         folder: where to.
@@ -172,13 +174,19 @@ class Record(keras.callbacks.Callback):
         self.folder = folder
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Starts the clock."""
+        """Starts the clocks."""
         self.began = time.perf_counter()
+        self.cpu_began = self.cpu_ended = time.process_time()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Notes the end of what may be the last step, after which the validation begins."""
+        self.cpu_ended = time.process_time()
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the row and the checkpoint."""
         step = int(np.asarray(self.model.step))
         row = {"epoch": epoch, "step": step, "seconds": round(time.perf_counter() - self.began, 3)}
+        row["cpu_seconds"] = round(self.cpu_ended - self.cpu_began, 3)
         row.update({name: f"{float(value):.6g}" for name, value in (logs or {}).items()})
         self.folder.write_history([*self.folder.read_history(until_step=step - 1), row])
         self.folder.save_checkpoint(self.model)
