@@ -48,12 +48,18 @@ def page(
         run.folder.path,
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
-        summary=run_summary(run.metrics, labels=_labels(run), noun=run.noun),
+        summary=f"{run_summary(run.metrics, labels=_labels(run), noun=run.noun)} {_reason(run)}".strip(),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
         footer=_footer(run),
     )
+
+
+def _reason(run):
+    """Why this network is the one that is served, where there was a choice."""
+    chosen = run.metrics.get("served", {})
+    return chosen["reason"] if len(chosen.get("candidates", ())) > 1 else ""
 
 
 def _labels(run):
