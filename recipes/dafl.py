@@ -39,6 +39,7 @@ from mpl_tf import models
 from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
@@ -74,10 +75,15 @@ def generator(image_shape: tuple) -> keras.Model:
     )
 
 
+def train(run: Run) -> None:
+    """The method."""
+    run.train("method", lambda: build(run.data), program.stage())
+
+
 def main(_):
     """Trains, evaluates, exports."""
-    with program.open_run() as run:
-        run.train("method", lambda: build(run.data), program.stage())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

@@ -24,6 +24,7 @@ if __name__ == "__main__":
 
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.fixmatch import FixMatch
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
@@ -37,11 +38,16 @@ def build(data: RunData) -> FixMatch:
     return method
 
 
+def train(run: Run) -> None:
+    """The method and its fine-tuning."""
+    run.train("method", lambda: build(run.data), program.stage())
+    run.finetune(**program.finetuning())
+
+
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
-    with program.open_run() as run:
-        run.train("method", lambda: build(run.data), program.stage())
-        run.finetune(**program.finetuning())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

@@ -48,6 +48,7 @@ if __name__ == "__main__":
 from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
@@ -72,19 +73,24 @@ def build(data: RunData) -> MetaPseudoLabels:
     return method
 
 
-def main(_):
-    """Trains, fine-tunes, evaluates, exports."""
+def train(run: Run) -> None:
+    """The baseline, where it is asked for, the method and its fine-tuning."""
     # As many updates of the baseline as the student makes of itself.
     baseline_steps = FLAGS.steps - FLAGS.student_wait_steps if FLAGS.baseline else 0
-    with program.open_run() as run:
-        if baseline_steps:
-            run.train(
-                "supervised",
-                lambda: builders.supervised(run.data, steps=baseline_steps),
-                program.stage(steps=baseline_steps, unlabeled_ratio=0),
-            )
-        run.train("method", lambda: build(run.data), program.stage())
-        run.finetune(**program.finetuning())
+    if baseline_steps:
+        run.train(
+            "supervised",
+            lambda: builders.supervised(run.data, steps=baseline_steps),
+            program.stage(steps=baseline_steps, unlabeled_ratio=0),
+        )
+    run.train("method", lambda: build(run.data), program.stage())
+    run.finetune(**program.finetuning())
+
+
+def main(_):
+    """Trains, fine-tunes, evaluates, exports."""
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

@@ -18,14 +18,20 @@ shared_flags.define_run_flags()
 if __name__ == "__main__":
     start.parse_flags()
 
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
+
+
+def train(run: Run) -> None:
+    """The method and its fine-tuning."""
+    run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), program.stage())
+    run.finetune(**program.finetuning())
 
 
 def main(_):
     """Trains, evaluates, exports."""
-    with program.open_run() as run:
-        run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), program.stage())
-        run.finetune(**program.finetuning())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 
