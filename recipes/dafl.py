@@ -37,18 +37,17 @@ import keras
 
 from mpl_tf import models
 from mpl_tf.data.augmentation.stateless_random import fold_in
-from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
-def build(data: RunData) -> DataFreeLearning:
+def build(run: Run) -> DataFreeLearning:
     """The compiled method."""
     method = DataFreeLearning(
-        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
-        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        generator=generator(data.source.image_shape),
+        teacher=models.load(FLAGS.teacher, class_names=run.data.source.class_names),
+        student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
+        generator=generator(run.data.source.image_shape),
         activation_layer=FLAGS.activation_layer,
         **HYPERPARAMETERS.values(),
     )
@@ -77,7 +76,7 @@ def generator(image_shape: tuple) -> keras.Model:
 
 def train(run: Run) -> None:
     """The method."""
-    run.train("method", lambda: build(run.data), program.stage())
+    run.train("method", lambda: build(run), program.stage())
 
 
 def main(_):

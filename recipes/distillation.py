@@ -17,6 +17,7 @@ shared_flags.define_unlabeled_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "Distillation")
+shared_flags.define_baseline_flags()
 
 define_path("teacher", None, "The teacher's .keras file, as runs leave it in networks/.")
 flags.mark_flag_as_required("teacher")
@@ -25,17 +26,16 @@ if __name__ == "__main__":
     start.parse_flags()
 
 from mpl_tf import models
-from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
-def build(data: RunData) -> Distillation:
+def build(run: Run) -> Distillation:
     """The compiled method."""
     method = Distillation(
-        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
-        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
+        teacher=models.load(FLAGS.teacher, class_names=run.data.source.class_names),
+        student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
         **HYPERPARAMETERS.values(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
@@ -43,8 +43,9 @@ def build(data: RunData) -> Distillation:
 
 
 def train(run: Run) -> None:
-    """The method and its fine-tuning."""
-    run.train("method", lambda: build(run.data), program.stage())
+    """The baseline, where it is asked for, the method and its fine-tuning."""
+    program.train_baseline(run)
+    run.train("method", lambda: build(run), program.stage())
     run.finetune(**program.finetuning())
 
 

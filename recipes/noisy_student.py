@@ -17,6 +17,7 @@ shared_flags.define_unlabeled_flags()
 shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "NoisyStudent")
+shared_flags.define_initialization_flags("supervised", "teacher")
 # The paper's student is noised on its labeled images too.
 FLAGS.set_default("randaugment_labeled", True)
 
@@ -29,7 +30,6 @@ flags.DEFINE_bool(
     "balance_selection", True, "Give every class the same number of soft labels, repeated where too few."
 )
 flags.DEFINE_integer("per_class", None, "This number; the mean over the classes when not given.", 1)
-flags.DEFINE_enum("initialize", "scratch", ["scratch", "teacher"], "Where a student's weights start.")
 flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled images.")
 flags.DEFINE_bool("model_noise", True, "Dropout and stochastic depth in the students.")
 flags.DEFINE_bool("teacher_noise", False, "Dropout and stochastic depth while the teacher labels.")
@@ -42,6 +42,8 @@ if __name__ == "__main__":
 import dataclasses
 import functools
 
+import keras
+
 from mpl_tf import data as data_module
 from mpl_tf import report
 from mpl_tf.data.augmentation.stateless_random import fold_in
@@ -49,6 +51,7 @@ from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.training import self_training
 from mpl_tf.training.rehearsal import Rehearsal, UniformTargets
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
@@ -79,43 +82,34 @@ def models() -> list[str]:
             f"--models={','.join(names)} names {len(names)} networks for {FLAGS.rounds} rounds: name one for each, "
             "or leave it out to take --model in all."
         )
+    different = dict.fromkeys([FLAGS.teacher_model or FLAGS.model, *names])
+    if builders.is_word(FLAGS.initialize) and len(different) > 1:
+        raise ValueError(
+            f"--initialize={FLAGS.initialize} needs equal networks, and there are {', '.join(different)}: give the "
+            "teacher and every round the same one, or leave it out."
+        )
     return names
 
 
-def build_teacher(data: RunData):
+def build_teacher(run: Run):
     """The compiled first teacher."""
     return builders.supervised(
-        data, steps=FLAGS.teacher_steps or FLAGS.steps, model=FLAGS.teacher_model or FLAGS.model
+        run, steps=FLAGS.teacher_steps or FLAGS.steps, model=FLAGS.teacher_model or FLAGS.model
     )
 
 
-def build_student(number: int, teacher, data: RunData) -> NoisyStudent:
+def build_student(number: int, teacher: keras.Model, run: Run) -> NoisyStudent:
     """The compiled student of a round."""
     seed = fold_in(FLAGS.seed, f"round {number}")
-    student = builders.network(models()[number - 1], data, seed=seed, noise=FLAGS.model_noise)
-    if FLAGS.initialize == "teacher":
-        copy_weights(teacher, student)
+    initial = {"teacher": teacher, "supervised": run.networks["teacher"]}.get(FLAGS.initialize)
     method = NoisyStudent(
-        student=student,
+        student=builders.network(
+            models()[number - 1], run, seed=seed, noise=FLAGS.model_noise, initial=initial
+        ),
         **HYPERPARAMETERS.values(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method
-
-
-def copy_weights(teacher, student) -> None:
-    """Starts a student from its teacher's weights.
-
-    Raises:
-        ValueError: when the two networks differ.
-    """
-    shapes = [[weight.shape for weight in network.weights] for network in (teacher, student)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"--initialize=teacher needs equal networks, but {teacher.name!r} and {student.name!r} differ in their "
-            "weights: give every round the same network, or start from scratch."
-        )
-    student.set_weights(teacher.get_weights())
 
 
 def noised(data: RunData) -> RunData:
@@ -129,7 +123,7 @@ def rehearse(run: Rehearsal) -> None:
     targets = dataclasses.replace(data, targets=UniformTargets(data.source.num_classes))
     run.train(
         "teacher",
-        lambda: build_teacher(run.data),
+        lambda: build_teacher(run),
         dataclasses.replace(stage, unlabeled_ratio=0, steps=FLAGS.teacher_steps or FLAGS.steps),
     )
     run.labels["teacher"] = len(data.split.unlabeled)
@@ -138,7 +132,7 @@ def rehearse(run: Rehearsal) -> None:
         role = name if number < FLAGS.rounds else "student"
         run.train(
             name,
-            functools.partial(build_student, number, run.networks["teacher"], run.data),
+            functools.partial(build_student, number, run.networks["teacher"], run),
             stage,
             role=role,
             data=targets,
@@ -169,8 +163,8 @@ def main(_):
         plain, run.data = run.data, noised(run.data)
         self_training.train_rounds(
             run,
-            lambda: build_teacher(run.data),
-            lambda number, teacher: build_student(number, teacher, run.data),
+            lambda: build_teacher(run),
+            lambda number, teacher: build_student(number, teacher, run),
             program.stage(),
             rounds(plain),
             jit_compile=builders.jit_compile(),

@@ -16,12 +16,12 @@ FLAGS = flags.FLAGS
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_unlabeled_flags()
-shared_flags.define_supervised_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags(
     "mpl_tf", "PseudoLabels", names={"labels": "pseudo_labels"}, leave_out=("num_images",)
 )
+shared_flags.define_baseline_flags()
 
 flags.DEFINE_float(
     "min_labeled_fraction", 0.0, "Smallest labeled fraction of a batch; Arazo's is 0.16.", 0.0, 1.0
@@ -35,7 +35,6 @@ if __name__ == "__main__":
 import keras
 
 from mpl_tf import models
-from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.training.rehearsal import Rehearsal
 from mpl_tf.training.run import Run
@@ -43,21 +42,26 @@ from mpl_tf.utils.validation import check_labeled_fraction
 from recipes.common import builders, program
 
 
-def build(data: RunData, teacher: keras.Model | None = None) -> PseudoLabels:
+def build(run: Run, teacher: keras.Model | None = None) -> PseudoLabels:
     """The compiled method, with the teacher's labels where there is one."""
     method = PseudoLabels(
-        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        num_images=0 if FLAGS.pseudo_labels == "online" else len(data.source.train),
+        student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
+        num_images=0 if FLAGS.pseudo_labels == "online" else len(run.data.source.train),
         **HYPERPARAMETERS.values(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     if teacher is not None:
-        method.relabel(teacher, data.unlabeled())
+        method.relabel(teacher, run.data.unlabeled())
     return method
 
 
 def train_teacher(run: Run) -> None:
-    """The fixed teacher from its file, or trained on the labels from the student's first weights."""
+    """The fixed teacher from its file, or trained on the labels from the student's first weights.
+
+    The supervised baseline of a warm start is such a teacher already.
+    """
+    if FLAGS.initialize == "supervised" and not FLAGS.teacher:
+        return
     if FLAGS.teacher:
         run.add_network(
             "teacher", lambda: models.load(FLAGS.teacher, class_names=run.data.source.class_names)
@@ -66,9 +70,16 @@ def train_teacher(run: Run) -> None:
     steps = FLAGS.teacher_steps or FLAGS.steps
     run.train(
         "teacher",
-        lambda: builders.supervised(run.data, steps=steps),
+        lambda: builders.supervised(run, steps=steps),
         program.stage(steps=steps, unlabeled_ratio=0),
     )
+
+
+def fixed_teacher(run: Run) -> keras.Model | None:
+    """Who labels before the first step, where anyone does."""
+    if FLAGS.pseudo_labels != "fixed":
+        return None
+    return run.networks.get("teacher", run.initial)
 
 
 def check_teacher() -> None:
@@ -78,6 +89,11 @@ def check_teacher() -> None:
             f"--pseudo_labels={FLAGS.pseudo_labels} has no teacher: leave --teacher and --teacher_steps out, or "
             "pass --pseudo_labels=fixed."
         )
+    if FLAGS.initialize == "supervised" and FLAGS.teacher_steps:
+        raise ValueError(
+            f"--teacher_steps={FLAGS.teacher_steps} trains a teacher, which under --initialize=supervised is the "
+            "baseline: pass --supervised_steps, or leave one of them out."
+        )
     if FLAGS.teacher and FLAGS.teacher_steps:
         raise ValueError(
             f"--teacher={FLAGS.teacher} is a finished network, which --teacher_steps={FLAGS.teacher_steps} would "
@@ -86,22 +102,24 @@ def check_teacher() -> None:
 
 
 def train(run: Run) -> None:
-    """The teacher, where there is one, the method and its fine-tuning."""
+    """The baseline and the teacher, where there are any, the method and its fine-tuning."""
+    program.train_baseline(run)
     if FLAGS.pseudo_labels == "fixed":
         train_teacher(run)
-    run.train("method", lambda: build(run.data, run.networks.get("teacher")), program.stage())
+    run.train("method", lambda: build(run, fixed_teacher(run)), program.stage())
     run.finetune(**program.finetuning())
 
 
 def rehearse(run: Rehearsal) -> None:
     """The same without labels, to be timed; the labeling is counted."""
+    program.train_baseline(run)
     count = len(run.data.split.unlabeled)
     if FLAGS.pseudo_labels == "fixed":
         train_teacher(run)
         run.labels["method"] = count
     elif FLAGS.pseudo_labels == "stored":
         run.labels_each_epoch["method"] = count
-    run.train("method", lambda: build(run.data), program.stage())
+    run.train("method", lambda: build(run), program.stage())
     run.finetune(**program.finetuning())
 
 

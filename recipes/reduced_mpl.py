@@ -15,16 +15,15 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
-shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "ReducedMetaPseudoLabels")
+shared_flags.define_baseline_flags(optional=True)
 
 define_path("teacher", None, "The teacher's .keras file; it labels once and leaves the memory again.")
 define_path("label_store", None, "Its stored labels, as recipes.label makes them, instead.")
 flags.DEFINE_integer("calibrator_width", 64, "Units of each hidden layer of the calibrator.", lower_bound=1)
 flags.DEFINE_integer("calibrator_depth", 1, "Its hidden layers.", lower_bound=0)
 flags.DEFINE_float("calibrator_learning_rate", 1e-3, "Of the Adam that trains it.", 0.0)
-flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
 
 if __name__ == "__main__":
     start.parse_flags()
@@ -81,16 +80,16 @@ def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
     )
 
 
-def build(data: RunData) -> ReducedMetaPseudoLabels:
+def build(run: Run) -> ReducedMetaPseudoLabels:
     """The compiled method."""
     calibrator = models.build_calibrator(
-        data.source.num_classes,
+        run.data.source.num_classes,
         width=FLAGS.calibrator_width,
         depth=FLAGS.calibrator_depth,
         seed=FLAGS.seed,
     )
     method = ReducedMetaPseudoLabels(
-        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
+        student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
         calibrator=calibrator,
         **HYPERPARAMETERS.values(),
     )
@@ -104,15 +103,10 @@ def build(data: RunData) -> ReducedMetaPseudoLabels:
 
 def train(run: Run, label_data: Callable[[], RunData]) -> None:
     """The baseline, where it is asked for, the labels, the method and its fine-tuning."""
-    if FLAGS.baseline:
-        run.train(
-            "supervised",
-            lambda: builders.supervised(run.data, steps=FLAGS.steps),
-            program.stage(unlabeled_ratio=0),
-        )
+    program.train_baseline(run)
     if not run.completed:
         run.data = label_data()
-    run.train("method", lambda: build(run.data), program.stage())
+    run.train("method", lambda: build(run), program.stage())
     run.finetune(**program.finetuning())
 
 

@@ -12,6 +12,7 @@ FLAGS = flags.FLAGS
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_supervised_flags()
+shared_flags.define_initialization_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 
@@ -24,7 +25,7 @@ from recipes.common import builders, program
 
 def train(run: Run) -> None:
     """The method and its fine-tuning."""
-    run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), program.stage())
+    run.train("method", lambda: builders.supervised(run, steps=FLAGS.steps), program.stage())
     run.finetune(**program.finetuning())
 
 

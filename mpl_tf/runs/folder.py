@@ -228,6 +228,26 @@ class RunFolder:
                 temporary.write_text(f"{uuid.uuid4().hex}\n")
         return source.read_text().strip()
 
+    def verify_or_write_initialization(self, facts: Mapping[str, object]) -> None:
+        """Notes in `initialization.json` which weights a run starts from, or checks that a run goes on from the same.
+
+        Args:
+            facts: what tells them apart, such as `{"file": …, "weights_sha256": …}`; ready for JSON.
+
+        Raises:
+            ValueError: when something has been trained here that started from other weights.
+        """
+        path = self.path / "initialization.json"
+        known = json.loads(path.read_text("utf-8")) if path.exists() and self.has_results() else None
+        if known is not None and known != facts:
+            raise ValueError(
+                f"The run in {str(self.path)!r} started from {_listed(known)}, and now there is {_listed(facts)}: put the "
+                "former file back, or choose another run_dir."
+            )
+        if self.writes and known is None:
+            with files.replacing(path) as temporary:
+                temporary.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+
     # --- history and metrics ---------------------------------------------------------------------------
 
     def read_history(self, *, until_step: int | None = None) -> list[dict]:
@@ -330,6 +350,10 @@ def _without_matrices(metrics, prefix=()):
         else:
             small[key] = value
     return small, matrices
+
+
+def _listed(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in facts.items())
 
 
 def _flag_values(flags: Mapping[str, object]) -> dict[str, str]:

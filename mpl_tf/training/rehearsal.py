@@ -1,5 +1,6 @@
 """A run that trains nothing: it times some steps of each stage, so that a plan can be made of them."""
 
+import collections
 import dataclasses
 import os
 import tempfile
@@ -62,6 +63,8 @@ class Rehearsal(Run):
     ):
         super().__init__(folder, data, strategy=strategy, monitoring=monitoring)
         self.clock, self.limit = clock, limit
+        # What a recipe adds to may have been there before.
+        self.facts = collections.defaultdict(dict)
         self.times: dict[str, StageTimes] = {}
         self.settings: dict[str, StageSettings] = {}
         self.labels_each_epoch: dict[str, int] = {}

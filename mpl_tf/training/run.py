@@ -62,6 +62,8 @@ class Run:
         self.data = data
         self.monitoring = Monitoring() if monitoring is None else monitoring
         self.networks: dict[str, keras.Model] = {}
+        # What networks of the run start from where their weights fit, `models.copy_weights`; None for nothing.
+        self.initial: keras.Model | None = None
         # Stage → how long it has trained: by the clock, and on all cores together without its validations.
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}

@@ -75,6 +75,7 @@ def plan(
     initial: keras.Model | None = None,
     strategy: tf.distribute.Strategy,
     monitoring: Monitoring,
+    keep_epochs: bool = False,
 ) -> dict:
     """Measures, sets --steps and what goes with it, and says so in a sentence.
 
@@ -84,6 +85,7 @@ def plan(
         initial: as of `Run`.
         strategy: of the run.
         monitoring: of the run.
+        keep_epochs: whether the run has begun, with epochs of some length.
 
     Returns:
         What plan.json is to hold.
@@ -97,6 +99,8 @@ def plan(
         )
     clock, seconds = CLOCKS[FLAGS.clock], 60.0 * FLAGS.minutes
     reference = {name: FLAGS[name].value for name in ("steps", *_LENGTHS) if name in FLAGS}
+    if keep_epochs:
+        del reference["epoch_steps"]
     multiple = FLAGS["steps_per_execution"].value if "steps_per_execution" in FLAGS else 1
     with tempfile.TemporaryDirectory() as folder:
         limit = max(1.0, _MEASURED_FRACTION * seconds)

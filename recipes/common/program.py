@@ -17,6 +17,7 @@ from mpl_tf import report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.export.validation import check_names
+from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
@@ -138,7 +139,7 @@ def open_run(train: Callable[[Run], None], *, may_grow: bool = True) -> Iterator
     strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
     prepare()
     folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
-    _adopt_epoch_steps(folder)
+    _adopt_steps(folder)
     options = {"resume": FLAGS.resume, "may_grow": may_grow}
     to_plan = minutes.is_asked() and not minutes.adopt(folder, configuration)
     if not to_plan:
@@ -150,8 +151,12 @@ def open_run(train: Callable[[Run], None], *, may_grow: bool = True) -> Iterator
             files.check_writable(path, name)
     data = load_data(folder.path, write_split=False)
     check_names(data.source.class_names)
+    initial = None if folder.has_completed() else builders.load_initial(data)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
-    plan = minutes.plan(train, data, strategy=strategy, monitoring=monitoring) if to_plan else None
+    plan = None
+    if to_plan:
+        environment = {"strategy": strategy, "monitoring": monitoring}
+        plan = minutes.plan(train, data, initial=initial, keep_epochs=folder.has_results(), **environment)
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
         steps_before = folder.verify_or_write_config(configuration(), **options)
         if plan is not None:
@@ -165,14 +170,35 @@ def open_run(train: Callable[[Run], None], *, may_grow: bool = True) -> Iterator
                 temporary.write_text(
                     json.dumps(data.source.reading.as_dict(), indent=1) + "\n", encoding="utf-8"
                 )
+        if not run.completed:
+            # Of a run that is given more steps it has not been looked at.
+            run.initial = builders.load_initial(data) if initial is None else initial
+            _note_initialization(run)
         yield run
 
 
-def _adopt_epoch_steps(folder: RunFolder) -> None:
-    """Keeps the epochs of a run that goes on, where the flags do not say how long they are."""
-    known = folder.read_flags().get("epoch_steps") if folder.has_results() else None
-    if known and "epoch_steps" in FLAGS and FLAGS.epoch_steps is None:
-        FLAGS.epoch_steps = int(known)
+def _note_initialization(run: Run) -> None:
+    """Writes down what the run's networks start from, in metrics.json too."""
+    initialize = _optional("initialize").get("initialize")
+    if run.initial is not None:
+        facts = {"file": initialize, "weights_sha256": weights_fingerprint(run.initial)}
+        run.folder.verify_or_write_initialization(facts)
+        run.facts["initialization"] = facts
+    elif initialize is not None:
+        run.facts["initialization"] = {"role": initialize}
+
+
+def _adopt_steps(folder: RunFolder) -> None:
+    """Keeps what a run that goes on has of its --steps, where the flags do not say so: its epochs, its warm start."""
+    known = folder.read_flags() if folder.has_results() else {}
+    names = ["epoch_steps", "supervised_steps"] if _warm_starts() else ["epoch_steps"]
+    for name in names:
+        if name in known and name in FLAGS and FLAGS[name].value is None:
+            FLAGS[name].value = int(known[name])
+
+
+def _warm_starts() -> bool:
+    return "supervised_steps" in FLAGS and FLAGS.initialize == "supervised"
 
 
 def _say_that_it_grows(before: int) -> None:
@@ -203,6 +229,34 @@ def stage(**changes: int) -> StageSettings:
         **_optional("unlabeled_ratio"),
     }
     return StageSettings(**(values | changes))
+
+
+def supervised_steps() -> int:
+    """Updates of the supervised baseline: the flag, or as many as the student makes of itself."""
+    return FLAGS.supervised_steps or FLAGS.steps - _optional("student_wait_steps").get(
+        "student_wait_steps", 0
+    )
+
+
+def train_baseline(run: Run) -> None:
+    """Trains the supervised baseline where --initialize=supervised or --baseline asks for it.
+
+    With --initialize=supervised all networks that are built from then on start from it.
+
+    Args:
+        run: open.
+    """
+    starts, steps = FLAGS.initialize == "supervised", supervised_steps()
+    if not starts and not (_optional("baseline").get("baseline") and steps):
+        return
+    run.train(
+        "supervised",
+        lambda: builders.supervised(run, steps=steps),
+        stage(steps=steps, unlabeled_ratio=0),
+    )
+    if starts and not run.completed:
+        run.initial = run.networks["supervised"]
+        run.facts["initialization"] |= {"steps": steps, "weights_sha256": weights_fingerprint(run.initial)}
 
 
 def finetuning() -> dict:
@@ -247,6 +301,8 @@ def configuration() -> dict[str, str | None]:
     if "epoch_steps" in values:
         # What it is when not given depends on the steps, and stays when these are raised.
         values["epoch_steps"] = str(stage().epoch_steps)
+    if _warm_starts():
+        values["supervised_steps"] = str(supervised_steps())
     return values
 
 

@@ -3,7 +3,7 @@
 from absl import flags
 
 from recipes.common import parameters, start
-from recipes.common.start import define_path
+from recipes.common.start import PathParser, define_path
 
 # What `mpl_tf.models.names`, but for keras.applications, and `optimizers.optimizer_names` list; to ask them would
 # import TensorFlow.
@@ -213,6 +213,76 @@ def define_finetuning_flags():
     )  # fmt: skip
     flags.DEFINE_float(
         "backbone_learning_rate_factor", 1.0, "Of the learning rate of all layers but the head.", 0.0, 1.0
+    )
+
+
+class InitializeParser(PathParser):
+    """Takes some words, of which "none" is no value, and the paths of .keras files.
+
+    Args:
+        words: that the flag takes.
+    """
+
+    def __init__(self, words: tuple[str, ...]):
+        self._words = words
+        self.syntactic_help = ", ".join(["none", *words, "or the path of a .keras file"])
+
+    def parse(self, argument):
+        """The word or the path, or None.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        if argument is None or argument == "none":
+            return None
+        if argument not in self._words and not str(argument).endswith(".keras"):
+            raise ValueError(f"{argument!r} is not among these: give {self.syntactic_help}.")
+        return argument
+
+
+def define_initialization_flags(*words: str):
+    """Which weights the run's networks start from.
+
+    Args:
+        *words: that stand for networks of the run itself.
+    """
+    own = {
+        "supervised": "supervised for the baseline, which the run then trains first",
+        "teacher": "teacher for the one that has labeled for them",
+    }
+    described = "; ".join([*(own[word] for word in words), "or a .keras file, as runs leave it in networks/"])
+    define_path(
+        "initialize", None, f"Whose weights the networks start from: {described}.", InitializeParser(words)
+    )
+
+
+def define_baseline_flags(*, optional: bool = False):
+    """The supervised baseline that a run trains before its method, and what starts from it.
+
+    Args:
+        optional: whether it may be trained for the table alone.
+    """
+    define_initialization_flags("supervised")
+    flags.DEFINE_integer(
+        "supervised_steps",
+        None,
+        "Updates of the supervised baseline; those of the student when not given.",
+        1,
+    )
+    if optional:
+        flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
+    define_supervised_flags()
+    asked = ["initialize", "baseline"] if optional else ["initialize"]
+    flags.register_multi_flags_validator(
+        ["supervised_steps", *asked],
+        lambda values: (
+            values["supervised_steps"] is None
+            or values["initialize"] == "supervised"
+            or bool(values.get("baseline"))
+        ),
+        message="--supervised_steps is how long the supervised baseline trains: pass --initialize=supervised"
+        + (" or --baseline" if optional else "")
+        + " too, or leave it out.",
     )
 
 

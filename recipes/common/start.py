@@ -167,23 +167,25 @@ def parse_flags(*, expand_presets: bool = True) -> None:
     _resolve_paths()
 
 
-def define_path(name: str, default: str | None, description: str) -> None:
+def define_path(name: str, default: str | None, description: str, parser: "PathParser | None" = None) -> None:
     """Defines a flag that names a file or a folder; `~` and variables in it are filled in.
 
     Args:
         name: of the flag.
         default: its default.
         description: for `--help`.
+        parser: of its text; None takes any.
     """
-    flags.DEFINE(_PathParser(), name, default, description, serializer=flags.ArgumentSerializer())
+    flags.DEFINE(parser or PathParser(), name, default, description, serializer=flags.ArgumentSerializer())
 
 
-class _PathParser(flags.ArgumentParser):
+class PathParser(flags.ArgumentParser):
     """Takes any text, and marks the flag as one of a path."""
 
     syntactic_help = ""
 
     def flag_type(self) -> str:
+        """For the flag's help."""
         return "path"
 
 
@@ -191,7 +193,7 @@ def _resolve_paths() -> None:
     from mpl_tf.utils.files import user_path
 
     for name in FLAGS:
-        if isinstance(FLAGS[name].parser, _PathParser) and FLAGS[name].value:
+        if isinstance(FLAGS[name].parser, PathParser) and FLAGS[name].value:
             try:
                 FLAGS[name].value = str(user_path(FLAGS[name].value))
             except ValueError as error:
