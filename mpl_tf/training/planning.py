@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mpl_tf.runs.settings import StageSettings
 
@@ -57,3 +57,41 @@ def largest_steps(cost: Callable[[int], float], budget: float, *, multiple: int 
         middle = (low + high) // 2
         low, high = (middle, high) if cost(middle * multiple) <= budget else (low, middle)
     return low * multiple
+
+
+def plan_stages(
+    costs: Mapping[str, Callable[[int], float]],
+    budget: float,
+    *,
+    start: str,
+    fraction: float,
+    reference: str,
+    fewest_steps: int = 1,
+) -> dict[str, int]:
+    """Divides a budget among stages that are to be compared: a common start, a reference, and methods.
+
+    The start gets a fraction. What it leaves is divided equally between the reference and as many methods, in their
+    order, as then make enough steps each: two that have trained say more than four that have not. One method is
+    planned wherever it makes a step at all.
+
+    Args:
+        costs: stage → steps → seconds; beside the start and the reference, the methods in the order of preference.
+        budget: seconds.
+        start: the stage that all others start from.
+        fraction: of the budget for it, in (0, 1).
+        reference: the stage that the methods are compared with.
+        fewest_steps: of a method.
+
+    Returns:
+        Stage → steps, the start first, then the reference, then the methods that fit. Empty where nothing does.
+    """
+    first = largest_steps(costs[start], fraction * budget)
+    rest = budget - costs[start](first)
+    methods = [stage for stage in costs if stage not in (start, reference)]
+    for count in range(len(methods), -1, -1):
+        slot = rest / (count + 1)
+        steps = {stage: largest_steps(costs[stage], slot) for stage in (reference, *methods[:count])}
+        fewest = fewest_steps if count > 1 else 1
+        if first and all(steps[stage] >= (1 if stage == reference else fewest) for stage in steps):
+            return {start: first, **steps}
+    return {}

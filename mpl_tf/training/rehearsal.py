@@ -114,10 +114,10 @@ class Rehearsal(Run):
         )
         return seconds + self.labels.get(stage, 0) * self.times[stage].inference
 
-    def seconds_of_evaluation(self) -> float:
-        """How long the evaluation of all networks at the end would take."""
+    def seconds_of_evaluation(self, *stages: str) -> float:
+        """How long the evaluation of the networks at the end would take, of all stages or of some."""
         images = len(self.data.split.validation) + len(self.data.source.test or ())
-        return images * sum(self.times[stage].evaluation for stage in self.settings)
+        return images * sum(self.times[stage].evaluation for stage in stages or self.settings)
 
     @staticmethod
     def _role(stage):

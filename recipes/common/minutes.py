@@ -7,10 +7,11 @@ a preset's steps stays one. The numbers found are the run's flags, and plan.json
 the same command goes on with them and measures nothing again.
 """
 
+import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -43,6 +44,17 @@ def is_asked() -> bool:
     return "minutes" in FLAGS and FLAGS.minutes is not None
 
 
+def spent() -> float:
+    """Seconds since the program started, of the clock that the minutes are of."""
+    return CLOCKS[FLAGS.clock]() - start.started(FLAGS.clock)
+
+
+def read(folder: RunFolder) -> dict:
+    """What plan.json holds; nothing where there is none."""
+    source = folder.path / PLAN
+    return json.loads(source.read_text("utf-8")) if source.exists() else {}
+
+
 def adopt(folder: RunFolder, configuration: Callable[[], dict]) -> bool:
     """Sets the steps that the run was given for these minutes, when it was started first.
 
@@ -53,8 +65,7 @@ def adopt(folder: RunFolder, configuration: Callable[[], dict]) -> bool:
     Returns:
         Whether there were any.
     """
-    source = folder.path / PLAN
-    plan = json.loads(source.read_text("utf-8")) if source.exists() else {}
+    plan = read(folder)
     if (plan.get("minutes"), plan.get("clock")) != (FLAGS.minutes, FLAGS.clock):
         return False
     before = {name: FLAGS[name].value for name in plan["flags"]}
@@ -93,18 +104,11 @@ def plan(
     Raises:
         ValueError: for minutes in which not even one step can be made, and for several machines.
     """
-    if workers.worker_count(strategy) > 1:
-        raise ValueError(
-            f"--minutes={FLAGS.minutes:g} is measured on one machine, and here are several: pass --steps."
-        )
-    clock, seconds = CLOCKS[FLAGS.clock], 60.0 * FLAGS.minutes
     reference = {name: FLAGS[name].value for name in ("steps", *_LENGTHS) if name in FLAGS}
     if keep_epochs:
         del reference["epoch_steps"]
     multiple = FLAGS["steps_per_execution"].value if "steps_per_execution" in FLAGS else 1
-    with tempfile.TemporaryDirectory() as folder:
-        limit = max(1.0, _MEASURED_FRACTION * seconds)
-        run = Rehearsal(folder, data, strategy=strategy, monitoring=monitoring, clock=clock, limit=limit)
+    with rehearsal(data, strategy=strategy, monitoring=monitoring) as run:
         run.initial = initial
         rehearse(run)
 
@@ -114,27 +118,57 @@ def plan(
             rehearse(run)
             return sum(map(run.seconds_of, run.settings)) + run.seconds_of_evaluation()
 
-        spent = clock() - start.started(FLAGS.clock)
-        steps = largest_steps(cost, seconds - spent, multiple=multiple)
+        before = spent()
+        steps = largest_steps(cost, 60.0 * FLAGS.minutes - before, multiple=multiple)
         if not steps:
-            needed = spent + cost(multiple)
+            needed = before + cost(multiple)
             raise ValueError(
-                f"--minutes={FLAGS.minutes:g} leaves no time for a step: starting and measuring took {spent:.0f} s, "
-                f"and preparing, a step and the evaluation take {needed - spent:.0f} s. Pass at least "
+                f"--minutes={FLAGS.minutes:g} leaves no time for a step: starting and measuring took {before:.0f} s, "
+                f"and preparing, a step and the evaluation take {needed - before:.0f} s. Pass at least "
                 f"{math.ceil(needed / 6) / 10:g}, or --steps."
             )
         cost(steps)
     _validate()
-    print(_sentence(run, spent))
+    print(_sentence(run, before))
     return {
         "minutes": FLAGS.minutes,
         "clock": FLAGS.clock,
         "flags": {name: FLAGS[name].value for name in reference if FLAGS[name].value != reference[name]}
         | {"steps": steps},
         "seconds": {stage: round(run.seconds_of(stage), 3) for stage in run.settings}
-        | {"evaluation": round(run.seconds_of_evaluation(), 3), "before": round(spent, 3)},
+        | {"evaluation": round(run.seconds_of_evaluation(), 3), "before": round(before, 3)},
         "seconds_per_step": {stage: run.times[stage].step for stage in run.settings},
     }
+
+
+@contextlib.contextmanager
+def rehearsal(
+    data: RunData, *, strategy: tf.distribute.Strategy, monitoring: Monitoring
+) -> Iterator[Rehearsal]:
+    """What a plan is measured with, in a temporary folder.
+
+    Args:
+        data: images, split and views.
+        strategy: of the run.
+        monitoring: of the run.
+
+    Raises:
+        ValueError: for several machines.
+    """
+    if workers.worker_count(strategy) > 1:
+        raise ValueError(
+            f"--minutes={FLAGS.minutes:g} is measured on one machine, and here are several: pass --steps."
+        )
+    limit = max(1.0, _MEASURED_FRACTION * 60.0 * FLAGS.minutes)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Rehearsal(
+            folder,
+            data,
+            strategy=strategy,
+            monitoring=monitoring,
+            clock=CLOCKS[FLAGS.clock],
+            limit=limit,
+        )
 
 
 def record(plan: dict, folder: RunFolder) -> None:

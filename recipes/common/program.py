@@ -33,7 +33,7 @@ NOT_PART_OF_THE_RUN = {
     "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
     "jit", "steps_per_execution", "rematerialize", "skip_unreadable", "label_batch_size", "preset",
     # The steps that they make are.
-    "minutes", "clock",
+    "minutes", "clock", "plan_only",
 }  # fmt: skip
 
 
@@ -128,12 +128,15 @@ def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
 
 
 @contextlib.contextmanager
-def open_run(train: Callable[[Run], None], *, may_grow: bool = True) -> Iterator[Run]:
+def open_run(
+    train: Callable[[Run], None], *, may_grow: bool = True, plan: Callable[..., dict] = minutes.plan
+) -> Iterator[Run]:
     """The run that the flags describe, in its folder, which it claims once the flags and the data are in order.
 
     Args:
         train: goes through the stages of the run that it is given; called here only to be timed, for --minutes.
         may_grow: whether more --steps go on from where fewer ended: not where stages follow from one another.
+        plan: sets the flags that say how many steps are made, where --minutes says how long, as `minutes.plan`.
     """
     # Several processes have to find each other before TensorFlow computes anything.
     strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
@@ -153,14 +156,14 @@ def open_run(train: Callable[[Run], None], *, may_grow: bool = True) -> Iterator
     check_names(data.source.class_names)
     initial = None if folder.has_completed() else builders.load_initial(data)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
-    plan = None
+    planned = None
     if to_plan:
         environment = {"strategy": strategy, "monitoring": monitoring}
-        plan = minutes.plan(train, data, initial=initial, keep_epochs=folder.has_results(), **environment)
+        planned = plan(train, data, initial=initial, keep_epochs=folder.has_results(), **environment)
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
         steps_before = folder.verify_or_write_config(configuration(), **options)
-        if plan is not None:
-            minutes.record(plan, folder)
+        if planned is not None:
+            minutes.record(planned, folder)
         run.completed = folder.has_completed()
         if steps_before is not None and folder.writes:
             _say_that_it_grows(steps_before)

@@ -162,12 +162,16 @@ def define_training_flags():
     )
 
 
-def define_minutes_flags():
-    """How long the run may take, in place of --steps."""
+def define_minutes_flags(steps: str = "steps"):
+    """How long the run may take, in place of how many steps it makes.
+
+    Args:
+        steps: the flag that says how many.
+    """
     flags.DEFINE_float(
         "minutes", None,
-        "How long the run may take, in place of --steps: as many steps as fit, from the measured time of a step. "
-        "Flags that count steps keep their fraction of --steps. The page and the export come on top.",
+        f"How long the run may take, in place of --{steps}: as many steps as fit, from the measured time of a step. "
+        "The page and the export come on top.",
         1e-6,
     )  # fmt: skip
     flags.DEFINE_enum(
@@ -176,9 +180,9 @@ def define_minutes_flags():
         "machine do not lengthen.",
     )  # fmt: skip
     flags.register_multi_flags_validator(
-        ["minutes", "steps"],
-        lambda values: values["minutes"] is None or "steps" not in start.given(),
-        message="--minutes says how long and --steps how many: pass one of them.",
+        ["minutes", steps],
+        lambda values: values["minutes"] is None or steps not in start.given(),
+        message=f"--minutes says how long and --{steps} how many: pass one of them.",
     )
 
 
