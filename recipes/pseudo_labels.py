@@ -33,6 +33,7 @@ if __name__ == "__main__":
     start.parse_flags()
 
 import keras
+import tensorflow as tf
 
 from mpl_tf import models
 from mpl_tf.methods.pseudo_labels import PseudoLabels
@@ -42,8 +43,10 @@ from mpl_tf.utils.validation import check_labeled_fraction
 from recipes.common import builders, program
 
 
-def build(run: Run, teacher: keras.Model | None = None) -> PseudoLabels:
-    """The compiled method, with the teacher's labels where there is one."""
+def build(
+    run: Run, teacher: keras.Model | None = None, images: tf.data.Dataset | None = None
+) -> PseudoLabels:
+    """The compiled method, with the teacher's labels, where there is one, of all unlabeled images or of these."""
     method = PseudoLabels(
         student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
         num_images=0 if FLAGS.pseudo_labels == "online" else len(run.data.source.train),
@@ -51,7 +54,7 @@ def build(run: Run, teacher: keras.Model | None = None) -> PseudoLabels:
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     if teacher is not None:
-        method.relabel(teacher, run.data.unlabeled())
+        method.relabel(teacher, run.data.unlabeled() if images is None else images)
     return method
 
 
@@ -111,7 +114,7 @@ def train(run: Run) -> None:
 
 
 def rehearse(run: Rehearsal) -> None:
-    """The same without labels, to be timed; the labeling is counted."""
+    """The same with few labels, to be timed; the labeling is counted."""
     program.train_baseline(run)
     count = len(run.data.split.unlabeled)
     if FLAGS.pseudo_labels == "fixed":
@@ -119,7 +122,8 @@ def rehearse(run: Rehearsal) -> None:
         run.labels["method"] = count
     elif FLAGS.pseudo_labels == "stored":
         run.labels_each_epoch["method"] = count
-    run.train("method", lambda: build(run), program.stage())
+    few = run.data.unlabeled().take(1)
+    run.train("method", lambda: build(run, fixed_teacher(run), few), program.stage())
     run.finetune(**program.finetuning())
 
 
