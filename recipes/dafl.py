@@ -75,10 +75,15 @@ def generator(image_shape: tuple) -> keras.Model:
     )
 
 
+def train(run: Run) -> None:
+    """The method."""
+    run.train("method", lambda: build(run), program.stage())
+
+
 def main(_):
     """Trains, evaluates, exports."""
-    with program.open_run() as run:
-        run.train("method", lambda: build(run), program.stage())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

@@ -39,12 +39,17 @@ def build(run: Run) -> FreeMatch:
     return method
 
 
+def train(run: Run) -> None:
+    """The baseline, where it is asked for, the method and its fine-tuning."""
+    program.train_baseline(run)
+    run.train("method", lambda: build(run), program.stage())
+    run.finetune(**program.finetuning())
+
+
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
-    with program.open_run() as run:
-        program.train_baseline(run)
-        run.train("method", lambda: build(run), program.stage())
-        run.finetune(**program.finetuning())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

@@ -41,6 +41,7 @@ if __name__ == "__main__":
     start.parse_flags()
 
 import dataclasses
+import functools
 
 import keras
 
@@ -50,6 +51,7 @@ from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.training import self_training
+from mpl_tf.training.rehearsal import Rehearsal, UniformTargets
 from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
@@ -116,6 +118,31 @@ def noised(data: RunData) -> RunData:
     return data if FLAGS.unlabeled_noise else dataclasses.replace(data, strong=data_module.Identity())
 
 
+def rehearse(run: Rehearsal) -> None:
+    """The stages with labels that say nothing, to be timed; the labeling is counted."""
+    data, stage = noised(run.data), program.stage()
+    targets = dataclasses.replace(data, targets=UniformTargets(data.source.num_classes))
+    run.train(
+        "teacher",
+        lambda: build_teacher(run),
+        dataclasses.replace(stage, unlabeled_ratio=0, steps=FLAGS.teacher_steps or FLAGS.steps),
+    )
+    run.labels["teacher"] = len(data.split.unlabeled)
+    for number in range(1, FLAGS.rounds + 1):
+        name = f"round_{number}"
+        role = name if number < FLAGS.rounds else "student"
+        run.train(
+            name,
+            functools.partial(build_student, number, run.networks["teacher"], run),
+            stage,
+            role=role,
+            data=targets,
+        )
+        if number < FLAGS.rounds:
+            run.labels[name] = len(data.split.unlabeled)
+    run.finetune(**program.finetuning())
+
+
 def show_rounds(metrics: dict) -> None:
     """Prints which labels each round learned from."""
     rows = []
@@ -133,7 +160,7 @@ def main(_):
     """Trains all rounds, fine-tunes, evaluates, exports."""
     models()
     # The labels of each round are made by the one before: more steps would be another run.
-    with program.open_run(may_grow=False) as run:
+    with program.open_run(rehearse, may_grow=False) as run:
         plain, run.data = run.data, noised(run.data)
         self_training.train_rounds(
             run,

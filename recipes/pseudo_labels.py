@@ -34,16 +34,20 @@ if __name__ == "__main__":
     start.parse_flags()
 
 import keras
+import tensorflow as tf
 
 from mpl_tf import models
 from mpl_tf.methods.pseudo_labels import PseudoLabels
+from mpl_tf.training.rehearsal import Rehearsal
 from mpl_tf.training.run import Run
 from mpl_tf.utils.validation import check_labeled_fraction
 from recipes.common import builders, program
 
 
-def build(run: Run, teacher: keras.Model | None = None) -> PseudoLabels:
-    """The compiled method, with the teacher's labels where there is one."""
+def build(
+    run: Run, teacher: keras.Model | None = None, images: tf.data.Dataset | None = None
+) -> PseudoLabels:
+    """The compiled method, with the teacher's labels, where there is one, of all unlabeled images or of these."""
     method = PseudoLabels(
         student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
         num_images=0 if FLAGS.pseudo_labels == "online" else len(run.data.source.train),
@@ -51,7 +55,7 @@ def build(run: Run, teacher: keras.Model | None = None) -> PseudoLabels:
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     if teacher is not None:
-        method.relabel(teacher, run.data.unlabeled())
+        method.relabel(teacher, run.data.unlabeled() if images is None else images)
     return method
 
 
@@ -107,17 +111,36 @@ def check_teacher() -> None:
         )
 
 
+def train(run: Run) -> None:
+    """The baseline and the teacher, where there are any, the method and its fine-tuning."""
+    program.train_baseline(run)
+    if FLAGS.pseudo_labels == "fixed":
+        train_teacher(run)
+    run.train("method", lambda: build(run, fixed_teacher(run)), program.stage())
+    run.finetune(**program.finetuning())
+
+
+def rehearse(run: Rehearsal) -> None:
+    """The same with few labels, to be timed; the labeling is counted."""
+    program.train_baseline(run)
+    count = len(run.data.split.unlabeled)
+    if FLAGS.pseudo_labels == "fixed":
+        train_teacher(run)
+        run.labels["method"] = count
+    elif FLAGS.pseudo_labels == "stored":
+        run.labels_each_epoch["method"] = count
+    few = run.data.unlabeled().take(1)
+    run.train("method", lambda: build(run, fixed_teacher(run), few), program.stage())
+    run.finetune(**program.finetuning())
+
+
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
     check_teacher()
     check_labeled_fraction(FLAGS.unlabeled_ratio, smallest=FLAGS.min_labeled_fraction)
     # The labels of a fixed teacher are made before the first step.
-    with program.open_run(may_grow=FLAGS.pseudo_labels != "fixed") as run:
-        program.train_baseline(run)
-        if FLAGS.pseudo_labels == "fixed":
-            train_teacher(run)
-        run.train("method", lambda: build(run, fixed_teacher(run)), program.stage())
-        run.finetune(**program.finetuning())
+    with program.open_run(rehearse, may_grow=FLAGS.pseudo_labels != "fixed") as run:
+        train(run)
         program.finish(run)
 
 

@@ -20,14 +20,20 @@ shared_flags.define_serve_flag("finetuned", "student")
 if __name__ == "__main__":
     start.parse_flags()
 
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
+
+
+def train(run: Run) -> None:
+    """The method and its fine-tuning."""
+    run.train("method", lambda: builders.supervised(run, steps=FLAGS.steps), program.stage())
+    run.finetune(**program.finetuning())
 
 
 def main(_):
     """Trains, evaluates, exports."""
-    with program.open_run() as run:
-        run.train("method", lambda: builders.supervised(run, steps=FLAGS.steps), program.stage())
-        run.finetune(**program.finetuning())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

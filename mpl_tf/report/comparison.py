@@ -46,11 +46,10 @@ def comparison_rows(
         row[f"final - {reference}"] = _difference(results, trial, reference, split)
         if ablations:
             row["final - its ablation"] = _difference(results, trial, ablations.get(trial), split)
-        # All runs of a trial have these in common.
-        first = next(iter(runs.values()))
-        row["updates"] = f"{first['steps']:,}"
+        # All runs of a trial have these in common, but where --minutes has made the steps.
+        row["updates"] = f"{statistics.mean(run['steps'] for run in runs.values()):,.0f}"
         row["CPU s"] = _mean_total(runs, "cpu_seconds")
-        row["images"] = f"{first['images']:,}"
+        row["images"] = f"{statistics.mean(run['images'] for run in runs.values()):,.0f}"
         row["seconds"] = _mean_total(runs, "seconds")
         rows.append(row)
     return rows

@@ -74,18 +74,8 @@ def _fit_epochs(
     if begun:
         hooks = [preemption.ContinueEpoch(method), *hooks]
     steps = min(settings.epoch_steps - begun, settings.steps - step)
-    if method.uses_images:
-        make_batches = functools.partial(
-            data.batches,
-            batch_size=settings.batch_size,
-            unlabeled_ratio=settings.unlabeled_ratio,
-            seed=settings.seed,
-            start=step,
-        )
-    else:
-        make_batches = functools.partial(pipeline.index_batches, settings.batch_size, start=step)
     method.fit(
-        workers.distribute_batches(method.distribute_strategy, make_batches),
+        training_batches(method, data, settings, start=step),
         initial_epoch=epoch,
         epochs=whole if steps == settings.epoch_steps else epoch + 1,
         steps_per_epoch=steps,
@@ -94,6 +84,28 @@ def _fit_epochs(
         verbose=verbose,
         shuffle=False,
     )
+
+
+def training_batches(method: Method, data: RunData, settings: StageSettings, *, start: int = 0):
+    """What `fit` draws from: the batches of a stage from a step on, dealt out to the processes.
+
+    Args:
+        method: that learns from them.
+        data: images, split and views.
+        settings: how large they are, and the seed.
+        start: the first step.
+    """
+    if method.uses_images:
+        make_batches = functools.partial(
+            data.batches,
+            batch_size=settings.batch_size,
+            unlabeled_ratio=settings.unlabeled_ratio,
+            seed=settings.seed,
+            start=start,
+        )
+    else:
+        make_batches = functools.partial(pipeline.index_batches, settings.batch_size, start=start)
+    return workers.distribute_batches(method.distribute_strategy, make_batches)
 
 
 def _hooks(

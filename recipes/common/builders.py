@@ -158,11 +158,17 @@ def supervised(run: Run, *, steps: int, model: str | None = None) -> Supervised:
     return method
 
 
-def class_prior(data: RunData) -> tuple[float, ...] | None:
-    """The class frequencies that --distribution_alignment aligns pseudo labels to."""
-    if FLAGS.distribution_alignment == "none":
+def class_prior(data: RunData, alignment: str | None = None) -> tuple[float, ...] | None:
+    """The class frequencies that pseudo labels are aligned to.
+
+    Args:
+        data: with the labeled images.
+        alignment: "none", "labels" or "uniform"; None for --distribution_alignment.
+    """
+    alignment = alignment or FLAGS.distribution_alignment
+    if alignment == "none":
         return None
-    if FLAGS.distribution_alignment == "uniform":
+    if alignment == "uniform":
         return (1.0 / data.source.num_classes,) * data.source.num_classes
     counts = data.split.labels_per_class
     return tuple(counts[name] / sum(counts.values()) for name in data.source.class_names)

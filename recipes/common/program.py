@@ -6,7 +6,7 @@ import math
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -23,7 +23,7 @@ from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.run import Run, check_batch_size
 from mpl_tf.utils import files
-from recipes.common import builders, shared_flags
+from recipes.common import builders, minutes, shared_flags
 
 FLAGS = flags.FLAGS
 
@@ -32,6 +32,8 @@ NOT_PART_OF_THE_RUN = {
     "run_dir", "export_dir", "resume", "serve", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
     "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
     "jit", "steps_per_execution", "rematerialize", "skip_unreadable", "label_batch_size", "preset",
+    # The steps that they make are.
+    "minutes", "clock", "plan_only",
 }  # fmt: skip
 
 
@@ -126,19 +128,25 @@ def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
 
 
 @contextlib.contextmanager
-def open_run(*, may_grow: bool = True) -> Iterator[Run]:
+def open_run(
+    train: Callable[[Run], None], *, may_grow: bool = True, plan: Callable[..., dict] = minutes.plan
+) -> Iterator[Run]:
     """The run that the flags describe, in its folder, which it claims once the flags and the data are in order.
 
     Args:
+        train: goes through the stages of the run that it is given; called here only to be timed, for --minutes.
         may_grow: whether more --steps go on from where fewer ended: not where stages follow from one another.
+        plan: sets the flags that say how many steps are made, where --minutes says how long, as `minutes.plan`.
     """
     # Several processes have to find each other before TensorFlow computes anything.
     strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
     prepare()
     folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
     _adopt_steps(folder)
-    flags_of_run, options = configuration(), {"resume": FLAGS.resume, "may_grow": may_grow}
-    folder.check_configuration(flags_of_run, **options)
+    options = {"resume": FLAGS.resume, "may_grow": may_grow}
+    to_plan = minutes.is_asked() and not minutes.adopt(folder, configuration)
+    if not to_plan:
+        folder.check_configuration(configuration(), **options)
     for name, value in _optional("batch_size", "finetune_batch_size").items():
         check_batch_size(value, strategy, name=name)
     for name, path in (("run_dir", folder.path), ("export_dir", FLAGS.export_dir)):
@@ -148,8 +156,14 @@ def open_run(*, may_grow: bool = True) -> Iterator[Run]:
     check_names(data.source.class_names)
     initial = None if folder.has_completed() else builders.load_initial(data)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
+    planned = None
+    if to_plan:
+        environment = {"strategy": strategy, "monitoring": monitoring}
+        planned = plan(train, data, initial=initial, keep_epochs=folder.has_results(), **environment)
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
-        steps_before = folder.verify_or_write_config(flags_of_run, **options)
+        steps_before = folder.verify_or_write_config(configuration(), **options)
+        if planned is not None:
+            minutes.record(planned, folder)
         run.completed = folder.has_completed()
         if steps_before is not None and folder.writes:
             _say_that_it_grows(steps_before)

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from recipes.common import parameters
+from recipes.common import parameters, start
 from recipes.common.start import PathParser, define_path
 
 FLAGS = flags.FLAGS
@@ -126,6 +126,7 @@ def define_training_flags():
         "stochastic_depth", 0.0, "Of the last residual branch, in residual networks.", 0.0, 0.95
     )
     flags.DEFINE_integer("steps", 10_000, "Updates of the method.", lower_bound=1)
+    define_minutes_flags()
     flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
     flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
     flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
@@ -160,6 +161,30 @@ def define_training_flags():
     )  # fmt: skip
     flags.DEFINE_integer(
         "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
+    )
+
+
+def define_minutes_flags(steps: str = "steps"):
+    """How long the run may take, in place of how many steps it makes.
+
+    Args:
+        steps: the flag that says how many.
+    """
+    flags.DEFINE_float(
+        "minutes", None,
+        f"How long the run may take, in place of --{steps}: as many steps as fit, from the measured time of a step. "
+        "The page and the export come on top.",
+        1e-6,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "clock", "wall", ["wall", "cpu"],
+        "What --minutes are of: the clock, or processor time of all cores together, which other processes on the "
+        "machine do not lengthen.",
+    )  # fmt: skip
+    flags.register_multi_flags_validator(
+        ["minutes", steps],
+        lambda values: values["minutes"] is None or steps not in start.given(),
+        message=f"--minutes says how long and --{steps} how many: pass one of them.",
     )
 
 

@@ -162,8 +162,8 @@ class Record(keras.callbacks.Callback):
     """Appends each epoch to history.csv and then saves a checkpoint, in this order.
 
     Killed between the two, the run forgets the row when it resumes, and both are written again. A row has the
-    `seconds` of the epoch with its validation, and the `cpu_seconds` of its training steps alone: those of all threads
-    of this process, which other processes on the machine do not lengthen.
+    `seconds` of the epoch with its validation, and the `cpu_seconds` of its training steps alone: those of all
+    threads of this process, which other processes on the machine do not lengthen.
 
     Args:
         folder: where to.

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from mpl_tf.runs.settings import StageSettings
+from mpl_tf.training.planning import StageTimes, largest_steps, plan_stages
+
+
+def test_the_largest_number_is_that_of_a_search_through_all():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        costs = np.cumsum(rng.exponential(size=400)) + rng.uniform(0, 3)
+        multiple = int(rng.integers(1, 5))
+        fitting = [steps for steps in range(multiple, 400, multiple) if costs[steps] <= 150.0]
+
+        def cost(steps, costs=costs):
+            return costs[steps] if steps < len(costs) else np.inf
+
+        assert largest_steps(cost, 150.0, multiple=multiple) == max(fitting)
+    assert largest_steps(lambda steps: steps, 2.5, multiple=3) == 0
+    assert largest_steps(lambda steps: steps, 3.0, multiple=3) == 3
+
+
+@pytest.mark.parametrize(("steps", "epoch_steps"), [(10, 5), (11, 5), (4, 5)])
+def test_a_stage_takes_what_its_parts_take_one_after_the_other(steps, epoch_steps):
+    times = StageTimes(preparation=7.0, step=0.5, evaluation=0.25, inference=0.125, checkpoint=2.0)
+    seconds = 7.0
+    for step in range(1, steps + 1):
+        seconds += 0.5
+        if step % epoch_steps == 0 or step == steps:
+            # Twelve validation images, four that are labeled, and the checkpoint.
+            seconds += sum([0.25] * 12) + sum([0.125] * 4) + 2.0
+    settings = StageSettings(steps=steps, epoch_steps=epoch_steps, batch_size=2)
+    assert times.training(settings, validation_images=12, labeled_images=4) == pytest.approx(seconds)
+
+
+def linear(seconds, preparation=0.0):
+    return lambda steps: preparation + seconds * steps if steps else 0.0
+
+
+def planned(costs, budget, fewest_steps=1):
+    options = {"start": "supervised", "fraction": 0.2, "reference": "longer", "fewest_steps": fewest_steps}
+    return plan_stages(costs, budget, **options)
+
+
+def test_what_the_start_leaves_is_divided_equally():
+    costs = {
+        "supervised": linear(0.5),
+        "longer": linear(0.5),
+        "uda": linear(2.0, 10.0),
+        "mpl": linear(4.0, 20.0),
+    }
+    # A fifth of 1,000 s are 400 steps; the rest makes three slots of 266.7 s.
+    assert planned(costs, 1000.0) == {"supervised": 400, "longer": 533, "uda": 128, "mpl": 61}
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        costs = {
+            name: linear(*rng.uniform(0.1, 3, 2))
+            for name in ("supervised", "longer", "uda", "mpl", "fixmatch")
+        }
+        budget = rng.uniform(200, 2000)
+        steps = planned(costs, budget)
+        assert list(steps) == list(costs)
+        assert sum(costs[stage](count) for stage, count in steps.items()) <= budget
+        slot = (budget - costs["supervised"](steps["supervised"])) / 4
+        for stage in list(steps)[1:]:
+            assert costs[stage](steps[stage]) <= slot < costs[stage](steps[stage] + 1)
+
+
+def test_methods_that_do_not_fit_are_left_out_from_the_end():
+    costs = {"supervised": linear(1.0), "longer": linear(1.0), "uda": linear(1.0), "mpl": linear(3.0)}
+    # Of 100 s, 80 s are left: in three slots Meta Pseudo Labels would make 8 steps, in two UDA makes 40.
+    assert list(planned(costs, 100.0, fewest_steps=8)) == ["supervised", "longer", "uda", "mpl"]
+    assert planned(costs, 100.0, fewest_steps=9) == {"supervised": 20, "longer": 40, "uda": 40}
+    # One method is tried anyway, but not where it makes no step at all.
+    assert planned(costs, 10.0, fewest_steps=1000) == {"supervised": 2, "longer": 4, "uda": 4}
+    costs["uda"] = linear(1.0, 100.0)
+    assert planned(costs, 100.0, fewest_steps=1000) == {"supervised": 20, "longer": 80}
+    assert planned(costs, 2.0) == {}
