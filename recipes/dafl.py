@@ -45,7 +45,7 @@ from recipes.common import builders, program
 def build(data: RunData) -> DataFreeLearning:
     """The compiled method."""
     method = DataFreeLearning(
-        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
+        teacher=builders.load_network(FLAGS.teacher, data.source),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         generator=generator(data.source.image_shape),
         activation_layer=FLAGS.activation_layer,

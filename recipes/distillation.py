@@ -24,7 +24,6 @@ flags.mark_flag_as_required("teacher")
 if __name__ == "__main__":
     start.parse_flags()
 
-from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.distillation import Distillation
 from recipes.common import builders, program
@@ -33,7 +32,7 @@ from recipes.common import builders, program
 def build(data: RunData) -> Distillation:
     """The compiled method."""
     method = Distillation(
-        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
+        teacher=builders.load_network(FLAGS.teacher, data.source),
         student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
         **HYPERPARAMETERS.values(),
     )

@@ -34,7 +34,6 @@ if __name__ == "__main__":
 
 import keras
 
-from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.training.run import Run
@@ -58,9 +57,7 @@ def build(data: RunData, teacher: keras.Model | None = None) -> PseudoLabels:
 def train_teacher(run: Run) -> None:
     """The fixed teacher from its file, or trained on the labels from the student's first weights."""
     if FLAGS.teacher:
-        run.add_network(
-            "teacher", lambda: models.load(FLAGS.teacher, class_names=run.data.source.class_names)
-        )
+        run.add_network("teacher", lambda: builders.load_network(FLAGS.teacher, run.data.source))
         return
     steps = FLAGS.teacher_steps or FLAGS.steps
     run.train(

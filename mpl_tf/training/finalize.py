@@ -52,6 +52,8 @@ def finish(
     for network in networks.values():
         models.check_class_names(network, data.source.class_names)
         models.set_class_names(network, data.source.class_names)
+        if len(data.source.image_shape) == 3:
+            models.set_resizing(network, data.source.resizing)
     metrics: dict[str, Any] = results or _evaluate(data, networks, verbose)
     for role, network in networks.items():
         folder.save_network(role, network)

@@ -7,6 +7,7 @@ import keras
 from absl import flags
 
 from mpl_tf import models, schedules
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.engine.optimizers import make_optimizer
 from mpl_tf.methods.supervised import Supervised
@@ -59,6 +60,11 @@ def bare_network(name: str, data: RunData, **options: Any) -> keras.Model:
         class_names=source.class_names,
         **options,
     )
+
+
+def load_network(path: str, source: Source) -> keras.Model:
+    """A saved network for these images: of their classes, and used to how they are brought to one size."""
+    return models.load(path, class_names=source.class_names, resizing=source.resizing)
 
 
 def optimizer(peak: float, *, steps: int, wait: int = 0) -> keras.optimizers.Optimizer:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import keras
 
+from mpl_tf.data.images.decoding import CROPPED
 from mpl_tf.data.run_data import RunData
 from mpl_tf.report.html import render, run_sections
 from mpl_tf.report.html.blocks import Fact
@@ -103,6 +104,8 @@ def _footer(run):
         lines.append(
             "In training half of the images were mirrored." if source.flip else "No image was mirrored."
         )
+        if source.resizing != CROPPED:
+            lines.append(f"Images of other sizes: {source.resizing.resize}, {source.resizing.interpolation}.")
         if source.reading is not None:
             lines.append(f"What was read: {source.reading}.")
     if versions := run.metrics.get("versions"):
