@@ -7,6 +7,7 @@ from mpl_tf.evaluation.calibration import (
     reliability,
     selective,
 )
+from mpl_tf.evaluation.paired import paired_difference
 from mpl_tf.evaluation.robustness.attacks import fgsm
 from mpl_tf.evaluation.robustness.corruptions import corrupt
 from mpl_tf.evaluation.robustness.natural import load_subset
@@ -31,6 +32,7 @@ __all__ = [
     "mean_corruption_error",
     "mean_flip_rate",
     "outcomes",
+    "paired_difference",
     "perturb",
     "predict",
     "reliability",

@@ -7,6 +7,12 @@ NAMES = {
     "teacher": "teacher",
     "student": "student",
     "finetuned": "fine-tuned student",
+    "probe": "linear probe",
+    "supervised_longer": "supervised (longer)",
+    "uda": "UDA",
+    "fixmatch": "FixMatch",
+    "freematch": "FreeMatch",
+    "mpl": "Meta Pseudo Labels",
 }
 DESCRIPTIONS = {
     "supervised": "the baseline, trained on the labeled images alone",
@@ -14,6 +20,12 @@ DESCRIPTIONS = {
     "student": "the student as it is served (the moving average of its weights, where the method keeps one)",
     "finetuned": "the student as it is served (the moving average of its weights, where the method keeps one), then "
     "fine-tuned on the labeled images",
+    "probe": "a logistic regression on the features that the network brought along",
+    "supervised_longer": "the baseline, trained on the labeled images alone for as long as the methods",
+    "uda": "the student of UDA, from the baseline on",
+    "fixmatch": "the student of FixMatch, from the baseline on",
+    "freematch": "the student of FreeMatch, from the baseline on",
+    "mpl": "the student of Meta Pseudo Labels, from the baseline on",
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import keras
 
 from mpl_tf.data.run_data import RunData
+from mpl_tf.report.gain import gain_summary
 from mpl_tf.report.html import render, run_sections
 from mpl_tf.report.html.blocks import Fact
 from mpl_tf.report.html.run_contents import RunContents
@@ -37,6 +38,7 @@ def page(
     run = RunContents(pathlib.Path(run_dir), data, networks or {})
     sections = [
         run_sections.accuracy(run),
+        run_sections.plan(run),
         run_sections.curves(run),
         run_sections.errors(run),
         run_sections.pseudo_labels(run),
@@ -48,12 +50,18 @@ def page(
         run.folder.path,
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
-        summary=run_summary(run.metrics, labels=_labels(run), noun=run.noun),
+        summary=_summary(run),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
         footer=_footer(run),
     )
+
+
+def _summary(run):
+    if "plan" in run.metrics:
+        return gain_summary(run.metrics, noun=run.noun)
+    return run_summary(run.metrics, labels=_labels(run), noun=run.noun)
 
 
 def _labels(run):
