@@ -55,6 +55,7 @@ import functools
 import math
 
 import keras
+import numpy as np
 
 import mpl_tf
 from mpl_tf import data as data_module
@@ -231,20 +232,24 @@ def compare(run: Run) -> None:
     """Evaluates every network, and notes in the run's facts what the unlabeled images have brought."""
     if run.completed:
         return
+    # Where validation images are too few to tell networks apart, the last one is served: the preferred method.
+    preferred = [stage for stage in reversed(settings().methods) if stage in run.networks]
+    run.networks |= {stage: run.networks.pop(stage) for stage in preferred}
     run.results, correct = evaluate(run)
-    methods = [stage for stage in settings().methods if stage in run.networks]
+    run.folder.write_outcomes(correct.get("validation", {}))
+    methods = [role for role in run.networks if role not in (PROBE, SUPERVISED, LONGER)]
     measured = [split for split in ("validation", "test") if split in correct]
     if methods and LONGER in run.networks and measured:
-        # Of equally good ones the preferred, which comes first.
-        best = max(methods, key=lambda stage: run.results[measured[0]][stage]["accuracy"])
-        differences = {
-            split: evaluation.paired_difference(correct[split][best], correct[split][LONGER])
-            for split in measured
-        }
+        # The one that is served, or else the best; of equally good ones the preferred, which comes last.
+        order = list(run.networks)
+        best = evaluation.choose(correct.get("validation", {}), order=order, baseline=LONGER).role
+        if best not in methods:
+            best = max(reversed(methods), key=lambda role: run.results[measured[0]][role]["accuracy"])
+        differences = {split: difference(correct[split][best], correct[split][LONGER]) for split in measured}
         run.facts["gain"] = {"method": best, "reference": LONGER, "methods": len(methods), **differences}
     if LONGER in run.networks and measured:
         found = correct[measured[0]]
-        run.facts["longer"] = evaluation.paired_difference(found[LONGER], found[SUPERVISED])
+        run.facts["longer"] = difference(found[LONGER], found[SUPERVISED])
     count = len(run.data.split.validation)
     steps = stage_steps()
     histories = {stage: run.folder.stage(stage).read_history() for stage in steps}
@@ -262,6 +267,12 @@ def compare(run: Run) -> None:
     }
 
 
+def difference(correct: np.ndarray, other: np.ndarray) -> dict:
+    """By how much the first network is right more often than the other on the same images, ready for JSON."""
+    found = evaluation.paired_difference(correct, other)
+    return {"difference": found.value, "standard_error": found.standard_error, "count": len(correct)}
+
+
 def evaluate(run: Run) -> tuple[dict, dict]:
     """Split → role → numbers, and split → role → which images the network gets right, bool `[N]`."""
     batches = {"validation": run.data.validation(), "test": run.data.test()}
@@ -273,10 +284,9 @@ def evaluate(run: Run) -> tuple[dict, dict]:
     with Progress(total, "evaluation", verbose=program.verbose()) as progress:
         for split, of_split in batches.items():
             for role, network in run.networks.items():
-                logits, labels = evaluation.predict(network, of_split, advance=progress.update)
-                outcomes = evaluation.outcomes(logits, labels)
-                numbers[split][role] = evaluation.summarize(outcomes, logits.shape[1])
-                correct[split][role] = outcomes.correct
+                found = evaluation.collect_outcomes(network, of_split, advance=progress.update)
+                numbers[split][role] = evaluation.summarize(found, run.data.source.num_classes)
+                correct[split][role] = found.correct
     return numbers, correct
 
 

@@ -1,7 +1,7 @@
 """What a run leaves on disk, and how it finds its way back: flags, checkpoints, history, metrics.
 
     runs/<name>/flags.txt  split.json  history.csv  pseudo_label_classes.csv  checkpoints/  networks/  metrics.json
-                confusion.npz  curves.png  report.html  identity.txt
+                confusion.npz  outcomes.npz  curves.png  report.html  identity.txt
 
 Every file is written beside its place and renamed, so a killed run leaves whole files only.
 """
@@ -16,6 +16,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -293,6 +294,16 @@ class RunFolder:
     def read_confusions(self) -> dict[str, np.ndarray]:
         """The confusion matrices of confusion.npz, int `[K, K]`, by names such as `"validation/student"`."""
         return _read_matrices(self.path / "confusion.npz")
+
+    def write_outcomes(self, correct: Mapping[str, np.ndarray]) -> None:
+        """Writes outcomes.npz: role → bool `[N]`, whether the network is right on each validation image."""
+        arrays: dict[str, Any] = dict(correct)
+        with files.replacing(self.path / "outcomes.npz") as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    def read_outcomes(self) -> dict[str, np.ndarray]:
+        """What `write_outcomes` wrote; empty where there is no such file."""
+        return _read_matrices(self.path / "outcomes.npz")
 
     def save_network(self, role: str, network: keras.Model) -> None:
         """Saves `networks/<role>.keras`."""

@@ -10,7 +10,7 @@ from typing import Self
 import keras
 import tensorflow as tf
 
-from mpl_tf import models
+from mpl_tf import evaluation, models
 from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
@@ -72,6 +72,8 @@ class Run:
         # Split → role → numbers, where all networks have been evaluated on the way.
         self.results: dict[str, dict[str, dict]] = {}
         self.completed = False
+        # The roles of networks that the run was given, and has not trained.
+        self.given: set[str] = set()
         # What `finish` has done of a run that was complete, in words.
         self.done: list[str] = []
 
@@ -134,7 +136,8 @@ class Run:
                 "steps": int(method.step.numpy()),
                 "images": settings.images,
             }
-        others = {name: getattr(method, name) for name in method.classifiers if name != "student"}
+        others = {name: method.averaged(name) for name in method.classifiers if name != "student"}
+        self.given |= set(others) - set(method.learners)
         self.networks |= others | {role or ("student" if stage == METHOD else stage): method.inference_model}
         for auxiliary in set(method.roles) - set(method.classifiers):
             folder.save_network(auxiliary, getattr(method, auxiliary))
@@ -150,6 +153,7 @@ class Run:
             return
         with self.strategy.scope():
             self.networks[role] = load()
+        self.given.add(role)
 
     def finetune(
         self,
@@ -185,17 +189,28 @@ class Run:
         self.train("finetune", build, settings, role="finetuned")
 
     def finish(
-        self, *, export_dir: str | os.PathLike | None = None, report: bool = True, command: str = ""
+        self,
+        *,
+        export_dir: str | os.PathLike | None = None,
+        report: bool = True,
+        command: str = "",
+        serve: str = evaluation.AUTO,
     ) -> dict:
         """Evaluates every network, saves and exports, and writes metrics.json; of a complete run, what is missing.
 
         Args:
-            export_dir: where the student goes as `<export_dir>/<version>/`; None exports nothing.
+            export_dir: where the chosen network goes as `<export_dir>/<version>/`; None exports nothing.
             report: whether to draw `<run_dir>/report.html`.
             command: the command line that started the run, for metrics.json.
+            serve: the role of the network that is served; `"auto"` chooses by the validation images, see
+                `evaluation.choose`, among those that the run has trained. A teacher that takes other inputs than the
+                student, or has more weights, is not among them.
 
         Returns:
-            What metrics.json holds.
+            What metrics.json holds; under `"served"` which network was chosen, and why.
+
+        Raises:
+            ValueError: for a role that the run does not have.
         """
         if self.completed:
             if self.folder.writes:
@@ -204,6 +219,7 @@ class Run:
                     self.data,
                     export_dir=export_dir,
                     draw_report=report,
+                    serve=serve,
                     verbose=self.monitoring.verbose,
                 )
             workers.wait_for_all(self.strategy)
@@ -220,6 +236,8 @@ class Run:
                 export_dir=export_dir,
                 draw_report=report,
                 command=command,
+                serve=serve,
+                candidates=self._candidates(),
                 verbose=self.monitoring.verbose,
                 results=self.results,
                 **self.facts,
@@ -228,6 +246,25 @@ class Run:
             )
         workers.wait_for_all(self.strategy)
         return self.folder.read_metrics() or {}
+
+    def _candidates(self) -> list[str]:
+        """The roles to choose from, in the order of the training."""
+        student = self.networks.get("student")
+        return [
+            role
+            for role, network in self.networks.items()
+            if role not in self.given
+            and (student is None or role != "teacher" or _fits_in_the_place_of(student, network))
+        ]
+
+
+def _fits_in_the_place_of(student: keras.Model, teacher: keras.Model) -> bool:
+    """Whether a teacher takes and answers what the student does, and costs no more."""
+    return (
+        teacher.input_shape == student.input_shape
+        and teacher.output_shape == student.output_shape
+        and teacher.count_params() <= student.count_params()
+    )
 
 
 def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy, *, name: str = "batch_size") -> None:

@@ -29,7 +29,7 @@ FLAGS = flags.FLAGS
 
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
-    "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
+    "run_dir", "export_dir", "resume", "serve", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
     "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
     "jit", "steps_per_execution", "rematerialize", "skip_unreadable", "label_batch_size", "preset",
     # The steps that they make are.
@@ -276,7 +276,8 @@ def finetuning() -> dict:
 def finish(run: Run) -> dict:
     """The end of every recipe: evaluates, exports, draws the report, shows the table; returns metrics.json."""
     command = " ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])])
-    metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command)
+    serve = _optional("serve").get("serve", "auto")
+    metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command, serve=serve)
     if run.folder.writes:
         if run.completed:
             print(f"\nThis run was complete: {', '.join(run.done) or 'there was nothing left to do'}.")
@@ -349,11 +350,13 @@ def show(metrics: dict, folder: str) -> None:
     if rows:
         print(f"\n{metrics['split']}: accuracy ± standard error over the images\n")
         print(report.table(rows))
+    if chosen := metrics.get("served"):
+        print(f"\nserved: {role_name(chosen['role'])}. {chosen['reason']}")
     print(f"\ntraining: {seconds}\nrun folder: {folder}")
     if (page := pathlib.Path(folder) / "report.html").is_file():
         print(f"report: {page}")
     if "export" in metrics:
-        print(f"exported student: {metrics['export']}")
+        print(f"exported {role_name(chosen['role']) if chosen else 'student'}: {metrics['export']}")
 
 
 def _recipe() -> str:

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from mpl_tf import report
-from mpl_tf.evaluation import paired_difference
+from mpl_tf import evaluation, report
+
+
+def difference(correct, other):
+    found = evaluation.paired_difference(np.array(correct), np.array(other))
+    return {"difference": found.value, "standard_error": found.standard_error, "count": len(correct)}
 
 
 def metrics(wins, losses, count, methods=2, test=()):
@@ -16,7 +20,7 @@ def metrics(wins, losses, count, methods=2, test=()):
         first = np.array([True] * (both + wins) + [False] * (losses + rest))
         second = np.array([True] * both + [False] * wins + [True] * losses + [False] * rest)
         accuracies = {"uda": {"accuracy": first.mean()}, "supervised_longer": {"accuracy": second.mean()}}
-        return paired_difference(first, second), accuracies
+        return difference(first, second), accuracies
 
     gain = {"method": "uda", "reference": "supervised_longer", "methods": methods}
     found = {"gain": gain}
@@ -72,7 +76,7 @@ def test_the_outlook_names_what_was_rising_and_no_number_for_the_future():
         "supervised": report.trend([0.7] * 20, 84),
         "mpl": {},
     }
-    longer = paired_difference([True] * 50 + [False] * 34, [True] * 48 + [False] * 36)
+    longer = difference([True] * 50 + [False] * 34, [True] * 48 + [False] * 36)
     text = report.outlook(trends, longer, count=84)
     assert "still rising (UDA by 20.0 points)" in text
     assert "Supervised baseline ended flat, as far as 84 validation images can tell (± 5.0 points)" in text

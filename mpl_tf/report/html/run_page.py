@@ -50,7 +50,7 @@ def page(
         run.folder.path,
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
-        summary=_summary(run),
+        summary=f"{_summary(run)} {_reason(run)}".strip(),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
@@ -62,6 +62,12 @@ def _summary(run):
     if "plan" in run.metrics:
         return gain_summary(run.metrics, noun=run.noun)
     return run_summary(run.metrics, labels=_labels(run), noun=run.noun)
+
+
+def _reason(run):
+    """Why this network is the one that is served, where there was a choice."""
+    chosen = run.metrics.get("served", {})
+    return chosen["reason"] if len(chosen.get("candidates", ())) > 1 else ""
 
 
 def _labels(run):
