@@ -52,6 +52,7 @@ if __name__ == "__main__":
     start.parse_flags()
 
 import functools
+import itertools
 import math
 
 import keras
@@ -316,26 +317,25 @@ def plan(
         run.times[LONGER] = run.times[SUPERVISED]
 
         def cost(stage, steps):
-            run.settings[stage] = stage_settings(stage, steps) if steps else None
-            return run.seconds_of(stage) + run.seconds_of_evaluation(stage) if steps else 0.0
+            run.settings[stage] = stage_settings(stage, steps)
+            return run.seconds_of(stage) + run.seconds_of_evaluation(stage)
 
         spent = minutes.spent()
         stages = [SUPERVISED, LONGER, *(stage for stage in run.times if stage in chosen.methods)]
-        steps = plan_stages(
+        divide = functools.partial(
+            plan_stages,
             {stage: functools.partial(cost, stage) for stage in stages},
-            60.0 * FLAGS.minutes - spent,
             start=SUPERVISED,
             fraction=chosen.warm_start_fraction,
             reference=LONGER,
             fewest_steps=chosen.fewest_steps,
         )
+        steps = divide(60.0 * FLAGS.minutes - spent)
         if not steps:
-            needed = (
-                spent + sum(cost(stage, 20) for stage in (SUPERVISED, LONGER)) / chosen.warm_start_fraction
-            )
+            enough = next(count for count in itertools.count(1) if divide(60.0 * count - spent))
             raise ValueError(
                 f"--minutes={FLAGS.minutes:g} are too few: starting and measuring alone took {spent:.0f} s. Pass at "
-                f"least {math.ceil(needed / 60)}."
+                f"least {enough}."
             )
         seconds = {stage: cost(stage, count) for stage, count in steps.items()}
         FLAGS.stage_steps = [f"{stage}:{count}" for stage, count in steps.items()]
