@@ -72,7 +72,7 @@ def plan_stages(
 
     What is left after a first step of every stage, with its preparation, is training time. The start gets a fraction
     of it; the rest is divided equally between the reference and as many methods, in their order, as then make enough
-    steps each: two that have trained say more than four that have not. One method is planned wherever it makes a step.
+    steps each: two that have trained say more than four that have not. One method is planned where it makes a step.
 
     Args:
         costs: stage → steps → seconds; beside the start and the reference, the methods in the order of preference.
