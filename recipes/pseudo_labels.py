@@ -96,8 +96,8 @@ def check_teacher() -> None:
     has_teacher = FLAGS.pseudo_labels == "fixed" and (FLAGS.teacher or FLAGS.initialize != "supervised")
     if FLAGS.serve == "teacher" and not has_teacher:
         raise ValueError(
-            "--serve=teacher names a network that this run does not have: leave it out, or pass --pseudo_labels=fixed, "
-            "and --serve=supervised where the teacher is the baseline of a warm start."
+            "--serve=teacher names a network that this run does not have: leave it out, or pass "
+            "--pseudo_labels=fixed, and --serve=supervised where the teacher is the baseline of a warm start."
         )
     if FLAGS.initialize == "supervised" and FLAGS.teacher_steps:
         raise ValueError(

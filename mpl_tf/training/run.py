@@ -67,6 +67,8 @@ class Run:
         # Stage → how long it has trained: by the clock, and on all cores together without its validations.
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
+        # Stage → epoch, step and accuracy, where the best epoch was selected.
+        self.selected: dict[str, dict] = {}
         # More entries for metrics.json.
         self.facts: dict[str, object] = {}
         # Split → role → numbers, where all networks have been evaluated on the way.
@@ -130,6 +132,8 @@ class Run:
             files.check_room(folder.path, 4 * size_on_disk(method))
         self.seconds[stage] = fit(method, data, settings, folder, self.monitoring)
         self.cpu_seconds[stage] = folder.recorded_sum("cpu_seconds")
+        if (selected := folder.read_selected(until_step=settings.steps)) is not None:
+            self.selected[stage] = selected.as_dict()
         if stage == METHOD:
             self.facts |= {
                 "method": type(method).__name__,
@@ -163,6 +167,7 @@ class Run:
         learning_rate: float = 1e-3,
         seed: int = 0,
         jit_compile: bool | str = "auto",
+        select: str = "last",
     ) -> None:
         """The stage in which the finished student learns from the labeled images, as the role `"finetuned"`.
 
@@ -172,6 +177,7 @@ class Run:
             learning_rate: of the plain SGD that makes them.
             seed: of the run.
             jit_compile: True, False or `"auto"`.
+            select: which epoch's weights it ends with, `"last"` or `"best"`, as in `StageSettings`.
         """
         if not steps:
             return
@@ -181,6 +187,7 @@ class Run:
             batch_size=batch_size,
             # Another seed: the fine-tuning's stream of augmented images is not the method's over again.
             seed=fold_in(seed, "finetune"),
+            select=select,
         )
 
         def build() -> Supervised:
@@ -241,6 +248,7 @@ class Run:
                 verbose=self.monitoring.verbose,
                 results=self.results,
                 **self.facts,
+                **({"selected": self.selected} if self.selected else {}),
                 seconds=self.seconds,
                 cpu_seconds=self.cpu_seconds,
             )

@@ -21,6 +21,7 @@ from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training.loop import check_selection
 from mpl_tf.training.run import Run, check_batch_size
 from mpl_tf.utils import files
 from recipes.common import builders, minutes, shared_flags
@@ -154,6 +155,7 @@ def open_run(
             files.check_writable(path, name)
     data = load_data(folder.path, write_split=False)
     check_names(data.source.class_names)
+    check_selection(_optional("select").get("select", "last"), data)
     initial = None if folder.has_completed() else builders.load_initial(data)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
     planned = None
@@ -229,7 +231,7 @@ def stage(**changes: int) -> StageSettings:
         "epoch_steps": FLAGS.epoch_steps or math.ceil(FLAGS.steps / 20),
         "batch_size": FLAGS.batch_size,
         "seed": FLAGS.seed,
-        **_optional("unlabeled_ratio"),
+        **_optional("unlabeled_ratio", "select"),
     }
     return StageSettings(**(values | changes))
 
@@ -270,6 +272,7 @@ def finetuning() -> dict:
         "learning_rate": FLAGS.finetune_learning_rate,
         "seed": FLAGS.seed,
         "jit_compile": builders.jit_compile(),
+        **_optional("select"),
     }
 
 
@@ -343,6 +346,11 @@ def show(metrics: dict, folder: str) -> None:
                 row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
         rows.append(row)
     cpu_seconds = metrics.get("cpu_seconds", {})
+    for name, selected in metrics.get("selected", {}).items():
+        percent = f"{100 * selected['accuracy']:.2f} % on validation"
+        print(
+            f"best epoch of {name.replace('_', ' ')}: {selected['epoch'] + 1}, step {selected['step']:,}, {percent}"
+        )
     seconds = ", ".join(
         f"{stage} {value:.0f} s" + (f" (CPU {cpu_seconds[stage]:.0f} s)" if stage in cpu_seconds else "")
         for stage, value in metrics["seconds"].items()

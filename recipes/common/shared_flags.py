@@ -129,6 +129,10 @@ def define_training_flags():
     define_minutes_flags()
     flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
     flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
+    flags.DEFINE_enum(
+        "select", "last", ["last", "best"],
+        "The epoch whose weights each stage ends with: the last, or the best on the validation images.",
+    )  # fmt: skip
     flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
     flags.DEFINE_enum(
         "schedule", "cosine", ["cosine", "partial_cosine", "constant", "drops"],

@@ -92,6 +92,10 @@ def _facts(run):
         facts.append(Fact("Student", run.flags["model"]))
     if "steps" in metrics:
         facts.append(Fact("Updates", f"{metrics['steps']:,}", f"on {metrics['images']:,} {run.noun}s"))
+    for stage, selected in metrics.get("selected", {}).items():
+        title = "Selected epoch" if stage == "method" else f"Selected epoch, {stage.replace('_', ' ')}"
+        accuracy = f"{100 * selected['accuracy']:.1f} % on validation"
+        facts.append(Fact(title, f"{selected['epoch'] + 1:,}", f"step {selected['step']:,}, {accuracy}"))
     if "seconds" in metrics:
         stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["seconds"].items())
         facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))
