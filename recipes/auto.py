@@ -29,6 +29,11 @@ flags.DEFINE_list(
     "In place of --minutes: how long each stage trains, as supervised:400,supervised_longer:900,uda:300.",
 )  # fmt: skip
 shared_flags.define_minutes_flags(steps="stage_steps")
+flags.DEFINE_integer(
+    "confirmation_images", 100,
+    "Unlabeled images on which each epoch's confirmation bias and classes are measured; 0 measures none.",
+    lower_bound=0,
+)  # fmt: skip
 flags.DEFINE_bool("plan_only", False, "Print the plan, and leave it in the run folder, and train nothing.")
 
 

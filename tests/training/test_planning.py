@@ -69,11 +69,14 @@ def test_training_time_is_divided_equally():
             assert costs[stage](count) <= slot < costs[stage](count + 1)
 
 
-def test_methods_that_do_not_fit_are_left_out_from_the_end():
+def test_methods_that_do_not_fit_are_left_out():
     costs = {"supervised": linear(1.0), "longer": linear(1.0), "uda": linear(1.0), "mpl": linear(3.0)}
     # Meta Pseudo Labels would make (3 + 94 · 0.8 / 3) / 3 steps, which are 9; without it, UDA makes 1 + 97 · 0.4.
     assert list(planned(costs, 100.0, fewest_steps=9)) == ["supervised", "longer", "uda", "mpl"]
     assert planned(costs, 100.0, fewest_steps=10) == {"supervised": 20, "longer": 39, "uda": 39}
+    # What is preferred less but fits stays.
+    both = planned(costs | {"fixmatch": linear(1.0)}, 100.0, fewest_steps=10)
+    assert both == {"supervised": 20, "longer": 26, "uda": 26, "fixmatch": 26}
     # One method is tried anyway, but not where it makes no step at all.
     assert planned(costs, 10.0, fewest_steps=1000) == {"supervised": 2, "longer": 3, "uda": 3}
     costs["uda"] = linear(1.0, 100.0)
