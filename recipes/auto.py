@@ -83,8 +83,8 @@ from recipes.common.candidates import Candidate, Settings
 PROBE, SUPERVISED, LONGER = "probe", "supervised", "supervised_longer"
 # Of the minutes, after which no more methods are timed.
 _MEASURED_FRACTION = 0.15
-# Native sizes of images that are small enough to be trained on as they are.
-_SMALLEST_SIDE, _LARGEST_SIDE = 32, 128
+# Of images that are trained on as they are, in pixels.
+_SMALLEST_SIDE = 32
 
 
 # --- what the flags leave open ---------------------------------------------------------------------------
@@ -136,10 +136,11 @@ def _image_size() -> str | None:
     """The size that images are resized to; None where all have one that is small enough."""
     sizes = data_module.labeled_image_sizes(FLAGS.labeled_dir)
     sides = [side for size in sizes for side in size]
-    if len(sizes) == 1 and min(sides) >= _SMALLEST_SIDE and max(sides) <= _LARGEST_SIDE:
+    if len(sizes) == 1 and min(sides) >= _SMALLEST_SIDE and max(sides) <= settings().largest_side:
         return None
     size = settings().image_size
-    print(f"The images have {len(sizes)} sizes and are resized to {size}×{size} pixels (--image_size).")
+    known = "{1}×{0} pixels".format(*next(iter(sizes))) if len(sizes) == 1 else f"{len(sizes)} sizes"
+    print(f"The labeled images have {known}, and all are resized to {size}×{size} (--image_size).")
     return str(size)
 
 
@@ -377,11 +378,11 @@ def show_data(data: RunData) -> None:
     source, split = data.source, data.split
     counts = sorted(split.labels_per_class.values())
     each = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-    height, width = source.image_shape[:2]
+    shape = "×".join(map(str, source.image_shape))
     print(
         f"{source.num_classes} classes; {len(split.labeled):,} labeled images to learn from, {each} of each class; "
         f"{len(split.unlabeled):,} without labels; {len(split.validation):,} for validation and "
-        f"{len(source.test or ()):,} for the test; {width}×{height} pixels; {FLAGS.model} with "
+        f"{len(source.test or ()):,} for the test; in the shape {shape}; {FLAGS.model} with "
         f"{'weights from elsewhere' if models.is_pretrained(FLAGS.model, FLAGS.weights) else 'random weights'}."
     )
 

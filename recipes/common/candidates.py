@@ -32,7 +32,8 @@ class Settings:
     Args:
         model: the student where --model is not given.
         weights: its weights.
-        image_size: of photographs of many sizes, in pixels.
+        image_size: of photographs of many sizes, or of a larger one, in pixels.
+        largest_side: up to which images that all have one size keep it.
         batch_size: B, labeled images per update.
         unlabeled_ratio: μ, unlabeled images per labeled one.
         optimizer: of Keras, by name.
@@ -51,6 +52,7 @@ class Settings:
     model: str
     weights: str
     image_size: int
+    largest_side: int
     batch_size: int
     unlabeled_ratio: int
     optimizer: str
@@ -70,6 +72,7 @@ PRETRAINED = Settings(
     model="mobilenetv2",
     weights="imagenet",
     image_size=96,
+    largest_side=128,
     batch_size=32,
     unlabeled_ratio=3,
     optimizer="adamw",
@@ -116,6 +119,7 @@ FROM_SCRATCH = Settings(
     model="wrn-10-2",
     weights="none",
     image_size=32,
+    largest_side=48,
     batch_size=64,
     unlabeled_ratio=3,
     optimizer="sgd",
