@@ -11,6 +11,7 @@ from mpl_tf.data.augmentation.views import (
     border_color,
     make_views,
 )
+from mpl_tf.data.images.folders import labeled_image_sizes
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images
 from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
 from mpl_tf.data.pipeline import (
@@ -53,6 +54,7 @@ __all__ = [
     "from_folders",
     "image_batches",
     "index_batches",
+    "labeled_image_sizes",
     "load",
     "load_or_draw_split",
     "make_views",

@@ -4,6 +4,7 @@ from mpl_tf.models.calibrator import build_calibrator
 from mpl_tf.models.class_names import check_class_names, get_class_names, set_class_names
 from mpl_tf.models.generator import build_generator, pixel_noise
 from mpl_tf.models.heads import set_head
+from mpl_tf.models.initialization import copy_weights, weights_difference
 from mpl_tf.models.pretrained import set_trainable, with_new_head
 from mpl_tf.models.probe import REGULARIZATIONS, Probe, extract_features, fit_probe, start_head
 from mpl_tf.models.registry import build, is_pretrained, names, pretrained_names
@@ -19,6 +20,7 @@ __all__ = [
     "build_generator",
     "check_class_names",
     "clone",
+    "copy_weights",
     "extract_features",
     "fit_probe",
     "get_class_names",
@@ -36,5 +38,6 @@ __all__ = [
     "start_head",
     "to_finetune",
     "warn_of_resizing",
+    "weights_difference",
     "with_new_head",
 ]

@@ -131,6 +131,20 @@ def from_folders(
     )
 
 
+def labeled_image_sizes(labeled_dir: str | os.PathLike) -> set[tuple[int, int]]:
+    """The heights and widths of the labeled images, upright, as their headers tell; broken files are left out.
+
+    Args:
+        labeled_dir: as for `from_folders`.
+
+    Raises:
+        FileNotFoundError: for a folder that is missing.
+        ValueError: for a folder laid out in another way.
+    """
+    files, _ = _scan_classes("labeled_dir", labeled_dir, ReadingReport())
+    return _sizes([file.path for file, _ in files], {})
+
+
 def check_duplicates(duplicates: str) -> None:
     """Raises for what is no way to treat copies.
 
@@ -307,17 +321,7 @@ def _image_size(image_size, files: list[_File], unreadable: dict) -> tuple[int, 
     if image_size is not None:
         return decoding.checked_image_size(image_size)
 
-    def measure(file):
-        try:
-            return upright.upright_size(pathlib.Path(file.path).read_bytes())
-        # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for broken files.
-        except Exception as error:
-            unreadable[file.path] = error
-            return None
-
-    labeled = [file for file in files if file.stream == copies.LABELED]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        sizes = {size for size in threads.map(measure, labeled) if size is not None}
+    sizes = _sizes([file.path for file in files if file.stream == copies.LABELED], unreadable)
     if len(sizes) > 1:
         smallest, largest = min(sizes), max(sizes)
         raise ValueError(
@@ -325,6 +329,21 @@ def _image_size(image_size, files: list[_File], unreadable: dict) -> tuple[int, 
             "(height × width): give the size to resize them to as image_size."
         )
     return next(iter(sizes), (1, 1))
+
+
+def _sizes(paths: list[str], unreadable: dict) -> set[tuple[int, int]]:
+    """The sizes of files; those that have none go into `unreadable`."""
+
+    def measure(path):
+        try:
+            return upright.upright_size(pathlib.Path(path).read_bytes())
+        # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for broken files.
+        except Exception as error:
+            unreadable[path] = error
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return {size for size in threads.map(measure, paths) if size is not None}
 
 
 class _Reader:
