@@ -2,8 +2,8 @@
 
 A 1×1 convolution multiplies each position's channels by a matrix, and its gradients are two more such products.
 TensorFlow's gradient to the input of a convolution goes image by image on a CPU, though, which costs several times
-the forward pass where images have become small and their channels many: the last blocks of MobileNet, EfficientNet and
-ResNet. `benchmarks/pointwise.py` measures it.
+the forward pass where images have become small and their channels many: in the last blocks of MobileNet, EfficientNet
+and ResNet. `benchmarks/pointwise.py` measures it.
 """
 
 import contextlib
