@@ -3,9 +3,9 @@
 python benchmarks/few_labels.py --task=cifar10_250 --network=efficientnet-lite0-imagenet.keras --seeds=0,1 \
     --data_dir=tensorflow_datasets --run_dir=runs/few_labels/cifar10_250
 
-Resumes trial by trial. The numbers of steps are those that take the task's CPU seconds on the machine of the tables, one
-thread; the table has the seconds that were really taken. Hyper-parameters were chosen on the validation images of seed
-100, which no table reports.
+Resumes trial by trial. The numbers of steps are those that take the task's CPU seconds on the machine of the tables,
+one thread; the table has the seconds that were really taken. Hyper-parameters were chosen on the validation images of
+seed 100, which no table reports.
 """
 
 import argparse
