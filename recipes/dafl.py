@@ -16,6 +16,7 @@ FLAGS = flags.FLAGS
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_run_flags()
+shared_flags.define_serve_flag("student", "teacher")
 HYPERPARAMETERS = MethodFlags("mpl_tf", "DataFreeLearning")
 
 define_path("teacher", None, "The teacher's .keras file, as runs leave it in networks/.")

@@ -18,6 +18,7 @@ shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "Distillation")
 shared_flags.define_baseline_flags()
+shared_flags.define_serve_flag("finetuned", "student", "teacher", "supervised")
 
 define_path("teacher", None, "The teacher's .keras file, as runs leave it in networks/.")
 flags.mark_flag_as_required("teacher")

@@ -19,6 +19,7 @@ shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "FreeMatch")
 shared_flags.define_baseline_flags()
+shared_flags.define_serve_flag("finetuned", "student", "supervised")
 
 if __name__ == "__main__":
     start.parse_flags()

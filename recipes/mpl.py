@@ -18,6 +18,7 @@ shared_flags.define_alignment_flag()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "MetaPseudoLabels")
 shared_flags.define_baseline_flags(optional=True)
+shared_flags.define_serve_flag("finetuned", "student", "teacher", "supervised")
 
 flags.DEFINE_string("teacher_model", None, "The teacher's network; the student's when not given.")
 flags.DEFINE_float("teacher_learning_rate", None, "Peak; the student's when not given.", 0.0)

@@ -18,6 +18,7 @@ shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "NoisyStudent")
 shared_flags.define_initialization_flags("supervised", "teacher")
+shared_flags.define_serve_flag("finetuned", "student", "teacher")
 # The paper's student is noised on its labeled images too.
 FLAGS.set_default("randaugment_labeled", True)
 

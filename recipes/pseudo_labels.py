@@ -22,6 +22,7 @@ HYPERPARAMETERS = MethodFlags(
     "mpl_tf", "PseudoLabels", names={"labels": "pseudo_labels"}, leave_out=("num_images",)
 )
 shared_flags.define_baseline_flags()
+shared_flags.define_serve_flag("finetuned", "student", "teacher", "supervised")
 
 flags.DEFINE_float(
     "min_labeled_fraction", 0.0, "Smallest labeled fraction of a batch; Arazo's is 0.16.", 0.0, 1.0
@@ -91,6 +92,12 @@ def check_teacher() -> None:
         raise ValueError(
             f"--pseudo_labels={FLAGS.pseudo_labels} has no teacher: leave --teacher and --teacher_steps out, or "
             "pass --pseudo_labels=fixed."
+        )
+    has_teacher = FLAGS.pseudo_labels == "fixed" and (FLAGS.teacher or FLAGS.initialize != "supervised")
+    if FLAGS.serve == "teacher" and not has_teacher:
+        raise ValueError(
+            "--serve=teacher names a network that this run does not have: leave it out, or pass "
+            "--pseudo_labels=fixed, and --serve=supervised where the teacher is the baseline of a warm start."
         )
     if FLAGS.initialize == "supervised" and FLAGS.teacher_steps:
         raise ValueError(

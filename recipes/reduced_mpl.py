@@ -18,6 +18,7 @@ shared_flags.define_unlabeled_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "ReducedMetaPseudoLabels")
 shared_flags.define_baseline_flags(optional=True)
+shared_flags.define_serve_flag("finetuned", "student", "supervised")
 
 define_path("teacher", None, "The teacher's .keras file; it labels once and leaves the memory again.")
 define_path("label_store", None, "Its stored labels, as recipes.label makes them, instead.")

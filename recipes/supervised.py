@@ -15,6 +15,7 @@ shared_flags.define_supervised_flags()
 shared_flags.define_initialization_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
+shared_flags.define_serve_flag("finetuned", "student")
 
 if __name__ == "__main__":
     start.parse_flags()

@@ -28,6 +28,7 @@ HYPERPARAMETERS = MethodFlags(
     defaults={"uda_weight": 8.0, "uda_temperature": 0.7, "uda_threshold": 0.6, "tsa_steps": None},
 )
 shared_flags.define_baseline_flags()
+shared_flags.define_serve_flag("finetuned", "student", "supervised")
 
 if __name__ == "__main__":
     start.parse_flags()

@@ -48,6 +48,7 @@ class Provenance:
         versions: package → version.
         run: name of the run and of the weights that it ended with, which no other run has; None for an export that
             is made each time it is asked for. `saved_model` writes a run's own once, however often it is killed.
+        reason: why this network of the run is served, in a sentence.
     """
 
     role: str
@@ -61,6 +62,7 @@ class Provenance:
     temperature: float | None = None
     versions: dict = dataclasses.field(default_factory=dict)
     run: str | None = None
+    reason: str | None = None
 
     @classmethod
     def of_run(
@@ -97,6 +99,7 @@ class Provenance:
             temperature=evaluated.get("calibration", {}).get("temperature"),
             versions=metrics.get("versions", {}),
             run=run,
+            reason=metrics["served"]["reason"] if role == metrics.get("served", {}).get("role") else None,
         )
 
 
@@ -158,6 +161,8 @@ def _origin(provenance):
     lines = [f"- exported network: `{provenance.role}`"]
     if provenance.role in DESCRIPTIONS:
         lines[0] += f", {DESCRIPTIONS[provenance.role]}"
+    if provenance.reason:
+        lines.append(f"- chosen: {provenance.reason}")
     lines.append(f"- data: {provenance.data}")
     if provenance.split:
         lines.append(f"- split: {provenance.split}")

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping
 
-from mpl_tf.runs.roles import final_role, role_name
+from mpl_tf.runs.roles import chosen_role, role_name
 from mpl_tf.utils.markdown import table
 
 # In the table they come in this order; the last one that a run has is the one that counts.
@@ -75,9 +75,13 @@ def budget_note(rows: list[dict[str, str]]) -> str:
 
 
 def final_accuracies(runs: Mapping[int, Mapping], split: str = "test") -> dict[int, float]:
-    """Seed → accuracy in per cent of the network that a run ends with, the fine-tuned one where there is one."""
-    networks = next(iter(runs.values()))[split] if runs else {}
-    return accuracies(runs, final_role(networks) or "student", split)
+    """Seed → accuracy in per cent of the network that a run has chosen to serve, or else that it ends with."""
+    roles = {seed: chosen_role(metrics) or "student" for seed, metrics in runs.items()}
+    return {
+        seed: 100.0 * metrics[split][roles[seed]]["accuracy"]
+        for seed, metrics in runs.items()
+        if roles[seed] in metrics[split]
+    }
 
 
 def accuracies(runs: Mapping[int, Mapping], network: str, split: str) -> dict[int, float]:

@@ -21,6 +21,7 @@ from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training.loop import check_selection
 from mpl_tf.training.run import Run, check_batch_size
 from mpl_tf.utils import files
 from recipes.common import builders, minutes, shared_flags
@@ -29,7 +30,7 @@ FLAGS = flags.FLAGS
 
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
-    "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
+    "run_dir", "export_dir", "resume", "serve", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
     "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
     "jit", "steps_per_execution", "rematerialize", "skip_unreadable", "label_batch_size", "preset",
     # The steps that they make are.
@@ -154,6 +155,7 @@ def open_run(
             files.check_writable(path, name)
     data = load_data(folder.path, write_split=False)
     check_names(data.source.class_names)
+    check_selection(_optional("select").get("select", "last"), data)
     initial = None if folder.has_completed() else builders.load_initial(data)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
     planned = None
@@ -229,7 +231,7 @@ def stage(**changes: int) -> StageSettings:
         "epoch_steps": FLAGS.epoch_steps or math.ceil(FLAGS.steps / 20),
         "batch_size": FLAGS.batch_size,
         "seed": FLAGS.seed,
-        **_optional("unlabeled_ratio"),
+        **_optional("unlabeled_ratio", "select"),
     }
     return StageSettings(**(values | changes))
 
@@ -270,13 +272,15 @@ def finetuning() -> dict:
         "learning_rate": FLAGS.finetune_learning_rate,
         "seed": FLAGS.seed,
         "jit_compile": builders.jit_compile(),
+        **_optional("select"),
     }
 
 
 def finish(run: Run) -> dict:
     """The end of every recipe: evaluates, exports, draws the report, shows the table; returns metrics.json."""
     command = " ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])])
-    metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command)
+    serve = _optional("serve").get("serve", "auto")
+    metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command, serve=serve)
     if run.folder.writes:
         if run.completed:
             print(f"\nThis run was complete: {', '.join(run.done) or 'there was nothing left to do'}.")
@@ -342,6 +346,11 @@ def show(metrics: dict, folder: str) -> None:
                 row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
         rows.append(row)
     cpu_seconds = metrics.get("cpu_seconds", {})
+    for name, selected in metrics.get("selected", {}).items():
+        percent = f"{100 * selected['accuracy']:.2f} % on validation"
+        print(
+            f"best epoch of {name.replace('_', ' ')}: {selected['epoch'] + 1}, step {selected['step']:,}, {percent}"
+        )
     seconds = ", ".join(
         f"{stage} {value:.0f} s" + (f" (CPU {cpu_seconds[stage]:.0f} s)" if stage in cpu_seconds else "")
         for stage, value in metrics["seconds"].items()
@@ -349,11 +358,13 @@ def show(metrics: dict, folder: str) -> None:
     if rows:
         print(f"\n{metrics['split']}: accuracy ± standard error over the images\n")
         print(report.table(rows))
+    if chosen := metrics.get("served"):
+        print(f"\nserved: {role_name(chosen['role'])}. {chosen['reason']}")
     print(f"\ntraining: {seconds}\nrun folder: {folder}")
     if (page := pathlib.Path(folder) / "report.html").is_file():
         print(f"report: {page}")
     if "export" in metrics:
-        print(f"exported student: {metrics['export']}")
+        print(f"exported {role_name(chosen['role']) if chosen else 'student'}: {metrics['export']}")
 
 
 def _recipe() -> str:

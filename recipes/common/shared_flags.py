@@ -5,6 +5,8 @@ from absl import flags
 from recipes.common import parameters, start
 from recipes.common.start import PathParser, define_path
 
+FLAGS = flags.FLAGS
+
 # What `mpl_tf.models.names`, but for keras.applications, and `optimizers.optimizer_names` list; to ask them would
 # import TensorFlow.
 NETWORKS = ("convnet", "hinton_mlp", "lenet-5", "lenet-5-half", "mlp", "moons_mlp", "wrn-10-1", "wrn-28-2")
@@ -127,6 +129,10 @@ def define_training_flags():
     define_minutes_flags()
     flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
     flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
+    flags.DEFINE_enum(
+        "select", "last", ["last", "best"],
+        "The epoch whose weights each stage ends with: the last, or the best on the validation images.",
+    )  # fmt: skip
     flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
     flags.DEFINE_enum(
         "schedule", "cosine", ["cosine", "partial_cosine", "constant", "drops"],
@@ -290,6 +296,32 @@ def define_baseline_flags(*, optional: bool = False):
     )
 
 
+def define_serve_flag(*roles: str):
+    """Which network is exported.
+
+    Args:
+        *roles: that the recipe's networks may have; each is asked for in the words of its flags.
+    """
+    flags.DEFINE_enum(
+        "serve", "auto", ["auto", *roles],
+        "The network that is exported: the best on the validation images, or the last in the method's order where "
+        "these are too few to tell; or the one that is named.",
+    )  # fmt: skip
+    needed = [name for name in ("finetune_steps", "initialize", "baseline") if name in FLAGS]
+    flags.register_multi_flags_validator(["serve", *needed], _is_trained, message=(
+        "--serve names a network that this run does not train: pass --finetune_steps for finetuned, and "
+        "--initialize=supervised (or --baseline, where there is one) for supervised, or leave --serve out."
+    ))  # fmt: skip
+
+
+def _is_trained(values: dict) -> bool:
+    if values["serve"] == "finetuned":
+        return values["finetune_steps"] > 0
+    if values["serve"] == "supervised":
+        return values["initialize"] == "supervised" or bool(values.get("baseline"))
+    return True
+
+
 def define_unlabeled_flags():
     """How many unlabeled images, and on how many of them their labels are measured."""
     flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled images per labeled one.", lower_bound=1)
@@ -323,7 +355,7 @@ def define_finetune_flags():
 def define_run_flags():
     """Where the run goes."""
     define_path("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
-    define_path("export_dir", None, "Exports the student as <export_dir>/<version>/.")
+    define_path("export_dir", None, "Exports the network that is served as <export_dir>/<version>/.")
     flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
     define_progress_flag("training")
     flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import keras
 
 from mpl_tf.data.run_data import RunData
+from mpl_tf.report.gain import gain_summary
 from mpl_tf.report.html import render, run_sections
 from mpl_tf.report.html.blocks import Fact
 from mpl_tf.report.html.run_contents import RunContents
@@ -37,6 +38,7 @@ def page(
     run = RunContents(pathlib.Path(run_dir), data, networks or {})
     sections = [
         run_sections.accuracy(run),
+        run_sections.plan(run),
         run_sections.curves(run),
         run_sections.errors(run),
         run_sections.pseudo_labels(run),
@@ -48,12 +50,24 @@ def page(
         run.folder.path,
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
-        summary=run_summary(run.metrics, labels=_labels(run), noun=run.noun),
+        summary=f"{_summary(run)} {_reason(run)}".strip(),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
         footer=_footer(run),
     )
+
+
+def _summary(run):
+    if "plan" in run.metrics:
+        return gain_summary(run.metrics, noun=run.noun)
+    return run_summary(run.metrics, labels=_labels(run), noun=run.noun)
+
+
+def _reason(run):
+    """Why this network is the one that is served, where there was a choice."""
+    chosen = run.metrics.get("served", {})
+    return chosen["reason"] if len(chosen.get("candidates", ())) > 1 else ""
 
 
 def _labels(run):
@@ -78,6 +92,10 @@ def _facts(run):
         facts.append(Fact("Student", run.flags["model"]))
     if "steps" in metrics:
         facts.append(Fact("Updates", f"{metrics['steps']:,}", f"on {metrics['images']:,} {run.noun}s"))
+    for stage, selected in metrics.get("selected", {}).items():
+        title = "Selected epoch" if stage == "method" else f"Selected epoch, {stage.replace('_', ' ')}"
+        accuracy = f"{100 * selected['accuracy']:.1f} % on validation"
+        facts.append(Fact(title, f"{selected['epoch'] + 1:,}", f"step {selected['step']:,}, {accuracy}"))
     if "seconds" in metrics:
         stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["seconds"].items())
         facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))

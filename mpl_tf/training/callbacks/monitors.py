@@ -158,6 +158,35 @@ class ConfirmationBias(keras.callbacks.Callback):
         folder.write_rows(name, [*folder.read_rows(name, until_step=step - 1), row])
 
 
+class SelectBest(keras.callbacks.Callback):
+    """Saves the weights of the epoch after which the network of inference is best on the validation images.
+
+    Of equally good epochs the later one. Stands before `Record`, whose row gets the best epoch so far as
+    `selected_epoch`.
+
+    Args:
+        folder: of the stage.
+        step: that the method is at; what was selected after it is undone.
+    """
+
+    def __init__(self, folder: RunFolder, step: int):
+        super().__init__()
+        self.folder = folder
+        selected = folder.read_selected(until_step=step)
+        self.epoch = -1 if selected is None else selected.epoch
+        self.accuracy = -1.0 if selected is None else selected.accuracy
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves the weights where they are the best."""
+        logs = {} if logs is None else logs
+        accuracy = float(logs["val_accuracy"])
+        if accuracy >= self.accuracy:
+            self.epoch, self.accuracy = epoch, accuracy
+            step = int(np.asarray(self.model.step))
+            self.folder.save_selected(self.model.inference_model, epoch=epoch, step=step, accuracy=accuracy)
+        logs["selected_epoch"] = self.epoch
+
+
 class Record(keras.callbacks.Callback):
     """Appends each epoch to history.csv and then saves a checkpoint, in this order.
 
