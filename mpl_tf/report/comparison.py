@@ -59,8 +59,8 @@ def legend(split: str) -> str:
     """What the numbers in the table are."""
     return (
         f"{split} accuracy, mean ± standard deviation over seeds; differences of the networks that are served are "
-        "paired by seed, mean ± standard error. CPU s are the seconds of all training steps on all cores together, without "
-        "validation, and seconds those of the clock with it; both are means over seeds."
+        "paired by seed, mean ± standard error. CPU s are the seconds of all training steps on all cores together, "
+        "without validation, and seconds those of the clock with it; both are means over seeds."
     )
 
 

@@ -7,6 +7,12 @@ NAMES = {
     "teacher": "teacher",
     "student": "student",
     "finetuned": "fine-tuned student",
+    "probe": "linear probe",
+    "supervised_longer": "supervised (longer)",
+    "uda": "UDA",
+    "fixmatch": "FixMatch",
+    "freematch": "FreeMatch",
+    "mpl": "Meta Pseudo Labels",
 }
 DESCRIPTIONS = {
     "supervised": "the baseline, trained on the labeled images alone",
@@ -14,6 +20,12 @@ DESCRIPTIONS = {
     "student": "the student as it is served (the moving average of its weights, where the method keeps one)",
     "finetuned": "the student as it is served (the moving average of its weights, where the method keeps one), then "
     "fine-tuned on the labeled images",
+    "probe": "a logistic regression on the features that the network brought along",
+    "supervised_longer": "the baseline, trained on the labeled images alone for as long as the methods",
+    "uda": "the student of UDA, from the baseline on",
+    "fixmatch": "the student of FixMatch, from the baseline on",
+    "freematch": "the student of FreeMatch, from the baseline on",
+    "mpl": "the student of Meta Pseudo Labels, from the baseline on",
 }
 
 
@@ -40,8 +52,10 @@ def baseline_role(roles: Iterable[str], stages: Iterable[str] = ()) -> str | Non
         stages: of its training. A teacher with a stage of its own has learned before the method did.
     """
     known = set(roles)
-    if "supervised" in known:
-        return "supervised"
+    # Where there are two, the one that has trained for as long as the methods.
+    for role in ("supervised_longer", "supervised"):
+        if role in known:
+            return role
     return "teacher" if "teacher" in known & set(stages) else None
 
 

@@ -62,6 +62,8 @@ def finish(
     for network in networks.values():
         models.check_class_names(network, data.source.class_names)
         models.set_class_names(network, data.source.class_names)
+        if len(data.source.image_shape) == 3:
+            models.set_resizing(network, data.source.resizing)
     metrics: dict[str, Any] = dict(results) if results else _evaluate(data, networks, verbose, folder=folder)
     for role, network in networks.items():
         folder.save_network(role, network)
@@ -80,7 +82,7 @@ def finish(
     if (accelerator := replicas.accelerator()) is not None:
         metrics["accelerator"] = accelerator
     candidates = list(networks if candidates is None else candidates)
-    if results and len(candidates) > 1:
+    if results and len(candidates) > 1 and set(folder.read_outcomes()) != set(networks):
         # Numbers do not say on which images the networks differ.
         _evaluate(data, networks, verbose, ("validation",), folder=folder)
     metrics["served"] = _choose(folder, metrics, serve, candidates)

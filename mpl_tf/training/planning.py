@@ -70,28 +70,37 @@ def plan_stages(
 ) -> dict[str, int]:
     """Divides a budget among stages that are to be compared: a common start, a reference, and methods.
 
-    The start gets a fraction. What it leaves is divided equally between the reference and as many methods, in their
-    order, as then make enough steps each: two that have trained say more than four that have not. One method is
+    What is left after a first step of every stage, with its preparation, is training time. The start gets a fraction
+    of it; the rest is divided equally between the reference and the methods. A method that would then make too few
+    steps is left out, the least preferred first: two that have trained say more than four that have not. One is
     planned wherever it makes a step at all.
 
     Args:
         costs: stage → steps → seconds; beside the start and the reference, the methods in the order of preference.
         budget: seconds.
         start: the stage that all others start from.
-        fraction: of the budget for it, in (0, 1).
+        fraction: of the training time for it, in (0, 1).
         reference: the stage that the methods are compared with.
-        fewest_steps: of a method.
+        fewest_steps: of a method, where there are several.
 
     Returns:
         Stage → steps, the start first, then the reference, then the methods that fit. Empty where nothing does.
     """
-    first = largest_steps(costs[start], fraction * budget)
-    rest = budget - costs[start](first)
     methods = [stage for stage in costs if stage not in (start, reference)]
-    for count in range(len(methods), -1, -1):
-        slot = rest / (count + 1)
-        steps = {stage: largest_steps(costs[stage], slot) for stage in (reference, *methods[:count])}
-        fewest = fewest_steps if count > 1 else 1
-        if first and all(steps[stage] >= (1 if stage == reference else fewest) for stage in steps):
-            return {start: first, **steps}
-    return {}
+    while True:
+        first = {stage: costs[stage](1) for stage in (start, reference, *methods)}
+        training = budget - sum(first.values())
+        if training >= 0:
+            equal = (1 - fraction) * training / (len(methods) + 1)
+            slots = {stage: seconds + equal for stage, seconds in first.items()}
+            slots[start] = first[start] + fraction * training
+            # At least the one step that has been counted, whatever the last digit of a sum is.
+            steps = {stage: max(1, largest_steps(costs[stage], slot)) for stage, slot in slots.items()}
+            too_few = [stage for stage in methods if steps[stage] < fewest_steps]
+            if len(methods) <= 1 or not too_few:
+                return steps
+            methods.remove(too_few[-1])
+        elif methods:
+            methods.pop()
+        else:
+            return {}

@@ -25,8 +25,8 @@ from mpl_tf.training.run import Run, check_batch_size
 # other processes on the machine do not lengthen.
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
-# Calls before the first that counts: the first traces, and batches that were made meanwhile wait for the next ones.
-_WARM_UP_CALLS, _FEWEST_CALLS, _MOST_CALLS = 4, 6, 50
+# Calls before the first that counts: the first traces, and a batch that was made meanwhile waits for the next one.
+_WARM_UP_CALLS, _FEWEST_CALLS, _MOST_CALLS = 2, 3, 50
 _EVALUATED_IMAGES = 128
 
 

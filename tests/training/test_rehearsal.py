@@ -33,7 +33,7 @@ def test_steps_and_evaluations_are_timed_and_stages_only_once(tmp_path, monkeypa
         return clock.method
 
     data = test_loop.run_data()
-    run = Rehearsal(tmp_path, data, monitoring=test_loop.QUIET, clock=clock, limit=3.0)
+    run = Rehearsal(tmp_path, data, monitoring=test_loop.QUIET, clock=clock, limit=2.0)
     run.train("method", build, test_loop.stage(steps=20, epoch_steps=8))
     times = run.times["method"]
     assert times.step == pytest.approx(1.0)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import keras
 
+from mpl_tf.data.images.decoding import CROPPED
 from mpl_tf.data.run_data import RunData
+from mpl_tf.report.gain import gain_summary
 from mpl_tf.report.html import render, run_sections
 from mpl_tf.report.html.blocks import Fact
 from mpl_tf.report.html.run_contents import RunContents
@@ -37,6 +39,7 @@ def page(
     run = RunContents(pathlib.Path(run_dir), data, networks or {})
     sections = [
         run_sections.accuracy(run),
+        run_sections.plan(run),
         run_sections.curves(run),
         run_sections.errors(run),
         run_sections.pseudo_labels(run),
@@ -48,12 +51,18 @@ def page(
         run.folder.path,
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
-        summary=f"{run_summary(run.metrics, labels=_labels(run), noun=run.noun)} {_reason(run)}".strip(),
+        summary=f"{_summary(run)} {_reason(run)}".strip(),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
         footer=_footer(run),
     )
+
+
+def _summary(run):
+    if "plan" in run.metrics:
+        return gain_summary(run.metrics, noun=run.noun)
+    return run_summary(run.metrics, labels=_labels(run), noun=run.noun)
 
 
 def _reason(run):
@@ -118,6 +127,8 @@ def _footer(run):
         lines.append(
             "In training half of the images were mirrored." if source.flip else "No image was mirrored."
         )
+        if source.resizing != CROPPED:
+            lines.append(f"Images of other sizes: {source.resizing.resize}, {source.resizing.interpolation}.")
         if source.reading is not None:
             lines.append(f"What was read: {source.reading}.")
     if versions := run.metrics.get("versions"):
