@@ -135,7 +135,8 @@ def test_a_test_set_of_copies_is_refused(tmp_path, save):
     with (
         pytest.warns(UserWarning, match="12 test copies of labeled images"),
         pytest.raises(
-            ValueError, match=r"Every image in test_dir=.*test is a copy of a labeled one, or looks like one: give others"
+            ValueError,
+            match=r"Every image in test_dir=.*test is a copy of a labeled one, or looks like one: give others",
         ),
     ):
         load(tmp_path)
