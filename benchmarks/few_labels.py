@@ -24,13 +24,17 @@ class Task:
         supervised: flags of the baseline, which has no unlabeled images.
         unlabeled: flags of the methods that have.
         uda: flags of UDA's consistency, in UDA and in Meta Pseudo Labels' teacher.
-        steps: method → updates.
+        thresholds: FixMatch's, and FreeMatch's decay of its own.
+        decay: of all averages.
+        steps: recipe → updates.
     """
 
     common: tuple[str, ...]
     supervised: tuple[str, ...]
     unlabeled: tuple[str, ...]
     uda: tuple[str, ...]
+    thresholds: tuple[float, float]
+    decay: float
     steps: Mapping[str, int]
 
     def trials(self, network: str | None) -> list[str]:
@@ -42,11 +46,11 @@ class Task:
         start = (f"--model={network}",) if network else ()
         average = ("--targets=average",)
         mpl = (
-            *self.uda, "--uda_targets=average", "--teacher_ema_decay=0.97", "--uda_ramp_steps=1",
+            *self.uda, "--uda_targets=average", f"--teacher_ema_decay={self.decay}", "--uda_ramp_steps=1",
             "--student_labeled_weight=1",
         )  # fmt: skip
-        fixmatch = (*average, "--threshold=0.7")
-        freematch = (*average, "--threshold_decay=0.95")
+        fixmatch = (*average, f"--threshold={self.thresholds[0]}")
+        freematch = (*average, f"--threshold_decay={self.thresholds[1]}")
         trials = {
             "supervised": ("supervised", self.supervised),
             "UDA": ("uda", (*self.unlabeled, *self.uda, *average)),
@@ -79,6 +83,24 @@ def _cifar10(labels: int, **steps: int) -> Task:
             "--distribution_alignment=uniform", "--confirmation_images=0",
         ),
         uda=("--uda_threshold=0.4", "--uda_temperature=0.4", "--uda_weight=2"),
+        thresholds=(0.7, 0.95),
+        decay=0.97,
+        steps=steps,
+    )  # fmt: skip
+
+
+def _from_scratch(dataset: str, labels: int, **steps: int) -> Task:
+    """LeNet-5 from random weights; labeled images under RandAugment, as the other images are."""
+    return Task(
+        common=(
+            f"--dataset={dataset}", f"--labels={labels}", "--model=lenet-5", "--validation=0.04", "--batch_size=32",
+            "--learning_rate=0.05", "--ema_decay=0.99", "--randaugment_labeled",
+        ),
+        supervised=(),
+        unlabeled=("--unlabeled_ratio=7", "--confirmation_images=0"),
+        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
+        thresholds=(0.95, 0.99),
+        decay=0.99,
         steps=steps,
     )  # fmt: skip
 
@@ -86,6 +108,10 @@ def _cifar10(labels: int, **steps: int) -> Task:
 TASKS = {
     "cifar10_40": _cifar10(40, supervised=600, uda=160, fixmatch=160, freematch=160, mpl=65),
     "cifar10_250": _cifar10(250, supervised=1000, uda=260, fixmatch=260, freematch=260, mpl=105),
+    "mnist_100": _from_scratch("mnist", 100, supervised=5000, uda=700, fixmatch=700, freematch=700, mpl=350),
+    "fashion_1000": _from_scratch(
+        "fashion_mnist", 1000, supervised=5000, uda=700, fixmatch=700, freematch=700, mpl=350
+    ),
 }
 
 

@@ -1,6 +1,6 @@
 """A supervised step of a network with pointwise convolutions, with these as products of matrices and as they are.
 
-python benchmarks/pointwise.py --model=mobilenetv2 --size=64 --labeled=96
+python benchmarks/pointwise.py --model=resnet-50
 """
 
 import contextlib
@@ -43,7 +43,9 @@ def _as_they_are():
 
 def main():
     """Prints seconds per step of both, measured in turns, and their ratio."""
-    options = workload.parser(__doc__).parse_args()
+    parser = workload.parser(__doc__)
+    parser.set_defaults(model="efficientnet-b0", size=64, labeled=64)
+    options = parser.parse_args()
     network = models.build(options.model, workload.NUM_CLASSES, (options.size, options.size, 3), seed=0)
     images = tf.random.uniform([options.labeled, options.size, options.size, 3], 0, 255)
     labels = tf.random.uniform([options.labeled], 0, workload.NUM_CLASSES, tf.int32)

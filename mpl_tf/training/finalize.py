@@ -62,6 +62,8 @@ def finish(
     for network in networks.values():
         models.check_class_names(network, data.source.class_names)
         models.set_class_names(network, data.source.class_names)
+        if len(data.source.image_shape) == 3:
+            models.set_resizing(network, data.source.resizing)
     metrics: dict[str, Any] = dict(results) if results else _evaluate(data, networks, verbose, folder=folder)
     for role, network in networks.items():
         folder.save_network(role, network)

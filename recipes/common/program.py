@@ -50,6 +50,8 @@ def load_source() -> data_module.Source:
         skip_unreadable=FLAGS.skip_unreadable,
         channels=None if FLAGS.channels is None else int(FLAGS.channels),
         flip={"auto": None, "true": True, "false": False}[FLAGS.flip],
+        resize=FLAGS.resize,
+        interpolation=FLAGS.interpolation,
         duplicates=FLAGS.duplicates,
         near_duplicates=FLAGS.near_duplicates,
         seed=FLAGS.seed,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import keras
 
+from mpl_tf.data.images.decoding import CROPPED
 from mpl_tf.data.run_data import RunData
 from mpl_tf.report.gain import gain_summary
 from mpl_tf.report.html import render, run_sections
@@ -133,6 +134,8 @@ def _footer(run):
         lines.append(
             "In training half of the images were mirrored." if source.flip else "No image was mirrored."
         )
+        if source.resizing != CROPPED:
+            lines.append(f"Images of other sizes: {source.resizing.resize}, {source.resizing.interpolation}.")
         if source.reading is not None:
             lines.append(f"What was read: {source.reading}.")
     if versions := run.metrics.get("versions"):
