@@ -98,7 +98,7 @@ def plan(run: RunContents) -> Section:
         "Every method starts from the supervised network and has had the time of its longer training. Planned "
         "seconds are with preparation, validation and evaluation."
     )
-    count = next(iter(run.metrics.get("validation", {}).values()), {}).get("count", 0)
+    count = max((found["count"] for found in run.metrics.get("validation", {}).values()), default=0)
     text = outlook(run.metrics.get("trends", {}), run.metrics.get("longer"), count=count, noun=run.noun)
     blocks: list[Block] = [Table(rows, caption)]
     if details := gain_details(run.metrics, noun=run.noun):
