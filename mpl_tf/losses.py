@@ -25,6 +25,22 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: floa
     return soft_cross_entropy(targets, logits)
 
 
+def weighted_mean(losses: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """Mean of the losses of a batch, each times its example's weight: 1/B Σ w_i L_i.
+
+    It divides by B and not by the sum of the weights, whose mean over all labeled images is 1
+    (`mpl_tf.data.class_weights`): so batches, and replicas, average to the loss over all images.
+
+    Args:
+        losses: float `[B]`.
+        weights: float `[B]`; None weighs all alike.
+
+    Returns:
+        A scalar.
+    """
+    return tf.reduce_mean(losses if weights is None else tf.cast(weights, losses.dtype) * losses)
+
+
 def smoothed_one_hot(
     labels: tf.Tensor, num_classes: int, *, label_smoothing: float = 0.0, dtype=tf.float32
 ) -> tf.Tensor:

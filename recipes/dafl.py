@@ -16,6 +16,7 @@ FLAGS = flags.FLAGS
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_run_flags()
+shared_flags.define_serve_flag("student", "teacher")
 HYPERPARAMETERS = MethodFlags("mpl_tf", "DataFreeLearning")
 
 define_path("teacher", None, "The teacher's .keras file, as runs leave it in networks/.")
@@ -37,17 +38,17 @@ import keras
 
 from mpl_tf import models
 from mpl_tf.data.augmentation.stateless_random import fold_in
-from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.dafl import DataFreeLearning
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
-def build(data: RunData) -> DataFreeLearning:
+def build(run: Run) -> DataFreeLearning:
     """The compiled method."""
     method = DataFreeLearning(
-        teacher=models.load(FLAGS.teacher, class_names=data.source.class_names),
-        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        generator=generator(data.source.image_shape),
+        teacher=builders.load_network(FLAGS.teacher, run.data.source),
+        student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
+        generator=generator(run.data.source.image_shape),
         activation_layer=FLAGS.activation_layer,
         **HYPERPARAMETERS.values(),
     )
@@ -74,10 +75,15 @@ def generator(image_shape: tuple) -> keras.Model:
     )
 
 
+def train(run: Run) -> None:
+    """The method."""
+    run.train("method", lambda: build(run), program.stage())
+
+
 def main(_):
     """Trains, evaluates, exports."""
-    with program.open_run() as run:
-        run.train("method", lambda: build(run.data), program.stage())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

@@ -17,7 +17,9 @@ shared_flags.define_data_flags()
 shared_flags.define_progress_flag("LiteRT models are measured")
 
 define_path("run_dir", None, "The folder of a finished run; its flags.txt says which images.")
-flags.DEFINE_string("role", None, "Which network of the run; finetuned where there is one, else student.")
+flags.DEFINE_string(
+    "role", None, "Which network of the run; the one that it has chosen to serve if not given."
+)
 define_path("export_dir", None, "Folder of the versions; its name is the model's.")
 KINDS = parameters.constant("mpl_tf.export.litert", "KINDS")
 flags.DEFINE_list("litert", [], f"LiteRT variants to add: {', '.join(KINDS)}.")
@@ -39,7 +41,7 @@ import numpy as np
 from mpl_tf import data, export, report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.runs.folder import RunFolder
-from mpl_tf.runs.roles import final_role
+from mpl_tf.runs.roles import chosen_role
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_choice
 from recipes.common import completed_run, program
@@ -53,9 +55,11 @@ def main(_):
     folder = RunFolder(FLAGS.run_dir)
     completed_run.adopt_flags(folder)
     run = program.load_data(FLAGS.run_dir)
-    role = FLAGS.role or final_role(completed_run.classifiers(folder)) or "student"
-    network = completed_run.networks(folder, [role])[role]
     metrics = folder.read_metrics()
+    role = FLAGS.role or chosen_role(metrics) or "student"
+    network = completed_run.networks(folder, [role])[role]
+    if warning := completed_run.warning(folder, role):
+        print(f"\n{warning}\n")
     described = {
         "name": pathlib.Path(FLAGS.export_dir).name,
         "class_names": run.source.class_names,

@@ -19,6 +19,7 @@ shared_flags.define_run_flags()
 
 define_path("network", None, "The .keras file to start from, as runs leave it in networks/.")
 flags.DEFINE_integer("steps", 1000, "Updates.", lower_bound=1)
+shared_flags.define_minutes_flags()
 flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
 flags.DEFINE_integer("batch_size", 64, "Labeled images per update.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 1e-3, "Of plain SGD.", 0.0)
@@ -39,16 +40,15 @@ if __name__ == "__main__":
 import dataclasses
 
 from mpl_tf import data as data_module
-from mpl_tf import models
 from mpl_tf.methods.supervised import Supervised
-from mpl_tf.training.run import finetuning
+from mpl_tf.training.run import Run, finetuning
 from recipes.common import builders, program
 
 
 def build(source: data_module.Source) -> Supervised:
     """The saved network, compiled to learn from these images."""
     return finetuning(
-        models.load(FLAGS.network, class_names=source.class_names),
+        builders.load_network(FLAGS.network, source),
         FLAGS.learning_rate,
         builders.jit_compile(),
         image_shape=source.image_shape,
@@ -56,12 +56,17 @@ def build(source: data_module.Source) -> Supervised:
     )
 
 
+def train(run: Run) -> None:
+    """The fine-tuning."""
+    if FLAGS.augment == "none":
+        run.data = dataclasses.replace(run.data, weak=data_module.Identity())
+    run.train("method", lambda: build(run.data.source), program.stage())
+
+
 def main(_):
     """Trains, evaluates, exports."""
-    with program.open_run() as run:
-        if FLAGS.augment == "none":
-            run.data = dataclasses.replace(run.data, weak=data_module.Identity())
-        run.train("method", lambda: build(run.data.source), program.stage())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

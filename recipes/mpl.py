@@ -15,9 +15,10 @@ shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
 shared_flags.define_alignment_flag()
-shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "MetaPseudoLabels")
+shared_flags.define_baseline_flags(optional=True)
+shared_flags.define_serve_flag("finetuned", "student", "teacher", "supervised")
 
 flags.DEFINE_string("teacher_model", None, "The teacher's network; the student's when not given.")
 flags.DEFINE_float("teacher_learning_rate", None, "Peak; the student's when not given.", 0.0)
@@ -29,7 +30,6 @@ flags.DEFINE_integer(
     lower_bound=1,
 )
 flags.DEFINE_integer("student_wait_steps", 0, "Steps before the student begins to learn.", lower_bound=0)
-flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
 
 
 @flags.multi_flags_validator(
@@ -42,24 +42,33 @@ def _teacher_ends_first(values: dict) -> bool:
     return steps is None or (steps <= values["steps"] and values["schedule"] != "constant")
 
 
+@flags.multi_flags_validator(
+    ["initialize", "teacher_model", "model"],
+    message="--initialize=supervised starts teacher and student from one baseline, so that both are to be the same "
+    "network: leave --teacher_model out, or pass --initialize=FILE.keras, from which the one starts that it fits.",
+)
+def _supervised_fits_both(values: dict) -> bool:
+    return values["initialize"] != "supervised" or values["teacher_model"] in (None, values["model"])
+
+
 if __name__ == "__main__":
     start.parse_flags()
 
 from mpl_tf.data.augmentation.stateless_random import fold_in
-from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
-def build(data: RunData) -> MetaPseudoLabels:
+def build(run: Run) -> MetaPseudoLabels:
     """The compiled method."""
     method = MetaPseudoLabels(
-        # The supervised baseline starts from the student's weights too, the teacher from its own.
+        # The supervised baseline starts from the student's weights too, the teacher from its own; or all from others.
         teacher=builders.network(
-            FLAGS.teacher_model or FLAGS.model, data, seed=fold_in(FLAGS.seed, "teacher")
+            FLAGS.teacher_model or FLAGS.model, run, seed=fold_in(FLAGS.seed, "teacher")
         ),
-        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
-        **HYPERPARAMETERS.values(class_prior=builders.class_prior(data)),
+        student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
+        **HYPERPARAMETERS.values(class_prior=builders.class_prior(run.data)),
     )
     peak = FLAGS.learning_rate if FLAGS.teacher_learning_rate is None else FLAGS.teacher_learning_rate
     method.compile(
@@ -72,19 +81,17 @@ def build(data: RunData) -> MetaPseudoLabels:
     return method
 
 
+def train(run: Run) -> None:
+    """The baseline, where it is asked for, the method and its fine-tuning."""
+    program.train_baseline(run)
+    run.train("method", lambda: build(run), program.stage())
+    run.finetune(**program.finetuning())
+
+
 def main(_):
     """Trains, fine-tunes, evaluates, exports."""
-    # As many updates of the baseline as the student makes of itself.
-    baseline_steps = FLAGS.steps - FLAGS.student_wait_steps if FLAGS.baseline else 0
-    with program.open_run() as run:
-        if baseline_steps:
-            run.train(
-                "supervised",
-                lambda: builders.supervised(run.data, steps=baseline_steps),
-                program.stage(steps=baseline_steps, unlabeled_ratio=0),
-            )
-        run.train("method", lambda: build(run.data), program.stage())
-        run.finetune(**program.finetuning())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

@@ -17,6 +17,8 @@ shared_flags.define_unlabeled_flags()
 shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "NoisyStudent")
+shared_flags.define_initialization_flags("supervised", "teacher")
+shared_flags.define_serve_flag("finetuned", "student", "teacher")
 # The paper's student is noised on its labeled images too.
 FLAGS.set_default("randaugment_labeled", True)
 
@@ -29,7 +31,6 @@ flags.DEFINE_bool(
     "balance_selection", True, "Give every class the same number of soft labels, repeated where too few."
 )
 flags.DEFINE_integer("per_class", None, "This number; the mean over the classes when not given.", 1)
-flags.DEFINE_enum("initialize", "scratch", ["scratch", "teacher"], "Where a student's weights start.")
 flags.DEFINE_bool("unlabeled_noise", True, "RandAugment on unlabeled images.")
 flags.DEFINE_bool("model_noise", True, "Dropout and stochastic depth in the students.")
 flags.DEFINE_bool("teacher_noise", False, "Dropout and stochastic depth while the teacher labels.")
@@ -40,6 +41,9 @@ if __name__ == "__main__":
     start.parse_flags()
 
 import dataclasses
+import functools
+
+import keras
 
 from mpl_tf import data as data_module
 from mpl_tf import report
@@ -47,6 +51,8 @@ from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.training import self_training
+from mpl_tf.training.rehearsal import Rehearsal, UniformTargets
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
@@ -77,48 +83,64 @@ def models() -> list[str]:
             f"--models={','.join(names)} names {len(names)} networks for {FLAGS.rounds} rounds: name one for each, "
             "or leave it out to take --model in all."
         )
+    different = dict.fromkeys([FLAGS.teacher_model or FLAGS.model, *names])
+    if builders.is_word(FLAGS.initialize) and len(different) > 1:
+        raise ValueError(
+            f"--initialize={FLAGS.initialize} needs equal networks, and there are {', '.join(different)}: give the "
+            "teacher and every round the same one, or leave it out."
+        )
     return names
 
 
-def build_teacher(data: RunData):
+def build_teacher(run: Run):
     """The compiled first teacher."""
     return builders.supervised(
-        data, steps=FLAGS.teacher_steps or FLAGS.steps, model=FLAGS.teacher_model or FLAGS.model
+        run, steps=FLAGS.teacher_steps or FLAGS.steps, model=FLAGS.teacher_model or FLAGS.model
     )
 
 
-def build_student(number: int, teacher, data: RunData) -> NoisyStudent:
+def build_student(number: int, teacher: keras.Model, run: Run) -> NoisyStudent:
     """The compiled student of a round."""
     seed = fold_in(FLAGS.seed, f"round {number}")
-    student = builders.network(models()[number - 1], data, seed=seed, noise=FLAGS.model_noise)
-    if FLAGS.initialize == "teacher":
-        copy_weights(teacher, student)
+    initial = {"teacher": teacher, "supervised": run.networks["teacher"]}.get(FLAGS.initialize)
     method = NoisyStudent(
-        student=student,
+        student=builders.network(
+            models()[number - 1], run, seed=seed, noise=FLAGS.model_noise, initial=initial
+        ),
         **HYPERPARAMETERS.values(),
     )
     method.compile(builders.optimizer(FLAGS.learning_rate, steps=FLAGS.steps), **builders.compile_options())
     return method
 
 
-def copy_weights(teacher, student) -> None:
-    """Starts a student from its teacher's weights.
-
-    Raises:
-        ValueError: when the two networks differ.
-    """
-    shapes = [[weight.shape for weight in network.weights] for network in (teacher, student)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"--initialize=teacher needs equal networks, but {teacher.name!r} and {student.name!r} differ in their "
-            "weights: give every round the same network, or start from scratch."
-        )
-    student.set_weights(teacher.get_weights())
-
-
 def noised(data: RunData) -> RunData:
     """The data under the views that the noise switches ask for."""
     return data if FLAGS.unlabeled_noise else dataclasses.replace(data, strong=data_module.Identity())
+
+
+def rehearse(run: Rehearsal) -> None:
+    """The stages with labels that say nothing, to be timed; the labeling is counted."""
+    data, stage = noised(run.data), program.stage()
+    targets = dataclasses.replace(data, targets=UniformTargets(data.source.num_classes))
+    run.train(
+        "teacher",
+        lambda: build_teacher(run),
+        dataclasses.replace(stage, unlabeled_ratio=0, steps=FLAGS.teacher_steps or FLAGS.steps),
+    )
+    run.labels["teacher"] = len(data.split.unlabeled)
+    for number in range(1, FLAGS.rounds + 1):
+        name = f"round_{number}"
+        role = name if number < FLAGS.rounds else "student"
+        run.train(
+            name,
+            functools.partial(build_student, number, run.networks["teacher"], run),
+            stage,
+            role=role,
+            data=targets,
+        )
+        if number < FLAGS.rounds:
+            run.labels[name] = len(data.split.unlabeled)
+    run.finetune(**program.finetuning())
 
 
 def show_rounds(metrics: dict) -> None:
@@ -138,12 +160,12 @@ def main(_):
     """Trains all rounds, fine-tunes, evaluates, exports."""
     models()
     # The labels of each round are made by the one before: more steps would be another run.
-    with program.open_run(may_grow=False) as run:
+    with program.open_run(rehearse, may_grow=False) as run:
         plain, run.data = run.data, noised(run.data)
         self_training.train_rounds(
             run,
-            lambda: build_teacher(run.data),
-            lambda number, teacher: build_student(number, teacher, run.data),
+            lambda: build_teacher(run),
+            lambda number, teacher: build_student(number, teacher, run),
             program.stage(),
             rounds(plain),
             jit_compile=builders.jit_compile(),

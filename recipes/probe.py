@@ -35,7 +35,7 @@ from recipes.common import builders, program
 
 def main(_):
     """Fits, evaluates, saves, exports."""
-    with program.open_run() as run:
+    with program.open_run(probe) as run:
         if not run.completed:
             probe(run)
         program.finish(run)
@@ -55,6 +55,7 @@ def probe(run: Run) -> None:
     run.networks["student"] = network
     run.results = {split: {"student": numbers} for split, numbers in probed.metrics.items()}
     run.seconds |= probed.seconds
+    run.cpu_seconds |= probed.cpu_seconds
     run.facts |= {
         "method": "LinearProbe",
         "regularization": probed.probe.regularization,

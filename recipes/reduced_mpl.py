@@ -15,16 +15,16 @@ shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_unlabeled_flags()
-shared_flags.define_supervised_flags()
 shared_flags.define_run_flags()
 HYPERPARAMETERS = MethodFlags("mpl_tf", "ReducedMetaPseudoLabels")
+shared_flags.define_baseline_flags(optional=True)
+shared_flags.define_serve_flag("finetuned", "student", "supervised")
 
 define_path("teacher", None, "The teacher's .keras file; it labels once and leaves the memory again.")
 define_path("label_store", None, "Its stored labels, as recipes.label makes them, instead.")
 flags.DEFINE_integer("calibrator_width", 64, "Units of each hidden layer of the calibrator.", lower_bound=1)
 flags.DEFINE_integer("calibrator_depth", 1, "Its hidden layers.", lower_bound=0)
 flags.DEFINE_float("calibrator_learning_rate", 1e-3, "Of the Adam that trains it.", 0.0)
-flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
 
 if __name__ == "__main__":
     start.parse_flags()
@@ -32,6 +32,7 @@ if __name__ == "__main__":
 import dataclasses
 import gc
 import pathlib
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -41,6 +42,8 @@ from mpl_tf import models
 from mpl_tf.data.run_data import RunData
 from mpl_tf.inference import labeling
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
+from mpl_tf.training.rehearsal import Rehearsal, UniformTargets
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
 
 
@@ -66,7 +69,7 @@ def with_stored_labels(data: RunData, folder: pathlib.Path) -> RunData:
 
 def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
     """The teacher's labels of all labeled and unlabeled images, in a store."""
-    teacher = models.load(FLAGS.teacher, class_names=data.source.class_names)
+    teacher = builders.load_network(FLAGS.teacher, data.source)
     return labeling.label_into_store(
         teacher,
         data.source,
@@ -78,16 +81,16 @@ def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
     )
 
 
-def build(data: RunData) -> ReducedMetaPseudoLabels:
+def build(run: Run) -> ReducedMetaPseudoLabels:
     """The compiled method."""
     calibrator = models.build_calibrator(
-        data.source.num_classes,
+        run.data.source.num_classes,
         width=FLAGS.calibrator_width,
         depth=FLAGS.calibrator_depth,
         seed=FLAGS.seed,
     )
     method = ReducedMetaPseudoLabels(
-        student=builders.network(FLAGS.model, data, seed=FLAGS.seed),
+        student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
         calibrator=calibrator,
         **HYPERPARAMETERS.values(),
     )
@@ -99,20 +102,30 @@ def build(data: RunData) -> ReducedMetaPseudoLabels:
     return method
 
 
+def train(run: Run, label_data: Callable[[], RunData]) -> None:
+    """The baseline, where it is asked for, the labels, the method and its fine-tuning."""
+    program.train_baseline(run)
+    if not run.completed:
+        run.data = label_data()
+    run.train("method", lambda: build(run), program.stage())
+    run.finetune(**program.finetuning())
+
+
+def rehearse(run: Rehearsal) -> None:
+    """The same with labels that say nothing, to be timed; the labeling is counted, as if the student did it."""
+    data = run.data
+    if FLAGS.teacher is not None:
+        run.labels["method"] = len(np.union1d(data.split.labeled, data.split.unlabeled))
+    targets = UniformTargets(data.source.num_classes)
+    labeled = dataclasses.replace(data, targets=targets, labeled_targets=FLAGS.labeled_weight > 0)
+    train(run, lambda: labeled)
+
+
 def main(_):
     """Labels, trains, fine-tunes, evaluates, exports."""
     check_labels()
-    with program.open_run() as run:
-        if FLAGS.baseline:
-            run.train(
-                "supervised",
-                lambda: builders.supervised(run.data, steps=FLAGS.steps),
-                program.stage(unlabeled_ratio=0),
-            )
-        if not run.completed:
-            run.data = with_stored_labels(run.data, run.folder.path / "labels")
-        run.train("method", lambda: build(run.data), program.stage())
-        run.finetune(**program.finetuning())
+    with program.open_run(rehearse) as run:
+        train(run, lambda: with_stored_labels(run.data, run.folder.path / "labels"))
         program.finish(run)
 
 

@@ -12,20 +12,28 @@ FLAGS = flags.FLAGS
 shared_flags.define_data_flags()
 shared_flags.define_training_flags()
 shared_flags.define_supervised_flags()
+shared_flags.define_initialization_flags()
 shared_flags.define_finetune_flags()
 shared_flags.define_run_flags()
+shared_flags.define_serve_flag("finetuned", "student")
 
 if __name__ == "__main__":
     start.parse_flags()
 
+from mpl_tf.training.run import Run
 from recipes.common import builders, program
+
+
+def train(run: Run) -> None:
+    """The method and its fine-tuning."""
+    run.train("method", lambda: builders.supervised(run, steps=FLAGS.steps), program.stage())
+    run.finetune(**program.finetuning())
 
 
 def main(_):
     """Trains, evaluates, exports."""
-    with program.open_run() as run:
-        run.train("method", lambda: builders.supervised(run.data, steps=FLAGS.steps), program.stage())
-        run.finetune(**program.finetuning())
+    with program.open_run(train) as run:
+        train(run)
         program.finish(run)
 
 

@@ -11,11 +11,13 @@ from mpl_tf.data.augmentation.views import (
     border_color,
     make_views,
 )
+from mpl_tf.data.images.folders import labeled_image_sizes
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images
 from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
 from mpl_tf.data.pipeline import (
     BALANCES,
     BatchViews,
+    class_weights,
     evaluation_batches,
     image_batches,
     index_batches,
@@ -45,12 +47,14 @@ __all__ = [
     "StrongView",
     "WeakView",
     "border_color",
+    "class_weights",
     "draw_split",
     "evaluation_batches",
     "from_arrays",
     "from_folders",
     "image_batches",
     "index_batches",
+    "labeled_image_sizes",
     "load",
     "load_or_draw_split",
     "make_views",

@@ -69,6 +69,9 @@ def check_training_batch(
                     f"The batch's {stream} {key} images have shape {shape}, but {network.name!r} takes "
                     f"{tuple(network.input_shape[1:])}: build the networks with the images' shape."
                 )
+        if "weight" in data[stream]:
+            keys = (*keys, "weight")
+            _check_weights(data[stream]["weight"])
         _check_same_length(stream, {key: data[stream][key].shape[0] for key in keys})
     for stream in probabilities:
         if "probabilities" not in data[stream]:
@@ -89,6 +92,14 @@ def _class_numbers(labels):
         raise ValueError(
             f"The batch's labels are {tf.as_dtype(labels.dtype).name} of shape {tuple(labels.shape)}: pass one whole "
             "number per image, its class; the argmax of one-hot labels."
+        )
+
+
+def _check_weights(weights):
+    if len(weights.shape) != 1 or not tf.as_dtype(weights.dtype).is_floating:
+        raise ValueError(
+            f"The batch's weights are {tf.as_dtype(weights.dtype).name} of shape {tuple(weights.shape)}: pass one "
+            "floating-point number per labeled image."
         )
 
 

@@ -15,7 +15,7 @@ from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.lookup import Lookup
 from mpl_tf.utils.validation import check_choice
 
-BALANCES = ("none", "sample")
+BALANCES = ("none", "sample", "weight")
 # Both streams, and their augmentations, draw from seeds of their own.
 LABELED_STREAM, UNLABELED_STREAM = "labeled", "unlabeled"
 
@@ -42,7 +42,8 @@ def training_batches(
     Both streams go through their own images in epochs of their own, shuffled anew each time, so neither the few
     labeled nor the many unlabeled images are dropped or starved, whatever their numbers. With `balance="sample"`,
     the labeled stream goes through the classes instead, in a new order each time, and each class through its own
-    images: every class comes equally often, and within a class every image does.
+    images: every class comes equally often, and within a class every image does. With `balance="weight"`, images are
+    drawn as with `"none"`, and each brings the weight of its class for the losses on labels, see `class_weights`.
 
     Args:
         source: `mpl_tf.data.Source`.
@@ -55,8 +56,8 @@ def training_batches(
         targets: soft labels of the unlabeled images, what `LabelStore.targets` returns: an object with
             `fetch(index: int64 [n]) → float32 [n, K]`. None for none.
         labeled_targets: whether the labeled images get soft labels from `targets` too.
-        balance: `"sample"` draws labeled images of all classes equally often, however few a class has; `"none"` draws
-            all images equally often.
+        balance: `"sample"` draws labeled images of all classes equally often, however few a class has; `"weight"`
+            draws all images equally often and weighs rare classes more; `"none"` does neither.
         augment: whether to make the views here. False leaves that to `BatchViews` inside of a training step: both
             entries then have the images as they are, `"image"`, and int64 `"position"`.
         seed: of the order and the augmentation.
@@ -68,7 +69,7 @@ def training_batches(
         drawn, of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
         [μB, …], "strong": float32 [μB, …], "index": int64 [μB]}}` with images in 0…255. With `targets`, the
         unlabeled entry has `"probabilities"` float32 [μB, K] too, and with `labeled_targets` the labeled one
-        float32 [B, K].
+        float32 [B, K]. With `balance="weight"` the labeled entry has `"weight"` float32 [B].
 
     Raises:
         ValueError: for a size out of range or an empty part of the split.
@@ -100,6 +101,9 @@ def training_batches(
             )
         unlabeled = _Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM, shard)
     labels = Lookup(source.train.labels, tf.int32)
+    weights = None
+    if balance == "weight":
+        weights = Lookup(class_weights(source.train.labels[split.labeled], source.num_classes), tf.float32)
     images, shape = source.train, tuple(source.image_shape)
 
     def soft_labels(index):
@@ -113,6 +117,8 @@ def training_batches(
     def draw(step):
         index, entry = drawn(labeled, step)
         batch = {"labeled": {**entry, "label": labels(index)}}
+        if weights is not None:
+            batch["labeled"]["weight"] = weights(batch["labeled"]["label"])
         if labeled_targets:
             batch["labeled"]["probabilities"] = soft_labels(index)
         if unlabeled is not None:
@@ -133,6 +139,26 @@ def training_batches(
     streams = [labeled] if unlabeled is None else [labeled, unlabeled]
     batches.steps_per_epoch = max(math.ceil(stream.count / stream.size) for stream in streams)
     return batches
+
+
+def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Weights of the classes that make each count the same, however many labels it has.
+
+    w_c = N / (K n_c), inverse to the class' frequency: every class has the same sum of weights, and the mean weight
+    over the labels is 1, so that a loss keeps its size. The mean is over all labels and not over a batch, whose loss
+    therefore is an unbiased estimate, and the same on one replica and on several.
+
+    Args:
+        labels: int `[N]`, of the labeled images.
+        num_classes: K; of these, classes without a label count neither in K nor get a weight.
+
+    Returns:
+        float32 `[num_classes]`.
+    """
+    counts = np.bincount(np.asarray(labels), minlength=num_classes)
+    present = np.count_nonzero(counts)
+    weights = np.divide(len(labels), present * counts, out=np.zeros(num_classes), where=counts > 0)
+    return weights.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

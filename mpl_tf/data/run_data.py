@@ -24,7 +24,8 @@ class RunData:
         labeled_view: the view of labeled images; None for the weak one.
         targets: what a label store's `targets` returns, where the unlabeled images come with stored labels.
         labeled_targets: whether the labeled ones do too.
-        balance: "sample" where labeled images of all classes are drawn equally often, else "none".
+        balance: "sample" where labeled images of all classes are drawn equally often, "weight" where rare classes
+            weigh more in the losses on labels, else "none".
         augment_in_step: whether the views are made inside of the training step, on its device, and not by the input
             pipeline; the strong one then needs `static_shapes`.
     """

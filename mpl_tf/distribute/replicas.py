@@ -90,6 +90,16 @@ def predict(network: keras.Model, images) -> np.ndarray:
     return np.asarray(network.predict(images, batch_size=len(images), verbose=0))
 
 
+def accelerator() -> str | None:
+    """What the accelerators of this machine are called, as `"2 × NVIDIA H100"`; None where there are CPUs alone."""
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
+    names += ["TPU"] * len(tf.config.list_logical_devices("TPU"))
+    counts = {name: names.count(name) for name in names}
+    described = [name if count == 1 else f"{count} × {name}" for name, count in counts.items()]
+    return ", ".join(described) or None
+
+
 def use_xla(jit_compile: bool | str) -> bool:
     """Whether to compile with XLA what each replica runs.
 

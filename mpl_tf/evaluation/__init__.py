@@ -1,6 +1,6 @@
 """How good a finished network is, in numbers: accuracy, calibration, coverage, robustness."""
 
-from mpl_tf.evaluation.accuracy import Outcomes, evaluate, outcomes, predict, summarize
+from mpl_tf.evaluation.accuracy import Outcomes, collect_outcomes, evaluate, outcomes, predict, summarize
 from mpl_tf.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -17,9 +17,14 @@ from mpl_tf.evaluation.robustness.scores import (
     mean_corruption_error,
     mean_flip_rate,
 )
+from mpl_tf.evaluation.selection import AUTO, Choice, choose, paired_difference
 
 __all__ = [
+    "AUTO",
+    "Choice",
     "Outcomes",
+    "choose",
+    "collect_outcomes",
     "corrupt",
     "corruption_errors",
     "evaluate",
@@ -31,6 +36,7 @@ __all__ = [
     "mean_corruption_error",
     "mean_flip_rate",
     "outcomes",
+    "paired_difference",
     "perturb",
     "predict",
     "reliability",

@@ -77,11 +77,34 @@ def evaluate(
         ValueError: for a dataset without batches, labels that the network has no output for, or outputs that
             are not finite.
     """
-    parts, num_classes = [], 0
-    for logits, labels in _passes(network, batches, classes, advance):
-        parts.append(outcomes(logits, labels))
-        num_classes = logits.shape[1]
-    return summarize(Outcomes(*map(np.concatenate, zip(*parts, strict=True))), num_classes)
+    found = collect_outcomes(network, batches, classes=classes, advance=advance)
+    return summarize(found, network.output_shape[-1] if classes is None else len(classes))
+
+
+def collect_outcomes(
+    network: keras.Model,
+    batches: tf.data.Dataset,
+    *,
+    classes: Sequence[int] | None = None,
+    advance: Callable[[int], None] = no_progress,
+) -> Outcomes:
+    """Compares a network's predictions with the labels image by image, in one pass and in the order of the batches.
+
+    Args:
+        network: as for `evaluate`.
+        batches: as for `evaluate`.
+        classes: as for `evaluate`.
+        advance: as for `evaluate`.
+
+    Returns:
+        What became of each image; `summarize` makes numbers of it.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    passes = _passes(network, batches, classes, advance)
+    parts = [outcomes(logits, labels) for logits, labels in passes]
+    return Outcomes(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def predict(

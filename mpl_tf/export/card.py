@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
+from mpl_tf import models
 from mpl_tf.data.splits import Split
 from mpl_tf.export import signatures, warmup
 from mpl_tf.runs.roles import DESCRIPTIONS
@@ -48,6 +49,7 @@ class Provenance:
         versions: package → version.
         run: name of the run and of the weights that it ended with, which no other run has; None for an export that
             is made each time it is asked for. `saved_model` writes a run's own once, however often it is killed.
+        reason: why this network of the run is served, in a sentence.
     """
 
     role: str
@@ -61,6 +63,7 @@ class Provenance:
     temperature: float | None = None
     versions: dict = dataclasses.field(default_factory=dict)
     run: str | None = None
+    reason: str | None = None
 
     @classmethod
     def of_run(
@@ -97,6 +100,7 @@ class Provenance:
             temperature=evaluated.get("calibration", {}).get("temperature"),
             versions=metrics.get("versions", {}),
             run=run,
+            reason=metrics["served"]["reason"] if role == metrics.get("served", {}).get("role") else None,
         )
 
 
@@ -127,6 +131,7 @@ def write_card(
         f"# {name}",
         f"- network: `{network.name}`, {network.count_params():,} weights\n"
         f"- input: {shape}, {kind}\n"
+        f"{_resizing(network)}"
         f"- {len(class_names)} classes: {names} (all in `assets/labels.txt`)\n"
         f"- signatures: {', '.join(f'`{signature}`' for signature in _signature_names(network))}\n"
         f"- warm-up requests: {f'`{warmup.FILE}`' if warmed else 'none (tensorflow-serving-api was not there)'}",
@@ -136,6 +141,18 @@ def write_card(
         rows = [measurement.row() for measurement in litert]
         parts += ["## LiteRT", "On the validation split; latency of one image on one thread.", table(rows)]
     (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _resizing(network):
+    if not signatures.takes_files(tuple(network.input_shape[1:])):
+        return ""
+    resize, interpolation = models.get_resizing(network)
+    done = {
+        "crop": "the shorter side is fitted and the middle kept",
+        "stretch": "both sides are fitted",
+        "pad": "the longer side is fitted, and gray added",
+    }[resize]
+    return f"- files of other sizes: {done} ({interpolation})\n"
 
 
 def is_of_run(folder: pathlib.Path, run: str) -> bool:
@@ -158,6 +175,8 @@ def _origin(provenance):
     lines = [f"- exported network: `{provenance.role}`"]
     if provenance.role in DESCRIPTIONS:
         lines[0] += f", {DESCRIPTIONS[provenance.role]}"
+    if provenance.reason:
+        lines.append(f"- chosen: {provenance.reason}")
     lines.append(f"- data: {provenance.data}")
     if provenance.split:
         lines.append(f"- split: {provenance.split}")

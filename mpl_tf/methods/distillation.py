@@ -108,7 +108,7 @@ class Distillation(Method):
             labeled_losses = losses.cross_entropy(
                 labels, student_logits_on_labeled, label_smoothing=self.label_smoothing
             )
-            labeled_loss = tf.reduce_mean(labeled_losses)
+            labeled_loss = losses.weighted_mean(labeled_losses, data["labeled"].get("weight"))
             loss = self.distillation_weight * distillation_loss + self.labeled_weight * labeled_loss
 
         # θ_S ← θ_S - η ∇L

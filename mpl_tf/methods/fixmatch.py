@@ -110,9 +110,10 @@ class FixMatch(Method):
                 logits_on_labeled, logits_on_strong = self.joint_logits("student", labeled, strong)
 
             # ℓ_s = 1/B Σ H(p_b, p_m(y | α(x_b)))                                                (equation 3)
-            labeled_loss = tf.reduce_mean(
-                losses.cross_entropy(labels, logits_on_labeled, label_smoothing=self.label_smoothing)
+            labeled_losses = losses.cross_entropy(
+                labels, logits_on_labeled, label_smoothing=self.label_smoothing
             )
+            labeled_loss = losses.weighted_mean(labeled_losses, data["labeled"].get("weight"))
 
             # q_b = p_m(y | α(u_b)), aligned with the class prior where there is one.
             logits_on_weak = self.align(logits_on_weak, step=self.step.value)

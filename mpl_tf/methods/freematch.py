@@ -120,9 +120,10 @@ class FreeMatch(Method):
                 logits_on_labeled, logits_on_strong = self.joint_logits("student", labeled, strong)
 
             # Line 2: L_s                                                                        (equation 3)
-            labeled_loss = tf.reduce_mean(
-                losses.cross_entropy(labels, logits_on_labeled, label_smoothing=self.label_smoothing)
+            labeled_losses = losses.cross_entropy(
+                labels, logits_on_labeled, label_smoothing=self.label_smoothing
             )
+            labeled_loss = losses.weighted_mean(labeled_losses, data["labeled"].get("weight"))
 
             # Lines 3 to 5: this batch's q_b first move τ_t, p̃_t and h̃_t.                (equations 5, 6, 10)
             logits_on_weak = self.align(logits_on_weak, step=self.step.value)

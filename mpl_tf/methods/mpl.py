@@ -235,10 +235,10 @@ class MetaPseudoLabels(Method):
             # g_T = h · ∇CE(ŷ_u, T(x_u; θ_T)), here for any feedback on the logits.
             meta_loss = tf.reduce_sum(student.feedback_on_logits * pseudo_label_logits)
             # g_T,supervised
-            labeled_loss = losses.cross_entropy(
+            labeled_losses = losses.cross_entropy(
                 labels, teacher_logits_on_labeled, label_smoothing=self.label_smoothing
             )
-            labeled_loss = tf.reduce_mean(labeled_loss)
+            labeled_loss = losses.weighted_mean(labeled_losses, data["labeled"].get("weight"))
             # g_T,UDA, or FixMatch's or FreeMatch's consistency in its place
             consistency_loss, mask, consistency_metrics = self.consistency_of_views(
                 target_logits, teacher_logits_on_strong

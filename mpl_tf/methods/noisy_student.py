@@ -94,7 +94,7 @@ class NoisyStudent(Method):
             labeled_losses = losses.cross_entropy(
                 labels, student_logits_on_labeled, label_smoothing=self.label_smoothing
             )
-            labeled_loss = tf.reduce_mean(labeled_losses)
+            labeled_loss = losses.weighted_mean(labeled_losses, data["labeled"].get("weight"))
 
             # 1/m Σ CE(ỹ_j, S_noised(x̃_j))
             teacher_classes = tf.argmax(probabilities, axis=-1)

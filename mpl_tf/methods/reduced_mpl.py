@@ -160,7 +160,9 @@ class ReducedMetaPseudoLabels(Method):
                 labeled_losses = losses.cross_entropy(
                     data["labeled"]["label"], logits, label_smoothing=self.label_smoothing
                 )
-                metrics["calibrator_labeled_loss"] = tf.reduce_mean(labeled_losses)
+                metrics["calibrator_labeled_loss"] = losses.weighted_mean(
+                    labeled_losses, data["labeled"].get("weight")
+                )
                 calibrator_loss += self.labeled_weight * metrics["calibrator_labeled_loss"]
 
         # θ_T'' = θ_T' - η g_T'

@@ -62,7 +62,8 @@ class Supervised(Method):
         # L = CE(y_l, S(x_l; θ_S))
         with tf.GradientTape() as tape:
             logits = self.training_logits("student", images)
-            loss = tf.reduce_mean(losses.cross_entropy(labels, logits, label_smoothing=self.label_smoothing))
+            labeled_losses = losses.cross_entropy(labels, logits, label_smoothing=self.label_smoothing)
+            loss = losses.weighted_mean(labeled_losses, data["labeled"].get("weight"))
 
         # θ_S ← θ_S - η ∇L
         gradients = self.gradients(tape, student=loss)

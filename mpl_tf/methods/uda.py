@@ -145,7 +145,8 @@ class UDA(Method):
             )
             # The released code divides by the number that is selected, over all replicas.
             selected_fraction = replicas.replica_mean(tf.reduce_mean(selected))
-            labeled_loss = tf.math.divide_no_nan(tf.reduce_mean(selected * labeled_losses), selected_fraction)
+            labeled_loss = losses.weighted_mean(selected * labeled_losses, data["labeled"].get("weight"))
+            labeled_loss = tf.math.divide_no_nan(labeled_loss, selected_fraction)
 
             # KL(S(x_u; θ̃) ‖ S(x̂_u)), masked where S(x_u) is not confident; the mean divides by all images.
             target_logits = self.align(logits_on_weak, step=self.step.value)

@@ -206,7 +206,8 @@ def check_fit_arguments(arguments: dict[str, Any]) -> None:
         "y": "pass the batches that mpl_tf.data.training_batches makes of images and labels as x alone",
         "batch_size": "pass it to mpl_tf.data.training_batches, which makes the batches",
         "validation_split": "hold images out with mpl_tf.data.draw_split, and pass them as validation_data=",
-        "class_weight": "pass balance='sample' to mpl_tf.data.training_batches, which draws all classes alike",
+        "class_weight": "pass balance='sample' to mpl_tf.data.training_batches, which draws all classes alike, or "
+        "balance='weight', which weighs them alike",
         "sample_weight": "draw an image as often as it is to weigh, when the batches are made",
     }
     for name, instead in advice.items():

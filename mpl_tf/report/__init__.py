@@ -2,6 +2,7 @@
 
 from mpl_tf.report import plots
 from mpl_tf.report.comparison import comparison_table
+from mpl_tf.report.gain import gain_summary, outlook, trend
 from mpl_tf.report.html.comparison_page import comparison_page
 from mpl_tf.report.html.render import PAGE
 from mpl_tf.report.html.run_page import page
@@ -16,8 +17,11 @@ __all__ = [
     "comparison_summary",
     "comparison_table",
     "confidence_rows",
+    "gain_summary",
+    "outlook",
     "page",
     "plots",
     "run_summary",
     "table",
+    "trend",
 ]

@@ -3,12 +3,12 @@
 import statistics
 from collections.abc import Mapping
 
-from mpl_tf.runs.roles import final_role, role_name
+from mpl_tf.runs.roles import chosen_role, role_name
 from mpl_tf.utils.markdown import table
 
 # In the table they come in this order; the last one that a run has is the one that counts.
 NETWORKS = ("teacher", "student", "finetuned")
-_BUDGET = {"updates": "steps", "images": "images"}
+_BUDGET = ("updates", "images")
 
 # Trial → seed → what metrics.json of the run holds.
 Results = Mapping[str, Mapping[int, Mapping]]
@@ -46,10 +46,11 @@ def comparison_rows(
         row[f"final - {reference}"] = _difference(results, trial, reference, split)
         if ablations:
             row["final - its ablation"] = _difference(results, trial, ablations.get(trial), split)
-        # All runs of a trial have these in common.
-        first = next(iter(runs.values()))
-        row |= {name: f"{first[key]:,}" for name, key in _BUDGET.items()}
-        row["seconds"] = f"{statistics.mean(sum(run['seconds'].values()) for run in runs.values()):.0f}"
+        # All runs of a trial have these in common, but where --minutes has made the steps.
+        row["updates"] = f"{statistics.mean(run['steps'] for run in runs.values()):,.0f}"
+        row["CPU s"] = _mean_total(runs, "cpu_seconds")
+        row["images"] = f"{statistics.mean(run['images'] for run in runs.values()):,.0f}"
+        row["seconds"] = _mean_total(runs, "seconds")
         rows.append(row)
     return rows
 
@@ -58,7 +59,8 @@ def legend(split: str) -> str:
     """What the numbers in the table are."""
     return (
         f"{split} accuracy, mean ± standard deviation over seeds; differences of the final network are paired by "
-        "seed, mean ± standard error."
+        "seed, mean ± standard error. CPU s are the seconds of all training steps on all cores together, without "
+        "validation, and seconds those of the clock with it; both are means over seeds."
     )
 
 
@@ -73,9 +75,13 @@ def budget_note(rows: list[dict[str, str]]) -> str:
 
 
 def final_accuracies(runs: Mapping[int, Mapping], split: str = "test") -> dict[int, float]:
-    """Seed → accuracy in per cent of the network that a run ends with, the fine-tuned one where there is one."""
-    networks = next(iter(runs.values()))[split] if runs else {}
-    return accuracies(runs, final_role(networks) or "student", split)
+    """Seed → accuracy in per cent of the network that a run has chosen to serve, or else that it ends with."""
+    roles = {seed: chosen_role(metrics) or "student" for seed, metrics in runs.items()}
+    return {
+        seed: 100.0 * metrics[split][roles[seed]]["accuracy"]
+        for seed, metrics in runs.items()
+        if roles[seed] in metrics[split]
+    }
 
 
 def accuracies(runs: Mapping[int, Mapping], network: str, split: str) -> dict[int, float]:
@@ -85,6 +91,13 @@ def accuracies(runs: Mapping[int, Mapping], network: str, split: str) -> dict[in
         for seed, metrics in runs.items()
         if network in metrics[split]
     }
+
+
+def _mean_total(runs, key):
+    """The mean over seeds of the sum over stages; empty where a run has not recorded it."""
+    if any(key not in run for run in runs.values()):
+        return ""
+    return f"{statistics.mean(sum(run[key].values()) for run in runs.values()):.0f}"
 
 
 def _mean_and_deviation(values):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from scipy import stats
 
-from mpl_tf.runs.roles import final_role, role_name
+from mpl_tf.runs.roles import baseline_role, chosen_role, final_role, role_name
 
 # Of a normal distribution: 95 % lie within so many standard errors.
 _STANDARD_ERRORS = float(stats.norm.ppf(0.975))
@@ -29,12 +29,15 @@ def run_summary(metrics: Mapping | None, *, labels: int | None = None, noun: str
     metrics = metrics or {}
     split = measured_split(metrics)
     networks = metrics.get(split, {})
-    role = final_role(networks)
-    if role is None:
+    role = chosen_role(metrics)
+    if role not in networks:
         return "The run has not come to its end, so there are no final accuracies yet."
     result = networks[role]
     subject = f"The {role_name(role)} is right on {percent(result['accuracy'])} of "
     subject += counted(result["count"], f"{split} {noun}")
+    last = final_role(networks)
+    if role == baseline_role(networks, metrics.get("seconds", ())) and last not in (None, role):
+        return f"{subject}, {_difference(result, networks[last], f'the {role_name(last)}', noun)}"
     if "supervised" in networks:
         other, whose = networks["supervised"], f"supervised training on {_labels(labels)}"
     elif "teacher" in networks:

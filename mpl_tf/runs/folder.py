@@ -1,13 +1,14 @@
 """What a run leaves on disk, and how it finds its way back: flags, checkpoints, history, metrics.
 
     runs/<name>/flags.txt  split.json  history.csv  pseudo_label_classes.csv  checkpoints/  networks/  metrics.json
-                confusion.npz  curves.png  report.html  identity.txt
+                confusion.npz  outcomes.npz  curves.png  report.html  identity.txt
 
 Every file is written beside its place and renamed, so a killed run leaves whole files only.
 """
 
 import contextlib
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,6 +27,27 @@ from mpl_tf import models
 from mpl_tf.utils import files
 
 STORED_CHECKPOINTS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectedEpoch:
+    """The best epoch of a stage.
+
+    Attributes:
+        epoch: its number, from 0 on.
+        step: at its end.
+        accuracy: on the validation images.
+        weights: of the network of inference.
+    """
+
+    epoch: int
+    step: int
+    accuracy: float
+    weights: list[np.ndarray]
+
+    def as_dict(self) -> dict:
+        """All but the weights, ready for JSON."""
+        return {"epoch": self.epoch, "step": self.step, "accuracy": self.accuracy}
 
 
 class RunFolder:
@@ -86,7 +109,9 @@ class RunFolder:
                 "choose another run_dir, or pass the flags in its flags.txt to continue it."
             )
 
-    def verify_or_write_config(self, flags: Mapping[str, object], *, resume: bool = True, may_grow: bool = True) -> int | None:
+    def verify_or_write_config(
+        self, flags: Mapping[str, object], *, resume: bool = True, may_grow: bool = True
+    ) -> int | None:
         """Makes the folder this configuration's, as its `flags.txt`, a flagfile, says from then on.
 
         A run that is given more steps keeps what it had measured as `metrics.at_step_N.json`, and its fine-tuning as
@@ -228,11 +253,35 @@ class RunFolder:
                 temporary.write_text(f"{uuid.uuid4().hex}\n")
         return source.read_text().strip()
 
+    def verify_or_write_initialization(self, facts: Mapping[str, object]) -> None:
+        """Notes in `initialization.json` which weights a run starts from, or checks that a run goes on from the same.
+
+        Args:
+            facts: what tells them apart, such as `{"file": …, "weights_sha256": …}`; ready for JSON.
+
+        Raises:
+            ValueError: when something has been trained here that started from other weights.
+        """
+        path = self.path / "initialization.json"
+        known = json.loads(path.read_text("utf-8")) if path.exists() and self.has_results() else None
+        if known is not None and known != facts:
+            raise ValueError(
+                f"The run in {str(self.path)!r} started from {_listed(known)}, and now there is {_listed(facts)}: put "
+                "the former file back, or choose another run_dir."
+            )
+        if self.writes and known is None:
+            with files.replacing(path) as temporary:
+                temporary.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+
     # --- history and metrics ---------------------------------------------------------------------------
 
     def read_history(self, *, until_step: int | None = None) -> list[dict]:
         """The rows of history.csv; those of epochs after `until_step`, which a kill undid, are left out."""
         return self.read_rows("history.csv", until_step=until_step)
+
+    def recorded_sum(self, column: str) -> float:
+        """The sum of a column of history.csv over all epochs; a row without it counts 0."""
+        return sum(float(row.get(column) or 0) for row in self.read_history())
 
     def write_history(self, rows: list[dict]) -> None:
         """Writes history.csv; columns are the union of all rows', in the order they first appear."""
@@ -269,6 +318,53 @@ class RunFolder:
     def read_confusions(self) -> dict[str, np.ndarray]:
         """The confusion matrices of confusion.npz, int `[K, K]`, by names such as `"validation/student"`."""
         return _read_matrices(self.path / "confusion.npz")
+
+    # --- the best epoch --------------------------------------------------------------------------------
+
+    def save_selected(self, network: keras.Model, *, epoch: int, step: int, accuracy: float) -> None:
+        """Saves the weights of the best epoch so far, beside those of the one before.
+
+        Killed before the checkpoint of this epoch, the run goes on from the former and undoes the epoch.
+
+        Args:
+            network: of inference.
+            epoch: that has ended, from 0 on.
+            step: at its end.
+            accuracy: on the validation images.
+        """
+        if not self.writes:
+            return
+        arrays: dict[str, Any] = {str(index): weight for index, weight in enumerate(network.get_weights())}
+        arrays |= {"epoch": epoch, "step": step, "accuracy": accuracy}
+        destination = self.path / "selected" / f"step_{step:09d}.npz"
+        with files.replacing(destination) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+        for old in sorted(destination.parent.glob("step_*.npz"))[:-STORED_CHECKPOINTS]:
+            old.unlink()
+
+    def read_selected(self, *, until_step: int) -> "SelectedEpoch | None":
+        """The best epoch up to a step; those after it, which a kill undid, are removed."""
+        found = None
+        for path in sorted((self.path / "selected").glob("step_*.npz")):
+            if int(path.stem.removeprefix("step_")) > until_step:
+                if self.writes:
+                    path.unlink()
+                continue
+            with np.load(path) as stored:
+                values = {name: stored[name] for name in stored.files}
+            facts = int(values.pop("epoch")), int(values.pop("step")), float(values.pop("accuracy"))
+            found = SelectedEpoch(*facts, weights=[values[str(index)] for index in range(len(values))])
+        return found
+
+    def write_outcomes(self, correct: Mapping[str, np.ndarray]) -> None:
+        """Writes outcomes.npz: role → bool `[N]`, whether the network is right on each validation image."""
+        arrays: dict[str, Any] = dict(correct)
+        with files.replacing(self.path / "outcomes.npz") as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    def read_outcomes(self) -> dict[str, np.ndarray]:
+        """What `write_outcomes` wrote; empty where there is no such file."""
+        return _read_matrices(self.path / "outcomes.npz")
 
     def save_network(self, role: str, network: keras.Model) -> None:
         """Saves `networks/<role>.keras`."""
@@ -326,6 +422,10 @@ def _without_matrices(metrics, prefix=()):
         else:
             small[key] = value
     return small, matrices
+
+
+def _listed(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in facts.items())
 
 
 def _flag_values(flags: Mapping[str, object]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_choice, check_range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,8 @@ class StageSettings:
         batch_size: B, labeled images per update over all replicas.
         unlabeled_ratio: μ, unlabeled images per labeled one; 0 for a method that learns from labels alone.
         seed: of the order of the images and their augmentation.
+        select: `"last"` ends with the weights of the last epoch; `"best"` with those of the epoch after which the
+            network of inference was right most often on the validation images, the later of equal ones.
 
     Raises:
         ValueError: for a value out of range.
@@ -25,8 +27,10 @@ class StageSettings:
     batch_size: int
     unlabeled_ratio: int = 0
     seed: int = 0
+    select: str = "last"
 
     def __post_init__(self):
+        check_choice("select", self.select, ("last", "best"))
         for name in ("steps", "epoch_steps", "batch_size"):
             check_range(name, getattr(self, name), low=1)
         for name in ("unlabeled_ratio", "seed"):

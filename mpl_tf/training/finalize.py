@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,9 +16,10 @@ from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas
 from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
-from mpl_tf.runs.roles import final_role
+from mpl_tf.runs.roles import baseline_role, chosen_role, role_name
 from mpl_tf.utils import files
 from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_choice
 from mpl_tf.version import __version__
 
 
@@ -30,6 +32,8 @@ def finish(
     export_dir: str | os.PathLike | None = None,
     draw_report: bool = True,
     command: str = "",
+    serve: str = evaluation.AUTO,
+    candidates: Sequence[str] | None = None,
     verbose: int | str = "auto",
     **facts: object,
 ) -> dict:
@@ -38,21 +42,29 @@ def finish(
     Args:
         folder: of the run.
         data: images and split.
-        networks: role → network. `runs.roles.final_role` says which one is exported.
+        networks: role → network, in the order of the training.
         results: split → role → numbers, where the networks have been evaluated; None does so.
         export_dir: where to; None exports nothing.
         draw_report: whether to draw report.html.
         command: the command line that started the run.
+        serve: the role of the network that is exported; `"auto"` chooses it by the validation images.
+        candidates: the roles to choose from; None for all.
         verbose: as in `keras.Model.fit`.
         **facts: more entries for metrics.json.
 
     Returns:
         What metrics.json holds.
+
+    Raises:
+        ValueError: for a role that the run does not have.
     """
+    check_choice("serve", serve, (evaluation.AUTO, *networks))
     for network in networks.values():
         models.check_class_names(network, data.source.class_names)
         models.set_class_names(network, data.source.class_names)
-    metrics: dict[str, Any] = results or _evaluate(data, networks, verbose)
+        if len(data.source.image_shape) == 3:
+            models.set_resizing(network, data.source.resizing)
+    metrics: dict[str, Any] = dict(results) if results else _evaluate(data, networks, verbose, folder=folder)
     for role, network in networks.items():
         folder.save_network(role, network)
     if (folder.path / "history.csv").exists():
@@ -67,6 +79,13 @@ def finish(
         command=command,
         versions={"tensorflow": tf.__version__, "keras": keras.__version__, "mpl_tf": __version__},
     )
+    if (accelerator := replicas.accelerator()) is not None:
+        metrics["accelerator"] = accelerator
+    candidates = list(networks if candidates is None else candidates)
+    if results and len(candidates) > 1 and set(folder.read_outcomes()) != set(networks):
+        # Numbers do not say on which images the networks differ.
+        _evaluate(data, networks, verbose, ("validation",), folder=folder)
+    metrics["served"] = _choose(folder, metrics, serve, candidates)
     if export_dir:
         metrics["export"] = str(_export(folder, data, export_dir, networks, metrics))
     folder.write_metrics(metrics)
@@ -75,20 +94,43 @@ def finish(
     return folder.read_metrics() or metrics
 
 
-def _evaluate(data, networks, verbose, splits=("validation", "test")):
-    """Split → role → numbers."""
+def _choose(folder, metrics, serve, candidates):
+    """What metrics.json says of the network that is served, and a warning where it is worse than the baseline."""
+    baseline = baseline_role(candidates, metrics.get("seconds", ()))
+    choice = evaluation.choose(
+        folder.read_outcomes(), order=candidates, baseline=baseline, serve=serve, name=role_name
+    )
+    if choice.warning:
+        warnings.warn(choice.warning, stacklevel=2)
+    return {
+        "role": choice.role,
+        "reason": " ".join(filter(None, [choice.reason, choice.warning])),
+        "serve": serve,
+        "candidates": candidates,
+        "baseline": baseline,
+    }
+
+
+def _evaluate(data, networks, verbose, splits=("validation", "test"), *, folder):
+    """Split → role → numbers; of each validation image the folder gets whether the networks are right."""
     batches = {split: getattr(data, split)() for split in splits}
     counts = {"validation": len(data.split.validation), "test": len(data.source.test or ())}
     total = len(networks) * sum(counts[split] for split in splits)
     with Progress(total, "evaluation", verbose=verbose) as progress:
-        return {
+        outcomes = {
             split: {
-                role: evaluation.evaluate(network, of_split, advance=progress.update)
+                role: evaluation.collect_outcomes(network, of_split, advance=progress.update)
                 for role, network in networks.items()
             }
             for split, of_split in batches.items()
             if of_split is not None
         }
+    if "validation" in outcomes:
+        folder.write_outcomes({role: found.correct for role, found in outcomes["validation"].items()})
+    return {
+        split: {role: evaluation.summarize(found, data.source.num_classes) for role, found in roles.items()}
+        for split, roles in outcomes.items()
+    }
 
 
 def complete(
@@ -97,15 +139,17 @@ def complete(
     *,
     export_dir: str | os.PathLike | None = None,
     draw_report: bool = True,
+    serve: str = evaluation.AUTO,
     verbose: int | str = "auto",
 ) -> list[str]:
-    """Does what a complete run has not done yet: other test images, an export, a page.
+    """Does what a complete run has not done yet: other test images, another network to serve, an export, a page.
 
     Args:
         folder: of the run.
         data: images and split.
-        export_dir: where the student is to be; None for nowhere.
+        export_dir: where the chosen network is to be; None for nowhere.
         draw_report: whether there is to be a page.
+        serve: as for `finish`.
         verbose: as in `keras.Model.fit`.
 
     Returns:
@@ -115,11 +159,13 @@ def complete(
     networks = functools.cache(lambda: _evaluated(folder))
     fingerprints = _fingerprints(data)
     if fingerprints["test"] not in (None, metrics.get("data", {}).get("test")):
-        metrics["test"] = _evaluate(data, networks(), verbose, splits=("test",))["test"]
+        metrics["test"] = _evaluate(data, networks(), verbose, ("test",), folder=folder)["test"]
         metrics["data"] = fingerprints
         # Measured on the former ones.
         metrics.get("evaluation", {}).pop("test", None)
         done.append("evaluated on the test images, which it had not seen yet")
+    if serve != metrics.get("served", {}).get("serve"):
+        done += _choose_again(folder, data, networks, metrics, serve, verbose)
     if export_dir and not _is_exported(metrics, export_dir):
         metrics["export"] = str(_export(folder, data, export_dir, networks(), metrics))
         done.append("exported")
@@ -129,6 +175,21 @@ def complete(
         draw_page(folder, data, networks())
         done.append("its report drawn")
     return done
+
+
+def _choose_again(folder, data, networks, metrics, serve, verbose) -> list[str]:
+    """Puts another choice into the metrics of a complete run; what was done, in words."""
+    roles = list(metrics.get("validation", metrics.get("test", ())))
+    check_choice("serve", serve, (evaluation.AUTO, *roles))
+    before = chosen_role(metrics)
+    if "validation" in metrics and set(folder.read_outcomes()) != set(roles):
+        _evaluate(data, networks(), verbose, ("validation",), folder=folder)
+    candidates = metrics.get("served", {}).get("candidates", roles)
+    metrics["served"] = _choose(folder, metrics, serve, candidates)
+    if (role := metrics["served"]["role"]) != before:
+        # It is another network's.
+        metrics.pop("export", None)
+    return [f"the {role_name(role)} chosen to be served"]
 
 
 def _fingerprints(data):
@@ -145,7 +206,7 @@ def _is_exported(metrics, export_dir):
 
 def _export(folder, data, export_dir, networks, metrics):
     """The version in which the run's network is served: a new one, or its own where it was killed after it."""
-    role = final_role(networks) or "student"
+    role = metrics["served"]["role"]
     origin = f"{folder.identity()} {weights_fingerprint(networks[role])}"
     provenance = export.Provenance.of_run(
         metrics,

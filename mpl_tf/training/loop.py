@@ -37,7 +37,8 @@ def fit(
         Seconds of training in all sessions together, of what was not lost in between.
 
     Raises:
-        ValueError: when the steps that the method makes per call from Python do not divide the stage's.
+        ValueError: when the steps that the method makes per call from Python do not divide the stage's, or the best
+            epoch is to be selected without validation images.
         preemption.PreemptedError: after one of them.
     """
     for name in ("steps", "epoch_steps"):
@@ -46,6 +47,7 @@ def fit(
                 f"{name}={getattr(settings, name)} is not a multiple of "
                 f"steps_per_execution={method.steps_per_execution}: choose one that is."
             )
+    check_selection(settings.select, data)
     monitoring = Monitoring() if monitoring is None else monitoring
     method.augmentation = data.augmentation(settings.seed) if method.uses_images else None
     folder.restore_checkpoint(method)
@@ -56,7 +58,39 @@ def fit(
     with preemption.StopOnSignal(method, folder) as stop:
         while (step := int(method.step.numpy())) < settings.steps:
             _fit_epochs(method, data, settings, step, validation, [*hooks, stop], verbose)
-    return sum(float(row["seconds"]) for row in folder.read_history())
+    if settings.select == "best":
+        _load_best(method, folder)
+    return folder.recorded_sum("seconds")
+
+
+def check_selection(select: str, data: RunData) -> None:
+    """Checks that there is something to select epochs by.
+
+    Args:
+        select: `"last"` or `"best"`.
+        data: images and split.
+
+    Raises:
+        ValueError: for the best epoch without validation images.
+    """
+    if select == "best" and not len(data.split.validation):
+        raise ValueError(
+            f"select={select} compares epochs on validation images, of which {data.split.name} has none: hold some "
+            "out with validation above 0, or select the last."
+        )
+
+
+def _load_best(method: Method, folder: RunFolder) -> None:
+    """Gives the network of inference the weights of the best epoch; checkpoints keep those of the last."""
+    # One process writes, and the others may be earlier here.
+    workers.wait_for_all(method.distribute_strategy)
+    selected = folder.read_selected(until_step=int(method.step.numpy()))
+    if selected is None:
+        raise ValueError(
+            f"The weights of the best epoch are not in {str(folder.path / 'selected')!r}: put them back, or train "
+            "again in another run_dir."
+        )
+    method.inference_model.set_weights(selected.weights)
 
 
 def _fit_epochs(
@@ -74,18 +108,8 @@ def _fit_epochs(
     if begun:
         hooks = [preemption.ContinueEpoch(method), *hooks]
     steps = min(settings.epoch_steps - begun, settings.steps - step)
-    if method.uses_images:
-        make_batches = functools.partial(
-            data.batches,
-            batch_size=settings.batch_size,
-            unlabeled_ratio=settings.unlabeled_ratio,
-            seed=settings.seed,
-            start=step,
-        )
-    else:
-        make_batches = functools.partial(pipeline.index_batches, settings.batch_size, start=step)
     method.fit(
-        workers.distribute_batches(method.distribute_strategy, make_batches),
+        training_batches(method, data, settings, start=step),
         initial_epoch=epoch,
         epochs=whole if steps == settings.epoch_steps else epoch + 1,
         steps_per_epoch=steps,
@@ -94,6 +118,28 @@ def _fit_epochs(
         verbose=verbose,
         shuffle=False,
     )
+
+
+def training_batches(method: Method, data: RunData, settings: StageSettings, *, start: int = 0):
+    """What `fit` draws from: the batches of a stage from a step on, dealt out to the processes.
+
+    Args:
+        method: that learns from them.
+        data: images, split and views.
+        settings: how large they are, and the seed.
+        start: the first step.
+    """
+    if method.uses_images:
+        make_batches = functools.partial(
+            data.batches,
+            batch_size=settings.batch_size,
+            unlabeled_ratio=settings.unlabeled_ratio,
+            seed=settings.seed,
+            start=start,
+        )
+    else:
+        make_batches = functools.partial(pipeline.index_batches, settings.batch_size, start=start)
+    return workers.distribute_batches(method.distribute_strategy, make_batches)
 
 
 def _hooks(
@@ -116,6 +162,8 @@ def _hooks(
         if len(measured):
             batches = pipeline.evaluation_batches(data.source.train, measured)
             yield (bias := monitors.ConfirmationBias(batches, folder=folder))
+    if settings.select == "best":
+        yield monitors.SelectBest(folder, int(method.step.numpy()))
     if monitoring.tensorboard and folder.writes:
         yield tensorboard.WriteSummaries(folder, data, unlabeled=settings.unlabeled_ratio > 0, bias=bias)
     yield monitors.Record(folder)

@@ -1,6 +1,7 @@
 """A run without training: features, a linear probe on them, and its accuracy."""
 
 import dataclasses
+import itertools
 import time
 
 import keras
@@ -19,11 +20,13 @@ class Probed:
         probe: the regression.
         metrics: "validation" and "test", where there are such images, → what `evaluation.evaluate` returns.
         seconds: "features" and "probe" → how long they took. Stored features take none.
+        cpu_seconds: the same on all cores together.
     """
 
     probe: models.Probe
     metrics: dict[str, dict]
     seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
 
 
 def probe(
@@ -56,7 +59,7 @@ def probe(
     if test is not None:
         parts["test"] = test, np.arange(len(test))
     parts = {name: part for name, part in parts.items() if len(part[1])}
-    started = time.perf_counter()
+    times = [_clocks()]
     with Progress(sum(len(part[1]) for part in parts.values()), "features", verbose=verbose) as progress:
         features = {
             name: models.extract_features(
@@ -65,15 +68,24 @@ def probe(
             for name, (images, indices) in parts.items()
         }
     labels = {name: np.asarray(images.labels)[indices] for name, (images, indices) in parts.items()}
-    extracted = time.perf_counter()
+    times.append(_clocks())
     num_classes = data.source.num_classes
     fitted = models.fit_probe(
         features.pop("labeled"), labels["labeled"], num_classes, regularization=regularization, seed=seed
     )
     models.set_head(network, fitted.kernel, fitted.bias)
-    seconds = {"features": extracted - started, "probe": time.perf_counter() - extracted}
+    times.append(_clocks())
+    spent = [
+        [later - earlier for earlier, later in itertools.pairwise(clock)]
+        for clock in zip(*times, strict=True)
+    ]
+    seconds, cpu_seconds = (dict(zip(("features", "probe"), each, strict=True)) for each in spent)
     metrics = {
         name: evaluation.summarize(evaluation.outcomes(fitted.logits(part), labels[name]), num_classes)
         for name, part in features.items()
     }
-    return Probed(fitted, metrics, seconds)
+    return Probed(fitted, metrics, seconds, cpu_seconds)
+
+
+def _clocks():
+    return time.perf_counter(), time.process_time()

@@ -10,7 +10,7 @@ from typing import Self
 import keras
 import tensorflow as tf
 
-from mpl_tf import models
+from mpl_tf import evaluation, models
 from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
@@ -62,12 +62,20 @@ class Run:
         self.data = data
         self.monitoring = Monitoring() if monitoring is None else monitoring
         self.networks: dict[str, keras.Model] = {}
+        # What networks of the run start from where their weights fit, `models.copy_weights`; None for nothing.
+        self.initial: keras.Model | None = None
+        # Stage → how long it has trained: by the clock, and on all cores together without its validations.
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
+        # Stage → epoch, step and accuracy, where the best epoch was selected.
+        self.selected: dict[str, dict] = {}
         # More entries for metrics.json.
         self.facts: dict[str, object] = {}
         # Split → role → numbers, where all networks have been evaluated on the way.
         self.results: dict[str, dict[str, dict]] = {}
         self.completed = False
+        # The roles of networks that the run was given, and has not trained.
+        self.given: set[str] = set()
         # What `finish` has done of a run that was complete, in words.
         self.done: list[str] = []
 
@@ -123,13 +131,17 @@ class Run:
             # Two checkpoints and the one that is being written, and the networks at the end.
             files.check_room(folder.path, 4 * size_on_disk(method))
         self.seconds[stage] = fit(method, data, settings, folder, self.monitoring)
+        self.cpu_seconds[stage] = folder.recorded_sum("cpu_seconds")
+        if (selected := folder.read_selected(until_step=settings.steps)) is not None:
+            self.selected[stage] = selected.as_dict()
         if stage == METHOD:
             self.facts |= {
                 "method": type(method).__name__,
                 "steps": int(method.step.numpy()),
                 "images": settings.images,
             }
-        others = {name: getattr(method, name) for name in method.classifiers if name != "student"}
+        others = {name: method.averaged(name) for name in method.classifiers if name != "student"}
+        self.given |= set(others) - set(method.learners)
         self.networks |= others | {role or ("student" if stage == METHOD else stage): method.inference_model}
         for auxiliary in set(method.roles) - set(method.classifiers):
             folder.save_network(auxiliary, getattr(method, auxiliary))
@@ -145,6 +157,7 @@ class Run:
             return
         with self.strategy.scope():
             self.networks[role] = load()
+        self.given.add(role)
 
     def finetune(
         self,
@@ -154,6 +167,7 @@ class Run:
         learning_rate: float = 1e-3,
         seed: int = 0,
         jit_compile: bool | str = "auto",
+        select: str = "last",
     ) -> None:
         """The stage in which the finished student learns from the labeled images, as the role `"finetuned"`.
 
@@ -163,6 +177,7 @@ class Run:
             learning_rate: of the plain SGD that makes them.
             seed: of the run.
             jit_compile: True, False or `"auto"`.
+            select: which epoch's weights it ends with, `"last"` or `"best"`, as in `StageSettings`.
         """
         if not steps:
             return
@@ -172,6 +187,7 @@ class Run:
             batch_size=batch_size,
             # Another seed: the fine-tuning's stream of augmented images is not the method's over again.
             seed=fold_in(seed, "finetune"),
+            select=select,
         )
 
         def build() -> Supervised:
@@ -180,17 +196,28 @@ class Run:
         self.train("finetune", build, settings, role="finetuned")
 
     def finish(
-        self, *, export_dir: str | os.PathLike | None = None, report: bool = True, command: str = ""
+        self,
+        *,
+        export_dir: str | os.PathLike | None = None,
+        report: bool = True,
+        command: str = "",
+        serve: str = evaluation.AUTO,
     ) -> dict:
         """Evaluates every network, saves and exports, and writes metrics.json; of a complete run, what is missing.
 
         Args:
-            export_dir: where the student goes as `<export_dir>/<version>/`; None exports nothing.
+            export_dir: where the chosen network goes as `<export_dir>/<version>/`; None exports nothing.
             report: whether to draw `<run_dir>/report.html`.
             command: the command line that started the run, for metrics.json.
+            serve: the role of the network that is served; `"auto"` chooses by the validation images, see
+                `evaluation.choose`, among those that the run has trained. A teacher that takes other inputs than the
+                student, or has more weights, is not among them.
 
         Returns:
-            What metrics.json holds.
+            What metrics.json holds; under `"served"` which network was chosen, and why.
+
+        Raises:
+            ValueError: for a role that the run does not have.
         """
         if self.completed:
             if self.folder.writes:
@@ -199,6 +226,7 @@ class Run:
                     self.data,
                     export_dir=export_dir,
                     draw_report=report,
+                    serve=serve,
                     verbose=self.monitoring.verbose,
                 )
             workers.wait_for_all(self.strategy)
@@ -215,13 +243,36 @@ class Run:
                 export_dir=export_dir,
                 draw_report=report,
                 command=command,
+                serve=serve,
+                candidates=self._candidates(),
                 verbose=self.monitoring.verbose,
                 results=self.results,
                 **self.facts,
+                **({"selected": self.selected} if self.selected else {}),
                 seconds=self.seconds,
+                cpu_seconds=self.cpu_seconds,
             )
         workers.wait_for_all(self.strategy)
         return self.folder.read_metrics() or {}
+
+    def _candidates(self) -> list[str]:
+        """The roles to choose from, in the order of the training."""
+        student = self.networks.get("student")
+        return [
+            role
+            for role, network in self.networks.items()
+            if role not in self.given
+            and (student is None or role != "teacher" or _fits_in_the_place_of(student, network))
+        ]
+
+
+def _fits_in_the_place_of(student: keras.Model, teacher: keras.Model) -> bool:
+    """Whether a teacher takes and answers what the student does, and costs no more."""
+    return (
+        teacher.input_shape == student.input_shape
+        and teacher.output_shape == student.output_shape
+        and teacher.count_params() <= student.count_params()
+    )
 
 
 def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy, *, name: str = "batch_size") -> None:

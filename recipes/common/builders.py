@@ -7,22 +7,34 @@ import keras
 from absl import flags
 
 from mpl_tf import models, schedules
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.engine.optimizers import make_optimizer
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.training.run import Run
 from recipes.common.parameters import MethodFlags
 
 FLAGS = flags.FLAGS
 
 
-def network(name: str, data: RunData, *, seed: int, noise: bool = True) -> keras.Model:
-    """A new network for the run's images, with dropout and stochastic depth if `noise`.
+def network(
+    name: str, run: Run, *, seed: int, noise: bool = True, initial: keras.Model | None = None
+) -> keras.Model:
+    """A network for the run's images: warm-started as --initialize says, or new.
 
-    Under weights that were learned elsewhere its head starts from a linear probe of the labeled images' features.
+    Under weights that were learned elsewhere a new network's head starts from a linear probe of the labeled images'
+    features.
+
+    Args:
+        name: as for `models.build`.
+        run: open; `run.initial` is what its networks start from, if anything.
+        seed: of the weights.
+        noise: whether there are dropout and stochastic depth.
+        initial: what this one starts from, in place of `run.initial`.
     """
+    data, start = run.data, initial or run.initial
     # Of two networks one may be of another kind, which has no such weights.
-    named = {FLAGS.model, FLAGS["teacher_model"].value if "teacher_model" in FLAGS else None}
-    others = named.intersection(models.pretrained_names()) - {name}
+    others = set(network_names()).intersection(models.pretrained_names()) - {name}
     weights = FLAGS.weights if name in models.pretrained_names() or not others else "none"
     built = bare_network(
         name,
@@ -35,11 +47,53 @@ def network(name: str, data: RunData, *, seed: int, noise: bool = True) -> keras
         stochastic_depth=FLAGS.stochastic_depth if noise else 0.0,
         synchronized=FLAGS.strategy != "default",
     )
+    if start is not None and (is_word(FLAGS.initialize) or not models.weights_difference(start, built)):
+        return models.copy_weights(start, built)
     if FLAGS.head == "probe" or (FLAGS.head == "auto" and models.is_pretrained(name, weights)):
         models.start_head(
             built, data.source.train, data.split.labeled, cache_dir=FLAGS.feature_cache, seed=FLAGS.seed
         )
     return built
+
+
+def is_word(initialize: str | None) -> bool:
+    """Whether --initialize stands for a network of the run itself, and not for a file."""
+    return initialize is not None and not initialize.endswith(".keras")
+
+
+def load_initial(data: RunData) -> keras.Model | None:
+    """The network of --initialize=FILE.keras, whose weights fit at least one of the run's; None for no file.
+
+    Where they do not fit the others, a line says which these are.
+
+    Raises:
+        FileNotFoundError: for a file that is missing.
+        ValueError: for a network of other classes or other weights than all of the run's.
+    """
+    file = FLAGS["initialize"].value if "initialize" in FLAGS else None
+    if file is None or is_word(file):
+        return None
+    initial = load_network(file, data.source)
+    differences = {
+        name: models.weights_difference(initial, bare_network(name, data, seed=FLAGS.seed))
+        for name in network_names()
+    }
+    for name, difference in differences.items():
+        if difference and all(differences.values()):
+            raise ValueError(
+                f"--initialize={file} does not fit --model={name}, since {difference}: give the --model that the "
+                "file was trained as, or a file of this one."
+            )
+        if difference:
+            print(f"{name} does not start from --initialize={file}, which is another network: {difference}.")
+    return initial
+
+
+def network_names() -> list[str]:
+    """The networks that the flags name, the student's first."""
+    values = [FLAGS[flag].value for flag in ("model", "models", "teacher_model") if flag in FLAGS]
+    names = [name for value in values if value for name in ([value] if isinstance(value, str) else value)]
+    return list(dict.fromkeys(names))
 
 
 def bare_network(name: str, data: RunData, **options: Any) -> keras.Model:
@@ -59,6 +113,11 @@ def bare_network(name: str, data: RunData, **options: Any) -> keras.Model:
         class_names=source.class_names,
         **options,
     )
+
+
+def load_network(path: str, source: Source) -> keras.Model:
+    """A saved network for these images: of their classes, and used to how they are brought to one size."""
+    return models.load(path, class_names=source.class_names, resizing=source.resizing)
 
 
 def optimizer(peak: float, *, steps: int, wait: int = 0) -> keras.optimizers.Optimizer:
@@ -95,21 +154,27 @@ def learning_rate(peak: float, *, steps: int, wait: int = 0):
     return peak
 
 
-def supervised(data: RunData, *, steps: int, model: str | None = None) -> Supervised:
+def supervised(run: Run, *, steps: int, model: str | None = None) -> Supervised:
     """The supervised method with the student's optimizer, averaging, regularization and, if not told, network."""
     method = Supervised(
-        student=network(model or FLAGS.model, data, seed=FLAGS.seed),
+        student=network(model or FLAGS.model, run, seed=FLAGS.seed),
         **MethodFlags("mpl_tf", "Supervised").values(),
     )
     method.compile(optimizer(FLAGS.learning_rate, steps=steps), **compile_options())
     return method
 
 
-def class_prior(data: RunData) -> tuple[float, ...] | None:
-    """The class frequencies that --distribution_alignment aligns pseudo labels to."""
-    if FLAGS.distribution_alignment == "none":
+def class_prior(data: RunData, alignment: str | None = None) -> tuple[float, ...] | None:
+    """The class frequencies that pseudo labels are aligned to.
+
+    Args:
+        data: with the labeled images.
+        alignment: "none", "labels" or "uniform"; None for --distribution_alignment.
+    """
+    alignment = alignment or FLAGS.distribution_alignment
+    if alignment == "none":
         return None
-    if FLAGS.distribution_alignment == "uniform":
+    if alignment == "uniform":
         return (1.0 / data.source.num_classes,) * data.source.num_classes
     counts = data.split.labels_per_class
     return tuple(counts[name] / sum(counts.values()) for name in data.source.class_names)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import keras
 from absl import flags
 
+from mpl_tf import evaluation
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.roles import role_name
 from mpl_tf.utils.validation import check_choice
 from recipes.common import shared_flags
 
@@ -58,6 +60,15 @@ def networks(folder: RunFolder, roles: Sequence[str] | None = None) -> dict[str,
     for role in roles or ():
         check_choice("role", role, known)
     return {role: folder.load_network(role) for role in (known if roles is None else roles)}
+
+
+def warning(folder: RunFolder, role: str) -> str | None:
+    """That a role's network is worse than the baseline of its run, in a sentence; None where it is not."""
+    chosen = (folder.read_metrics() or {}).get("served", {})
+    if role == chosen.get("role"):
+        return None
+    options = {"baseline": chosen.get("baseline"), "name": role_name}
+    return evaluation.choose(folder.read_outcomes(), order=[role], serve=role, **options).warning
 
 
 def classifiers(folder: RunFolder) -> list[str]:

@@ -6,7 +6,7 @@ import math
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -17,20 +17,24 @@ from mpl_tf import report
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.export.validation import check_names
+from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
+from mpl_tf.training.loop import check_selection
 from mpl_tf.training.run import Run, check_batch_size
 from mpl_tf.utils import files
-from recipes.common import builders, shared_flags
+from recipes.common import builders, minutes, shared_flags
 
 FLAGS = flags.FLAGS
 
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
-    "run_dir", "export_dir", "resume", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
+    "run_dir", "export_dir", "resume", "serve", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
     "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
     "jit", "steps_per_execution", "rematerialize", "skip_unreadable", "label_batch_size", "preset",
+    # The steps that they make are.
+    "minutes", "clock", "plan_only",
 }  # fmt: skip
 
 
@@ -46,6 +50,8 @@ def load_source() -> data_module.Source:
         skip_unreadable=FLAGS.skip_unreadable,
         channels=None if FLAGS.channels is None else int(FLAGS.channels),
         flip={"auto": None, "true": True, "false": False}[FLAGS.flip],
+        resize=FLAGS.resize,
+        interpolation=FLAGS.interpolation,
         duplicates=FLAGS.duplicates,
         near_duplicates=FLAGS.near_duplicates,
         seed=FLAGS.seed,
@@ -125,19 +131,25 @@ def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
 
 
 @contextlib.contextmanager
-def open_run(*, may_grow: bool = True) -> Iterator[Run]:
+def open_run(
+    train: Callable[[Run], None], *, may_grow: bool = True, plan: Callable[..., dict] = minutes.plan
+) -> Iterator[Run]:
     """The run that the flags describe, in its folder, which it claims once the flags and the data are in order.
 
     Args:
+        train: goes through the stages of the run that it is given; called here only to be timed, for --minutes.
         may_grow: whether more --steps go on from where fewer ended: not where stages follow from one another.
+        plan: sets the flags that say how many steps are made, where --minutes says how long, as `minutes.plan`.
     """
     # Several processes have to find each other before TensorFlow computes anything.
     strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
     prepare()
     folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
-    _adopt_epoch_steps(folder)
-    flags_of_run, options = configuration(), {"resume": FLAGS.resume, "may_grow": may_grow}
-    folder.check_configuration(flags_of_run, **options)
+    _adopt_steps(folder)
+    options = {"resume": FLAGS.resume, "may_grow": may_grow}
+    to_plan = minutes.is_asked() and not minutes.adopt(folder, configuration)
+    if not to_plan:
+        folder.check_configuration(configuration(), **options)
     for name, value in _optional("batch_size", "finetune_batch_size").items():
         check_batch_size(value, strategy, name=name)
     for name, path in (("run_dir", folder.path), ("export_dir", FLAGS.export_dir)):
@@ -145,9 +157,17 @@ def open_run(*, may_grow: bool = True) -> Iterator[Run]:
             files.check_writable(path, name)
     data = load_data(folder.path, write_split=False)
     check_names(data.source.class_names)
+    check_selection(_optional("select").get("select", "last"), data)
+    initial = None if folder.has_completed() else builders.load_initial(data)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
+    planned = None
+    if to_plan:
+        environment = {"strategy": strategy, "monitoring": monitoring}
+        planned = plan(train, data, initial=initial, keep_epochs=folder.has_results(), **environment)
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
-        steps_before = folder.verify_or_write_config(flags_of_run, **options)
+        steps_before = folder.verify_or_write_config(configuration(), **options)
+        if planned is not None:
+            minutes.record(planned, folder)
         run.completed = folder.has_completed()
         if steps_before is not None and folder.writes:
             _say_that_it_grows(steps_before)
@@ -157,14 +177,35 @@ def open_run(*, may_grow: bool = True) -> Iterator[Run]:
                 temporary.write_text(
                     json.dumps(data.source.reading.as_dict(), indent=1) + "\n", encoding="utf-8"
                 )
+        if not run.completed:
+            # Of a run that is given more steps it has not been looked at.
+            run.initial = builders.load_initial(data) if initial is None else initial
+            _note_initialization(run)
         yield run
 
 
-def _adopt_epoch_steps(folder: RunFolder) -> None:
-    """Keeps the epochs of a run that goes on, where the flags do not say how long they are."""
-    known = folder.read_flags().get("epoch_steps") if folder.has_results() else None
-    if known and "epoch_steps" in FLAGS and FLAGS.epoch_steps is None:
-        FLAGS.epoch_steps = int(known)
+def _note_initialization(run: Run) -> None:
+    """Writes down what the run's networks start from, in metrics.json too."""
+    initialize = _optional("initialize").get("initialize")
+    if run.initial is not None:
+        facts = {"file": initialize, "weights_sha256": weights_fingerprint(run.initial)}
+        run.folder.verify_or_write_initialization(facts)
+        run.facts["initialization"] = facts
+    elif initialize is not None:
+        run.facts["initialization"] = {"role": initialize}
+
+
+def _adopt_steps(folder: RunFolder) -> None:
+    """Keeps what a run that goes on has of its --steps, where the flags do not say so: its epochs, its warm start."""
+    known = folder.read_flags() if folder.has_results() else {}
+    names = ["epoch_steps", "supervised_steps"] if _warm_starts() else ["epoch_steps"]
+    for name in names:
+        if name in known and name in FLAGS and FLAGS[name].value is None:
+            FLAGS[name].value = int(known[name])
+
+
+def _warm_starts() -> bool:
+    return "supervised_steps" in FLAGS and FLAGS.initialize == "supervised"
 
 
 def _say_that_it_grows(before: int) -> None:
@@ -192,9 +233,37 @@ def stage(**changes: int) -> StageSettings:
         "epoch_steps": FLAGS.epoch_steps or math.ceil(FLAGS.steps / 20),
         "batch_size": FLAGS.batch_size,
         "seed": FLAGS.seed,
-        **_optional("unlabeled_ratio"),
+        **_optional("unlabeled_ratio", "select"),
     }
     return StageSettings(**(values | changes))
+
+
+def supervised_steps() -> int:
+    """Updates of the supervised baseline: the flag, or as many as the student makes of itself."""
+    return FLAGS.supervised_steps or FLAGS.steps - _optional("student_wait_steps").get(
+        "student_wait_steps", 0
+    )
+
+
+def train_baseline(run: Run) -> None:
+    """Trains the supervised baseline where --initialize=supervised or --baseline asks for it.
+
+    With --initialize=supervised all networks that are built from then on start from it.
+
+    Args:
+        run: open.
+    """
+    starts, steps = FLAGS.initialize == "supervised", supervised_steps()
+    if not starts and not (_optional("baseline").get("baseline") and steps):
+        return
+    run.train(
+        "supervised",
+        lambda: builders.supervised(run, steps=steps),
+        stage(steps=steps, unlabeled_ratio=0),
+    )
+    if starts and not run.completed:
+        run.initial = run.networks["supervised"]
+        run.facts["initialization"] |= {"steps": steps, "weights_sha256": weights_fingerprint(run.initial)}
 
 
 def finetuning() -> dict:
@@ -205,13 +274,15 @@ def finetuning() -> dict:
         "learning_rate": FLAGS.finetune_learning_rate,
         "seed": FLAGS.seed,
         "jit_compile": builders.jit_compile(),
+        **_optional("select"),
     }
 
 
 def finish(run: Run) -> dict:
     """The end of every recipe: evaluates, exports, draws the report, shows the table; returns metrics.json."""
     command = " ".join(["python", "-m", f"recipes.{_recipe()}", *map(shlex.quote, sys.argv[1:])])
-    metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command)
+    serve = _optional("serve").get("serve", "auto")
+    metrics = run.finish(export_dir=FLAGS.export_dir, report=FLAGS.report, command=command, serve=serve)
     if run.folder.writes:
         if run.completed:
             print(f"\nThis run was complete: {', '.join(run.done) or 'there was nothing left to do'}.")
@@ -239,6 +310,8 @@ def configuration() -> dict[str, str | None]:
     if "epoch_steps" in values:
         # What it is when not given depends on the steps, and stays when these are raised.
         values["epoch_steps"] = str(stage().epoch_steps)
+    if _warm_starts():
+        values["supervised_steps"] = str(supervised_steps())
     return values
 
 
@@ -274,15 +347,26 @@ def show(metrics: dict, folder: str) -> None:
                 percent, error = 100 * result["accuracy"], 100 * result["standard_error"]
                 row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
         rows.append(row)
-    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in metrics["seconds"].items())
+    cpu_seconds = metrics.get("cpu_seconds", {})
+    for name, selected in metrics.get("selected", {}).items():
+        percent = f"{100 * selected['accuracy']:.2f} % on validation"
+        print(
+            f"best epoch of {name.replace('_', ' ')}: {selected['epoch'] + 1}, step {selected['step']:,}, {percent}"
+        )
+    seconds = ", ".join(
+        f"{stage} {value:.0f} s" + (f" (CPU {cpu_seconds[stage]:.0f} s)" if stage in cpu_seconds else "")
+        for stage, value in metrics["seconds"].items()
+    )
     if rows:
         print(f"\n{metrics['split']}: accuracy ± standard error over the images\n")
         print(report.table(rows))
+    if chosen := metrics.get("served"):
+        print(f"\nserved: {role_name(chosen['role'])}. {chosen['reason']}")
     print(f"\ntraining: {seconds}\nrun folder: {folder}")
     if (page := pathlib.Path(folder) / "report.html").is_file():
         print(f"report: {page}")
     if "export" in metrics:
-        print(f"exported student: {metrics['export']}")
+        print(f"exported {role_name(chosen['role']) if chosen else 'student'}: {metrics['export']}")
 
 
 def _recipe() -> str:

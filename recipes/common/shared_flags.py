@@ -2,8 +2,10 @@
 
 from absl import flags
 
-from recipes.common import parameters
-from recipes.common.start import define_path
+from recipes.common import parameters, start
+from recipes.common.start import PathParser, define_path
+
+FLAGS = flags.FLAGS
 
 # What `mpl_tf.models.names`, but for keras.applications, and `optimizers.optimizer_names` list; to ask them would
 # import TensorFlow.
@@ -60,6 +62,15 @@ def define_data_flags():
         ImageSizeParser(), "image_size", None, "Height and width that images are resized to: 96, or 72x96.",
     )  # fmt: skip
     flags.DEFINE_enum(
+        "resize", None, parameters.constant("mpl_tf.data.images.upright", "RESIZES"),
+        "For folders and TFDS, what becomes of other aspect ratios: the middle is kept, the default; both sides "
+        "are fitted; or gray is added. An exported model does the same.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "interpolation", None, parameters.constant("mpl_tf.data.images.upright", "INTERPOLATIONS"),
+        "For folders and TFDS, how images are resized; bilinear when not given.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
         "flip", "auto", ["auto", "true", "false"],
         "Whether a mirrored image keeps its label, so that views mirror half of them. Say false for texts, signs, "
         "arrows, and whatever has a left and a right; auto is true, but for digits, characters and signs of TFDS.",
@@ -83,7 +94,8 @@ def define_data_flags():
     flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled images are unlabeled ones too.")
     flags.DEFINE_enum(
         "balance", "none", parameters.constant("mpl_tf.data", "BALANCES"),
-        "Whether labeled images are drawn all equally often, or so that every class is.",
+        "Labeled images are drawn all equally often; or, by sample, so that every class is; or, by weight, all "
+        "equally often, and their losses weigh as much as their class is rare.",
     )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
     flags.DEFINE_enum(
@@ -123,8 +135,13 @@ def define_training_flags():
         "stochastic_depth", 0.0, "Of the last residual branch, in residual networks.", 0.0, 0.95
     )
     flags.DEFINE_integer("steps", 10_000, "Updates of the method.", lower_bound=1)
+    define_minutes_flags()
     flags.DEFINE_integer("epoch_steps", None, "Updates per epoch; a twentieth of them when not given.", 1)
     flags.DEFINE_integer("batch_size", 64, "B, labeled images per update over all replicas.", 1)
+    flags.DEFINE_enum(
+        "select", "last", ["last", "best"],
+        "The epoch whose weights each stage ends with: the last, or the best on the validation images.",
+    )  # fmt: skip
     flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
     flags.DEFINE_enum(
         "schedule", "cosine", ["cosine", "partial_cosine", "constant", "drops"],
@@ -157,6 +174,30 @@ def define_training_flags():
     )  # fmt: skip
     flags.DEFINE_integer(
         "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
+    )
+
+
+def define_minutes_flags(steps: str = "steps"):
+    """How long the run may take, in place of how many steps it makes.
+
+    Args:
+        steps: the flag that says how many.
+    """
+    flags.DEFINE_float(
+        "minutes", None,
+        f"How long the run may take, in place of --{steps}: as many steps as fit, from the measured time of a step. "
+        "The page and the export come on top.",
+        1e-6,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "clock", "wall", ["wall", "cpu"],
+        "What --minutes are of: the clock, or processor time of all cores together, which other processes on the "
+        "machine do not lengthen.",
+    )  # fmt: skip
+    flags.register_multi_flags_validator(
+        ["minutes", steps],
+        lambda values: values["minutes"] is None or steps not in start.given(),
+        message=f"--minutes says how long and --{steps} how many: pass one of them.",
     )
 
 
@@ -194,6 +235,102 @@ def define_finetuning_flags():
     )
 
 
+class InitializeParser(PathParser):
+    """Takes some words, of which "none" is no value, and the paths of .keras files.
+
+    Args:
+        words: that the flag takes.
+    """
+
+    def __init__(self, words: tuple[str, ...]):
+        self._words = words
+        self.syntactic_help = ", ".join(["none", *words, "or the path of a .keras file"])
+
+    def parse(self, argument):
+        """The word or the path, or None.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        if argument is None or argument == "none":
+            return None
+        if argument not in self._words and not str(argument).endswith(".keras"):
+            raise ValueError(f"{argument!r} is not among these: give {self.syntactic_help}.")
+        return argument
+
+
+def define_initialization_flags(*words: str):
+    """Which weights the run's networks start from.
+
+    Args:
+        *words: that stand for networks of the run itself.
+    """
+    own = {
+        "supervised": "supervised for the baseline, which the run then trains first",
+        "teacher": "teacher for the one that has labeled for them",
+    }
+    described = "; ".join([*(own[word] for word in words), "or a .keras file, as runs leave it in networks/"])
+    define_path(
+        "initialize", None, f"Whose weights the networks start from: {described}.", InitializeParser(words)
+    )
+
+
+def define_baseline_flags(*, optional: bool = False):
+    """The supervised baseline that a run trains before its method, and what starts from it.
+
+    Args:
+        optional: whether it may be trained for the table alone.
+    """
+    define_initialization_flags("supervised")
+    flags.DEFINE_integer(
+        "supervised_steps",
+        None,
+        "Updates of the supervised baseline; those of the student when not given.",
+        1,
+    )
+    if optional:
+        flags.DEFINE_bool("baseline", False, "Also train the supervised baseline, for the table.")
+    define_supervised_flags()
+    asked = ["initialize", "baseline"] if optional else ["initialize"]
+    flags.register_multi_flags_validator(
+        ["supervised_steps", *asked],
+        lambda values: (
+            values["supervised_steps"] is None
+            or values["initialize"] == "supervised"
+            or bool(values.get("baseline"))
+        ),
+        message="--supervised_steps is how long the supervised baseline trains: pass --initialize=supervised"
+        + (" or --baseline" if optional else "")
+        + " too, or leave it out.",
+    )
+
+
+def define_serve_flag(*roles: str):
+    """Which network is exported.
+
+    Args:
+        *roles: that the recipe's networks may have; each is asked for in the words of its flags.
+    """
+    flags.DEFINE_enum(
+        "serve", "auto", ["auto", *roles],
+        "The network that is exported: the best on the validation images, or the last in the method's order where "
+        "these are too few to tell; or the one that is named.",
+    )  # fmt: skip
+    needed = [name for name in ("finetune_steps", "initialize", "baseline") if name in FLAGS]
+    flags.register_multi_flags_validator(["serve", *needed], _is_trained, message=(
+        "--serve names a network that this run does not train: pass --finetune_steps for finetuned, and "
+        "--initialize=supervised (or --baseline, where there is one) for supervised, or leave --serve out."
+    ))  # fmt: skip
+
+
+def _is_trained(values: dict) -> bool:
+    if values["serve"] == "finetuned":
+        return values["finetune_steps"] > 0
+    if values["serve"] == "supervised":
+        return values["initialize"] == "supervised" or bool(values.get("baseline"))
+    return True
+
+
 def define_unlabeled_flags():
     """How many unlabeled images, and on how many of them their labels are measured."""
     flags.DEFINE_integer("unlabeled_ratio", 7, "μ, unlabeled images per labeled one.", lower_bound=1)
@@ -227,7 +364,7 @@ def define_finetune_flags():
 def define_run_flags():
     """Where the run goes."""
     define_path("run_dir", None, "Folder that the run leaves; runs/<split>-<recipe> when not given.")
-    define_path("export_dir", None, "Exports the student as <export_dir>/<version>/.")
+    define_path("export_dir", None, "Exports the network that is served as <export_dir>/<version>/.")
     flags.DEFINE_bool("resume", True, "Continue a run folder that holds this configuration.")
     define_progress_flag("training")
     flags.DEFINE_bool("tensorboard", True, "Write event files into <run_dir>/tensorboard.")

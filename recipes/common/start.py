@@ -11,6 +11,7 @@ import pathlib
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 
 from absl import app, flags
@@ -37,6 +38,10 @@ _NOTES = re.compile(
 )
 # The arguments of the running program that are no flags.
 _rest: list[str] = []
+# The flags that the command line gives itself, and not by a preset.
+_given: set[str] = set()
+# The clock of the wall when the flags were read.
+_started = [time.perf_counter()]
 
 
 def preset_path(name: str) -> pathlib.Path:
@@ -94,6 +99,25 @@ def with_presets(arguments: list[str]) -> list[str]:
     return expanded
 
 
+def given() -> frozenset[str]:
+    """The flags that the command line gives itself, or a flagfile, and not a preset."""
+    return frozenset(_given)
+
+
+def started(clock: str) -> float:
+    """When this program began, as one of `mpl_tf.training.rehearsal.CLOCKS` tells the time."""
+    return _started[0] if clock == "wall" else 0.0
+
+
+def _flag_names(arguments: list[str]) -> set[str]:
+    try:
+        arguments = FLAGS.read_flags_from_files(arguments, force_gnu=False)
+    except flags.Error:
+        return set()
+    names = {argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-")}
+    return {name if name in FLAGS else name.removeprefix("no") for name in names}
+
+
 def _takes_next(argument: str) -> bool:
     name = argument.lstrip("-")
     return argument.startswith("-") and "=" not in name and name in FLAGS and not FLAGS[name].boolean
@@ -123,6 +147,9 @@ def parse_flags(*, expand_presets: bool = True) -> None:
     app.define_help_flags()
     try:
         program, *arguments = sys.argv
+        _started[0] = time.perf_counter()
+        _given.clear()
+        _given.update(_flag_names(arguments))
         if expand_presets:
             arguments = with_presets(arguments)
         # absl would turn TensorFlow's own notes on; a --verbosity of the user's comes later and wins.
@@ -140,23 +167,25 @@ def parse_flags(*, expand_presets: bool = True) -> None:
     _resolve_paths()
 
 
-def define_path(name: str, default: str | None, description: str) -> None:
+def define_path(name: str, default: str | None, description: str, parser: "PathParser | None" = None) -> None:
     """Defines a flag that names a file or a folder; `~` and variables in it are filled in.
 
     Args:
         name: of the flag.
         default: its default.
         description: for `--help`.
+        parser: of its text; None takes any.
     """
-    flags.DEFINE(_PathParser(), name, default, description, serializer=flags.ArgumentSerializer())
+    flags.DEFINE(parser or PathParser(), name, default, description, serializer=flags.ArgumentSerializer())
 
 
-class _PathParser(flags.ArgumentParser):
+class PathParser(flags.ArgumentParser):
     """Takes any text, and marks the flag as one of a path."""
 
     syntactic_help = ""
 
     def flag_type(self) -> str:
+        """For the flag's help."""
         return "path"
 
 
@@ -164,7 +193,7 @@ def _resolve_paths() -> None:
     from mpl_tf.utils.files import user_path
 
     for name in FLAGS:
-        if isinstance(FLAGS[name].parser, _PathParser) and FLAGS[name].value:
+        if isinstance(FLAGS[name].parser, PathParser) and FLAGS[name].value:
             try:
                 FLAGS[name].value = str(user_path(FLAGS[name].value))
             except ValueError as error:

@@ -194,7 +194,12 @@ BOTH = ("teacher", "student")
 GENERATED = ("generator", "student")
 
 CASES = {
-    "supervised": Case(supervised, learns=("student",), options={"backbone_learning_rate_factor": 0.3}),
+    "supervised": Case(
+        supervised,
+        learns=("student",),
+        data=tiny.weighted_dataset,
+        options={"backbone_learning_rate_factor": 0.3},
+    ),
     "uda": Case(uda, learns=("student",)),
     "uda with other targets": Case(uda_with_other_targets, learns=("student",), on_several_replicas="slow"),
     "fixmatch": Case(fixmatch(), learns=("student",), on_several_replicas="slow"),
@@ -243,7 +248,7 @@ CASES = {
         on_several_replicas=False,
     ),
     "mpl none": Case(meta_pseudo_labels("none"), learns=BOTH, on_several_replicas="slow"),
-    "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH),
+    "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH, data=tiny.weighted_dataset),
     "mpl loss_difference": Case(
         meta_pseudo_labels("loss_difference"), learns=BOTH, on_several_replicas="slow"
     ),

@@ -305,10 +305,42 @@ def test_balanced_draws_resume_divide_and_follow_the_seed():
     assert not np.array_equal(balanced_draws(9, seed=1), whole)
 
 
+@pytest.mark.parametrize(
+    ("labels", "num_classes"),
+    [([0, 1, 2], 3), ([0] * 99 + [1], 2), ([2, 2, 2, 0, 0, 1], 3), ([0, 0, 3], 4), ([5], 9)],
+)
+def test_class_weights_make_classes_count_alike(labels, num_classes):
+    weights = pipeline.class_weights(np.array(labels), num_classes)
+    assert weights.dtype == np.float32
+    assert weights.shape == (num_classes,)
+    of_images = weights[labels]
+    np.testing.assert_allclose(of_images.mean(), 1.0, rtol=1e-6)
+    sums = [of_images[np.array(labels) == label].sum() for label in set(labels)]
+    np.testing.assert_allclose(sums, sums[0], rtol=1e-6)
+    assert not weights[sorted(set(range(num_classes)) - set(labels))].any()
+
+
+def test_weights_resume_divide_and_go_through_views_in_the_step():
+    def weights(steps=6, **options):
+        split = a_split(labeled=range(12), unlabeled=range(16))
+        dataset = pipeline.training_batches(
+            unequal_source(), split, batch_size=4, weak=view, balance="weight", **options
+        )
+        return [batch["labeled"]["weight"] for batch in dataset.take(steps).as_numpy_iterator()]
+
+    whole = weights()
+    np.testing.assert_array_equal(weights(2, start=4), whole[4:])
+    parts = [weights(shard=(part, 2)) for part in range(2)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    np.testing.assert_array_equal(weights(augment=False), whole)
+    # Over an epoch, every labeled image once, the mean is 1.
+    np.testing.assert_allclose(np.mean(whole[:3]), 1.0, rtol=1e-6)
+
+
 def test_balance_changes_the_labeled_images_alone():
     options = {"batch_size": 4, "unlabeled_ratio": 3, "weak": view, "strong": view}
     split = a_split(labeled=range(16), unlabeled=range(16))
-    plain, balanced = (
+    plain, balanced, weighted = (
         next(
             pipeline.training_batches(unequal_source(), split, balance=balance, **options).as_numpy_iterator()
         )
@@ -317,5 +349,9 @@ def test_balance_changes_the_labeled_images_alone():
     tf.nest.map_structure(np.testing.assert_array_equal, plain["unlabeled"], balanced["unlabeled"])
     labels = unequal_source().train.labels
     np.testing.assert_array_equal(balanced["labeled"]["label"], labels[indices(balanced["labeled"]["image"])])
+    # Weights change nothing but what they add: 16 / (3 · 12) and so on.
+    weights = weighted["labeled"].pop("weight")
+    tf.nest.map_structure(np.testing.assert_array_equal, plain, weighted)
+    np.testing.assert_allclose(weights, np.array([16 / 36, 16 / 9, 16 / 3])[plain["labeled"]["label"]])
     with pytest.raises(ValueError, match="balance='samples'"):
         batches(1, balance="samples")

@@ -16,7 +16,9 @@ def results(**images):
             networks = {"student": {"accuracy": accuracy}}
         splits = {"test": networks, "validation": {key: {"accuracy": 0.25} for key in networks}}
         seconds = {"method": 2.0, "finetune": 1.0}
-        return {**splits, "seconds": seconds, "steps": 10, "images": images.get(trial, 1000)}
+        cpu_seconds = {"method": 5.0, "finetune": 100.0 * accuracy}
+        spent = {"seconds": seconds, "cpu_seconds": cpu_seconds}
+        return {**splits, **spent, "steps": 10, "images": images.get(trial, 1000)}
 
     return {
         trial: {seed: run(trial, value) for seed, value in enumerate(values)}
@@ -46,6 +48,10 @@ def test_the_table_has_means_deviations_and_paired_differences():
     assert taught["final - plain"] == expected_difference("taught", "plain")
     assert taught["final - its ablation"] == expected_difference("taught", "silent")
     assert (taught["updates"], taught["images"], taught["seconds"]) == ("10", "1,000", "3")
+    # The mean over seeds of the sums over stages.
+    assert taught["CPU s"] == "95"
+    names = [name.strip() for name in text.splitlines()[2].strip("|").split("|")]
+    assert names[names.index("updates") + 1] == "CPU s"
     assert row(text, "plain")["final - plain"] == row(text, "silent")["final - its ablation"] == ""
 
 

@@ -201,6 +201,35 @@ def test_what_is_missing_is_left_out(whole, tmp_path, missing, section):
     assert "Curves" in titles(text)
 
 
+def test_the_page_of_recipes_auto_says_what_unlabeled_images_have_brought_and_what_an_hour_might(
+    whole, tmp_path
+):
+    networks = {"supervised": numbers(30), "supervised_longer": numbers(31), "uda": numbers(48)}
+    metrics = whole_metrics() | {"validation": networks, "test": networks}
+    gain = {"difference": 17 / 60, "standard_error": 0.05, "count": 60}
+    metrics["gain"] = {"method": "uda", "reference": "supervised_longer", "methods": 2, "validation": gain}
+    metrics["plan"] = {
+        "steps": {"supervised": 400, "uda": 1200},
+        "seconds": {"supervised": 21.0, "uda": 80.2},
+    }
+    metrics |= {"seconds": {"probe": 2.0, "supervised": 19.0, "uda": 77.0}, "trends": {}, "longer": None}
+    metrics["served"] = {"role": "uda", "reason": "UDA is best by far.", "candidates": list(networks)}
+    run = tmp_path / "run"
+    shutil.copytree(whole[1], run)
+    RunFolder(run).write_metrics(metrics)
+    text = report.page(run).read_text("utf-8")
+    sound(text)
+    assert "Plan and outlook" in titles(text)
+    plain = html.unescape(text).replace("\N{NO-BREAK SPACE}", " ")
+    assert (
+        "The unlabeled images have brought 28.3 ± 5.0 percentage points: UDA is right on 80.0 % of" in plain
+    )
+    assert "UDA is best by far." in plain
+    assert "too short to tell how far another hour might go" in plain
+    for cell in ("linear probe", "1,200", "77", "80"):
+        assert f">{cell}<" in text
+
+
 def test_an_empty_folder_has_a_page_and_no_folder_has_none(tmp_path):
     text = report.page(tmp_path).read_text("utf-8")
     sound(text)

@@ -120,6 +120,16 @@ def dataset(*, batches: int = 3, **sizes) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(stacked)
 
 
+def weighted_dataset(**options) -> tf.data.Dataset:
+    """The same with a weight for each labeled image."""
+
+    def weigh(batch):
+        weight = tf.gather([0.5, 2.0, 0.75], batch["labeled"]["label"])
+        return batch | {"labeled": batch["labeled"] | {"weight": weight}}
+
+    return dataset(**options).map(weigh)
+
+
 def numbers(*, batches: int = 3) -> tf.data.Dataset:
     """As many batches for a method that makes its images itself, six to a batch."""
     return pipeline.index_batches(6).take(batches)

@@ -14,6 +14,8 @@ from tests.programs import forked, killed_run
 from tests.training import test_loop
 
 KILLS = 20
+# What two runs of the same configuration do not have in common.
+VARYING = ("seconds", "cpu_seconds", "export")
 
 
 def start(course, folder, moment=()):
@@ -48,12 +50,14 @@ def contents(folder):
     return {
         "histories": all_of(
             "history.csv",
-            lambda path: [{**row, "seconds": None} for row in RunFolder(path.parent).read_history()],
+            lambda path: [
+                {**row, "seconds": None, "cpu_seconds": None} for row in RunFolder(path.parent).read_history()
+            ],
         ),
         "networks": all_of("*.keras", lambda path: keras.saving.load_model(path).get_weights()),
         "labels": all_of("*.npy", np.load),
         "files": all_of("*", lambda path: path.suffix),
-        "metrics": {key: value for key, value in metrics.items() if key not in ("seconds", "export")},
+        "metrics": {key: value for key, value in metrics.items() if key not in VARYING},
     }
 
 

@@ -191,6 +191,11 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
             whole_run(tmp_path / "killed", build)
     whole_run(tmp_path / "killed", build)
 
+    # The epochs of both sessions count.
+    spent = RunFolder(tmp_path / "killed").read_metrics()["cpu_seconds"]["method"]
+    rows = RunFolder(tmp_path / "killed").read_history()
+    assert spent == pytest.approx(sum(float(row["cpu_seconds"]) for row in rows), abs=1e-9)
+    assert all(float(row["cpu_seconds"]) > 0 for row in rows)
     networks = sorted((tmp_path / "whole" / "networks").iterdir())
     assert len(networks) >= 2
     for file in networks:
@@ -199,7 +204,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
             np.testing.assert_array_equal(one, other)
     histories = [RunFolder(tmp_path / name).read_history() for name in ("whole", "killed")]
     for row in histories[0] + histories[1]:
-        row.pop("seconds")
+        row.pop("seconds"), row.pop("cpu_seconds")
     assert histories[0] == histories[1]
     classes = [
         RunFolder(tmp_path / name).read_rows("pseudo_label_classes.csv") for name in ("whole", "killed")

@@ -39,18 +39,21 @@ def from_folders(
     skip_unreadable: bool = False,
     channels: int = 3,
     flip: bool = True,
+    resize: str = "crop",
+    interpolation: str = "bilinear",
     duplicates: str = "drop",
     near_duplicates: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> Source:
     """Images from folders.
 
-    Every image is decoded once before training, so that a broken one is found now. Images are turned upright,
-    resized so that the shorter side fits (bilinear, antialiased) and cropped to the middle; those that have
-    the size already keep every pixel. Which files are images is told by their content: JPEG, PNG, GIF, BMP,
-    WebP, TIFF, AVIF, and HEIC where pillow-heif is installed. Hidden files and folders, those that disks,
-    clouds and archives leave behind, camera raws and unfinished downloads are passed over; `Source.reading`
-    says what and why.
+    Every image is decoded once before training, so that a broken one is found now. Images are turned upright
+    and brought to one size, as `resize` and `interpolation` say; those that have it keep every pixel.
+    The networks of a run carry both, and exported models do the same; without a run, hand them on by
+    `models.set_resizing(network, source.resizing)`. Which files are images is told by their content: JPEG,
+    PNG, GIF, BMP, WebP, TIFF, AVIF, and HEIC where pillow-heif is installed. Hidden files and folders, those
+    that disks, clouds and archives leave behind, camera raws and unfinished downloads are passed over;
+    `Source.reading` says what and why.
 
     Images with the same pixels, at the size that is trained on, are one image. Of copies the first labeled
     one is used, else the first test image, else the first: so none is in two of labeled, validation, test and
@@ -66,6 +69,9 @@ def from_folders(
         channels: 3 (RGB) or 1 (gray).
         flip: whether a mirrored image keeps its label: pass False for texts, signs, arrows, and whatever has
             a left and a right. `make_views` mirrors half of the images where it is True.
+        resize: what becomes of other aspect ratios: `"crop"` fits the shorter side and keeps the middle,
+            `"stretch"` fits both sides, `"pad"` fits the longer side and adds gray (128) beside the shorter one.
+        interpolation: `"bilinear"`, `"bicubic"`, `"lanczos"` or `"nearest"`; all but the last are antialiased.
         duplicates: `"drop"` leaves copies out; `"keep"` counts them, warns where they are in two kinds of
             data or have two labels, and uses them all.
         near_duplicates: looks for images that look alike too, by a perceptual hash of 64 bits of which so
@@ -85,6 +91,7 @@ def from_folders(
     """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels} is not possible: pass 3 for RGB or 1 for gray.")
+    resizing = decoding.checked_resizing(resize, interpolation)
     check_duplicates(duplicates)
     if near_duplicates is not None and (
         isinstance(near_duplicates, bool)
@@ -96,7 +103,8 @@ def from_folders(
     files, class_names = _scan(labeled_dir, unlabeled_dir, test_dir, report)
     unreadable: dict[str, Exception] = {}
     size = _image_size(image_size, files, unreadable)
-    read = _Reader((*size, channels), memory_limit, near_duplicates is not None).read(files, unreadable)
+    reader = _Reader((*size, channels), resizing, memory_limit, near_duplicates is not None)
+    read = reader.read(files, unreadable)
     _check_unreadable(unreadable, len(files), skip_unreadable)
     report.unreadable = tuple(file.path for file in files if file.path in unreadable)
     _check_classes_left(files, class_names, unreadable, labeled_dir)
@@ -112,8 +120,29 @@ def from_folders(
             'duplicates="keep".'
         )
     return Source(
-        "folders", class_names, train, test, flip=flip, unreadable=report.unreadable, reading=report
+        "folders",
+        class_names,
+        train,
+        test,
+        flip=flip,
+        resizing=resizing,
+        unreadable=report.unreadable,
+        reading=report,
     )
+
+
+def labeled_image_sizes(labeled_dir: str | os.PathLike) -> set[tuple[int, int]]:
+    """The heights and widths of the labeled images, upright, as their headers tell; broken files are left out.
+
+    Args:
+        labeled_dir: as for `from_folders`.
+
+    Raises:
+        FileNotFoundError: for a folder that is missing.
+        ValueError: for a folder laid out in another way.
+    """
+    files, _ = _scan_classes("labeled_dir", labeled_dir, ReadingReport())
+    return _sizes([file.path for file, _ in files], {})
 
 
 def check_duplicates(duplicates: str) -> None:
@@ -292,17 +321,7 @@ def _image_size(image_size, files: list[_File], unreadable: dict) -> tuple[int, 
     if image_size is not None:
         return decoding.checked_image_size(image_size)
 
-    def measure(file):
-        try:
-            return upright.upright_size(pathlib.Path(file.path).read_bytes())
-        # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for broken files.
-        except Exception as error:
-            unreadable[file.path] = error
-            return None
-
-    labeled = [file for file in files if file.stream == copies.LABELED]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        sizes = {size for size in threads.map(measure, labeled) if size is not None}
+    sizes = _sizes([file.path for file in files if file.stream == copies.LABELED], unreadable)
     if len(sizes) > 1:
         smallest, largest = min(sizes), max(sizes)
         raise ValueError(
@@ -312,11 +331,33 @@ def _image_size(image_size, files: list[_File], unreadable: dict) -> tuple[int, 
     return next(iter(sizes), (1, 1))
 
 
+def _sizes(paths: list[str], unreadable: dict) -> set[tuple[int, int]]:
+    """The sizes of files; those that have none go into `unreadable`."""
+
+    def measure(path):
+        try:
+            return upright.upright_size(pathlib.Path(path).read_bytes())
+        # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for broken files.
+        except Exception as error:
+            unreadable[path] = error
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return {size for size in threads.map(measure, paths) if size is not None}
+
+
 class _Reader:
     """Decodes every file once: what can be decoded, what it holds and, where all of it fits, its pixels."""
 
-    def __init__(self, image_shape: tuple[int, int, int], memory_limit: int, perceptual: bool) -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        resizing: decoding.Resizing,
+        memory_limit: int,
+        perceptual: bool,
+    ) -> None:
         self.image_shape = image_shape
+        self.resizing = resizing
         self.memory_limit = memory_limit
         self.perceptual = perceptual
 
@@ -336,7 +377,9 @@ class _Reader:
             if file.path in unreadable:
                 return
             try:
-                decoded = decoding.decode(pathlib.Path(file.path).read_bytes(), self.image_shape)
+                decoded = decoding.decode(
+                    pathlib.Path(file.path).read_bytes(), self.image_shape, self.resizing
+                )
             except Exception as error:
                 unreadable[file.path] = error
                 return
@@ -360,6 +403,7 @@ class _Reader:
             known,
             [int(rows[index]) if fits[files[index].stream] else -1 for index in good],
             pixels,
+            self.resizing,
         )
 
 
@@ -380,6 +424,7 @@ class _Images:
     facts: list[_Facts]
     rows: list[int]
     pixels: np.ndarray
+    resizing: decoding.Resizing
 
     @property
     def streams(self) -> np.ndarray:
@@ -448,6 +493,7 @@ class _Images:
             [file.path for file in files],
             np.array([file.label for file in files], np.int32),
             self.pixels.shape[1:],
+            resizing=self.resizing,
             # Other systems write the same names in another form.
             relative_names=[unicodedata.normalize("NFC", file.relative_name) for file in files],
         )

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from mpl_tf.data.batches import static_batch_size
 from mpl_tf.distribute import replicas
+from mpl_tf.methods.engine import pointwise
 from mpl_tf.methods.engine.rematerialization import Segments, not_before
 
 
@@ -33,6 +34,7 @@ class TrainingPass:
 
     def __init__(self, network: keras.Model, *, micro_batches: int = 1, rematerialize: bool = False):
         self.network = network
+        pointwise.prepare(network)
         self.micro_batches = micro_batches
         self.segments = Segments(network) if rematerialize else None
 
@@ -51,7 +53,8 @@ class TrainingPass:
             float32 `[B, K]`.
         """
         if self.is_plain:
-            return tf.cast(self.network(images, training=True), tf.float32)
+            with pointwise.products():
+                return tf.cast(self.network(images, training=True), tf.float32)
         state = tensors(self.network.non_trainable_variables)
         logits, state = self(images, tensors(self.network.trainable_variables), state)
         for variable, value in zip(self.network.non_trainable_variables, state, strict=True):
@@ -115,7 +118,8 @@ class TrainingPass:
 
     def plain(self, images: tf.Tensor, weights: list, state: list) -> tuple[tf.Tensor, list]:
         """The same as a call in one piece, all of whose activations are kept; differentiable any number of times."""
-        logits, state = self.network.stateless_call(list(weights), list(state), images, training=True)
+        with pointwise.products():
+            logits, state = self.network.stateless_call(list(weights), list(state), images, training=True)
         return tf.cast(logits, tf.float32), list(state)
 
     def _logits(self, images, parts, weights, state):

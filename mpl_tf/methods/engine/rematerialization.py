@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf.methods import validation
+from mpl_tf.methods.engine import pointwise
 
 # Shorter segments would save less than keeping their inputs costs.
 SMALLEST_SEGMENT = 4
@@ -62,12 +63,14 @@ def _rematerialized(segment, inputs, weights, state):
         def backward(tangents, *_):
             with tf.control_dependencies([tangents]):
                 sources = [not_before(tangents, inputs), *map(tf.identity, weights)]
-                with tf.GradientTape() as tape:
+                with pointwise.products(), tf.GradientTape() as tape:
                     tape.watch(sources)
                     outputs, _ = segment.stateless_call(sources[1:], state, sources[0], training=True)
                 return tape.gradient(outputs, sources, tangents, tf.UnconnectedGradients.ZERO)
 
-        return segment.stateless_call(list(weights), state, inputs, training=True), backward
+        with pointwise.products():
+            outputs = segment.stateless_call(list(weights), state, inputs, training=True)
+        return outputs, backward
 
     return run(inputs, *weights)
 

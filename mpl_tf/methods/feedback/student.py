@@ -240,14 +240,17 @@ def student_step(
             smoothing = method.label_smoothing
             return losses.cross_entropy(labels, logits[:-count], label_smoothing=smoothing)
 
+        def mean_labeled_loss(logits):
+            return losses.weighted_mean(labeled_losses(logits), data["labeled"].get("weight"))
+
         def other_loss(weights):
-            return labeled_weight * tf.reduce_mean(labeled_losses(before.logits(images, weights)))
+            return labeled_weight * mean_labeled_loss(before.logits(images, weights))
 
     with tf.GradientTape() as tape:
         logits = method.training_logits("student", images)
         loss = tf.reduce_mean(losses.soft_cross_entropy(targets, logits[-count:]))
         if labeled_weight:
-            metrics["labeled_loss"] = tf.reduce_mean(labeled_losses(logits))
+            metrics["labeled_loss"] = mean_labeled_loss(logits)
             loss += labeled_weight * metrics["labeled_loss"]
     student_gradients = method.gradients(tape, student=loss)["student"]
     gradient_norm = method.apply_gradients("student", student_gradients)
@@ -292,11 +295,16 @@ def student_step(
 
 
 def _labeled_loss(before, data):
-    """L_l as a function of the student's weights."""
+    """L_l as a function of the student's weights.
+
+    Where classes are weighted, it is the weighted loss too: the teacher is to be praised for what helps the student
+    by the measure that the run minimizes, or the feedback would pull it back to the frequent classes.
+    """
 
     def labeled_loss(weights):
         logits = before.logits(data["labeled"]["image"], weights)
-        return tf.reduce_mean(losses.cross_entropy(data["labeled"]["label"], logits))
+        labeled_losses = losses.cross_entropy(data["labeled"]["label"], logits)
+        return losses.weighted_mean(labeled_losses, data["labeled"].get("weight"))
 
     return labeled_loss
 

@@ -85,9 +85,15 @@ def _facts(results):
     of_all = [run for of_trial in results.values() for run in of_trial.values()]
     splits = list(dict.fromkeys(run["split"] for run in of_all if "split" in run))
     seconds = sum(sum(run["seconds"].values()) for run in of_all)
+    cpu_seconds = sum(sum(run.get("cpu_seconds", {}).values()) for run in of_all)
+    trained = f"{seconds / 60:,.0f} min of training"
     facts = [
         Fact("Trials", f"{len(results)}"),
-        Fact("Runs", f"{len(of_all)}", f"{seconds / 60:,.0f} min of training"),
+        Fact(
+            "Runs",
+            f"{len(of_all)}",
+            f"{trained}, {cpu_seconds / 60:,.0f} CPU min" if cpu_seconds else trained,
+        ),
     ]
     if splits:
         note = counted(len(splits), "split")

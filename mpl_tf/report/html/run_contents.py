@@ -11,7 +11,7 @@ from mpl_tf.data.run_data import RunData
 from mpl_tf.report.html import samples
 from mpl_tf.report.summary import measured_split
 from mpl_tf.runs.folder import RunFolder
-from mpl_tf.runs.roles import final_role, role_name
+from mpl_tf.runs.roles import chosen_role, role_name
 
 
 class RunContents:
@@ -28,7 +28,7 @@ class RunContents:
         split: of split.json, empty where there is none.
         flags: of flags.txt.
         measured: the split whose accuracies count, see `summary.measured_split`.
-        final: the role that the run ends with.
+        final: the role that the run has chosen to serve.
         networks: role → network, in the order of the training.
         points: whether the examples are points in place of images.
         noun: `"image"` or `"point"`.
@@ -47,7 +47,7 @@ class RunContents:
         # In the order of the training, which the files in networks/ do not have.
         order = list(self.metrics.get(self.measured, networks))
         self.networks = {role: networks[role] for role in order if role in networks} if data else {}
-        self.final = final_role(self.metrics.get(self.measured, {}))
+        self.final = chosen_role(self.metrics)
         self.points = len(data.source.image_shape) == 1 if data else self.flags.get("dataset") == "two_moons"
         self.noun = "point" if self.points else "image"
         self.class_names = data.source.class_names if data else None

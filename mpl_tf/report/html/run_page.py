@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import keras
 
+from mpl_tf.data.images.decoding import CROPPED
 from mpl_tf.data.run_data import RunData
+from mpl_tf.report.gain import gain_summary
 from mpl_tf.report.html import render, run_sections
 from mpl_tf.report.html.blocks import Fact
 from mpl_tf.report.html.run_contents import RunContents
@@ -37,6 +39,7 @@ def page(
     run = RunContents(pathlib.Path(run_dir), data, networks or {})
     sections = [
         run_sections.accuracy(run),
+        run_sections.plan(run),
         run_sections.curves(run),
         run_sections.errors(run),
         run_sections.pseudo_labels(run),
@@ -48,12 +51,24 @@ def page(
         run.folder.path,
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
-        summary=run_summary(run.metrics, labels=_labels(run), noun=run.noun),
+        summary=f"{_summary(run)} {_reason(run)}".strip(),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
         footer=_footer(run),
     )
+
+
+def _summary(run):
+    if "plan" in run.metrics:
+        return gain_summary(run.metrics, noun=run.noun)
+    return run_summary(run.metrics, labels=_labels(run), noun=run.noun)
+
+
+def _reason(run):
+    """Why this network is the one that is served, where there was a choice."""
+    chosen = run.metrics.get("served", {})
+    return chosen["reason"] if len(chosen.get("candidates", ())) > 1 else ""
 
 
 def _labels(run):
@@ -78,9 +93,18 @@ def _facts(run):
         facts.append(Fact("Student", run.flags["model"]))
     if "steps" in metrics:
         facts.append(Fact("Updates", f"{metrics['steps']:,}", f"on {metrics['images']:,} {run.noun}s"))
+    for stage, selected in metrics.get("selected", {}).items():
+        title = "Selected epoch" if stage == "method" else f"Selected epoch, {stage.replace('_', ' ')}"
+        accuracy = f"{100 * selected['accuracy']:.1f} % on validation"
+        facts.append(Fact(title, f"{selected['epoch'] + 1:,}", f"step {selected['step']:,}, {accuracy}"))
     if "seconds" in metrics:
         stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["seconds"].items())
         facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))
+    if metrics.get("cpu_seconds"):
+        stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["cpu_seconds"].items())
+        facts.append(Fact("CPU time", _duration(sum(metrics["cpu_seconds"].values())), stages))
+    if "accelerator" in metrics:
+        facts.append(Fact("Accelerator", metrics["accelerator"]))
     return facts
 
 
@@ -103,6 +127,8 @@ def _footer(run):
         lines.append(
             "In training half of the images were mirrored." if source.flip else "No image was mirrored."
         )
+        if source.resizing != CROPPED:
+            lines.append(f"Images of other sizes: {source.resizing.resize}, {source.resizing.interpolation}.")
         if source.reading is not None:
             lines.append(f"What was read: {source.reading}.")
     if versions := run.metrics.get("versions"):

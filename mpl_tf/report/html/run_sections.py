@@ -4,13 +4,16 @@ import numpy as np
 
 from mpl_tf import evaluation
 from mpl_tf.report import plots
+from mpl_tf.report.gain import outlook
 from mpl_tf.report.html import samples
 from mpl_tf.report.html.blocks import (
     Block,
     Cell,
     Columns,
     Fold,
+    Heading,
     ImageFile,
+    Paragraph,
     Plot,
     Section,
     Table,
@@ -71,6 +74,32 @@ def _accuracy_row(run, role):
 def _accuracy_cell(found):
     low, high = interval(found)
     return Cell(f"{100 * found['accuracy']:.2f}", f"{100 * low:.1f} – {100 * high:.1f}")
+
+
+def plan(run: RunContents) -> Section:
+    """What `recipes.auto` has trained for how long, and how far another hour might go."""
+    known = run.metrics.get("plan")
+    if known is None:
+        return Section("Plan and outlook", [])
+    rows = []
+    for stage in [role for role in ("probe",) if role in run.metrics["seconds"]] + list(known["steps"]):
+        row = {
+            "stage": role_name(stage),
+            "steps": f"{known['steps'][stage]:,}" if stage in known["steps"] else "",
+        }
+        row["planned s"] = f"{known['seconds'][stage]:,.0f}" if stage in known["seconds"] else ""
+        row["trained s"] = f"{run.metrics['seconds'][stage]:,.0f}"
+        row["CPU s"] = f"{run.metrics.get('cpu_seconds', {}).get(stage, 0):,.0f}"
+        if stage in run.metrics.get("validation", {}):
+            row["validation %"] = _accuracy_cell(run.metrics["validation"][stage])
+        rows.append(row)
+    caption = (
+        "Every method starts from the supervised network and has had the time of its longer training. Planned "
+        "seconds are with preparation, validation and evaluation."
+    )
+    count = next(iter(run.metrics.get("validation", {}).values()), {}).get("count", 0)
+    text = outlook(run.metrics.get("trends", {}), run.metrics.get("longer"), count=count, noun=run.noun)
+    return Section("Plan and outlook", [Table(rows, caption), Heading("Another hour"), Paragraph(text)])
 
 
 def curves(run: RunContents) -> Section:

@@ -33,6 +33,7 @@ _TITLES = {
     "teacher_gradient_norm": "Teacher's gradient norm",
     "generator_gradient_norm": "Generator's gradient norm",
     "seconds": "Seconds per epoch",
+    "cpu_seconds": "CPU seconds of training per epoch",
 }
 _ORDER = ("loss", "mask", "feedback", "agreement", "norm")
 _FRACTIONS = (
@@ -143,7 +144,7 @@ def _read(history):
     for name in names:
         points = [(_number(row.get(axis_name)), _number(row.get(name))) for row in rows]
         points = [point for point in points if all(map(math.isfinite, point))]
-        if points and name not in ("step", "epoch"):
+        if points and name not in ("step", "epoch", "selected_epoch"):
             series[name] = np.array(sorted(points, key=operator.itemgetter(0))).T
     if not series:
         raise ValueError(f"The history has no numbers besides {axis_name!r}: there is nothing to draw.")

@@ -158,10 +158,41 @@ class ConfirmationBias(keras.callbacks.Callback):
         folder.write_rows(name, [*folder.read_rows(name, until_step=step - 1), row])
 
 
+class SelectBest(keras.callbacks.Callback):
+    """Saves the weights of the epoch after which the network of inference is best on the validation images.
+
+    Of equally good epochs the later one. Stands before `Record`, whose row gets the best epoch so far as
+    `selected_epoch`.
+
+    Args:
+        folder: of the stage.
+        step: that the method is at; what was selected after it is undone.
+    """
+
+    def __init__(self, folder: RunFolder, step: int):
+        super().__init__()
+        self.folder = folder
+        selected = folder.read_selected(until_step=step)
+        self.epoch = -1 if selected is None else selected.epoch
+        self.accuracy = -1.0 if selected is None else selected.accuracy
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves the weights where they are the best."""
+        logs = {} if logs is None else logs
+        accuracy = float(logs["val_accuracy"])
+        if accuracy >= self.accuracy:
+            self.epoch, self.accuracy = epoch, accuracy
+            step = int(np.asarray(self.model.step))
+            self.folder.save_selected(self.model.inference_model, epoch=epoch, step=step, accuracy=accuracy)
+        logs["selected_epoch"] = self.epoch
+
+
 class Record(keras.callbacks.Callback):
     """Appends each epoch to history.csv and then saves a checkpoint, in this order.
 
-    Killed between the two, the run forgets the row when it resumes, and both are written again.
+    Killed between the two, the run forgets the row when it resumes, and both are written again. A row has the
+    `seconds` of the epoch with its validation, and the `cpu_seconds` of its training steps alone: those of all
+    threads of this process, which other processes on the machine do not lengthen.
 
     Args:
         folder: where to.
@@ -172,13 +203,19 @@ class Record(keras.callbacks.Callback):
         self.folder = folder
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Starts the clock."""
+        """Starts the clocks."""
         self.began = time.perf_counter()
+        self.cpu_began = self.cpu_ended = time.process_time()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Notes the end of what may be the last step, after which the validation begins."""
+        self.cpu_ended = time.process_time()
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the row and the checkpoint."""
         step = int(np.asarray(self.model.step))
         row = {"epoch": epoch, "step": step, "seconds": round(time.perf_counter() - self.began, 3)}
+        row["cpu_seconds"] = round(self.cpu_ended - self.cpu_began, 3)
         row.update({name: f"{float(value):.6g}" for name, value in (logs or {}).items()})
         self.folder.write_history([*self.folder.read_history(until_step=step - 1), row])
         self.folder.save_checkpoint(self.model)

@@ -138,3 +138,22 @@ def test_the_end_of_an_epoch_reaches_the_method():
     callback.set_model(types.SimpleNamespace(end_epoch=handed.append))
     callback.on_epoch_end(3, {})
     assert handed == ["images"]
+
+
+def test_cpu_seconds_are_those_of_the_training_steps_alone(tmp_path, monkeypatch):
+    clock = types.SimpleNamespace(now=100.0)
+    monkeypatch.setattr(monitors.time, "process_time", lambda: clock.now)
+    monkeypatch.setattr(RunFolder, "save_checkpoint", lambda self, method: None)
+    folder = RunFolder(tmp_path)
+    # Of a session before this one, from before the column was recorded.
+    folder.write_history([{"epoch": 0, "step": 2, "seconds": 1.5}])
+    record = monitors.Record(folder)
+    record.set_model(types.SimpleNamespace(step=4))
+    record.on_epoch_begin(1)
+    for batch, seconds in enumerate((7.0, 0.25)):
+        clock.now += seconds
+        record.on_train_batch_end(batch)
+    clock.now += 50.0  # The validation.
+    record.on_epoch_end(1)
+    assert [row["cpu_seconds"] for row in folder.read_history()] == ["", "7.25"]
+    assert folder.recorded_sum("cpu_seconds") == 7.25

@@ -1,0 +1,145 @@
+"""Methods at equal time from few labels: the trials of docs/few_labels.md, through `recipes.compare`.
+
+python benchmarks/few_labels.py --task=cifar10_250 --network=efficientnet-lite0-imagenet.keras --seeds=0,1 \
+    --data_dir=tensorflow_datasets --run_dir=runs/few_labels/cifar10_250
+
+Resumes trial by trial. The numbers of steps are those that take the task's CPU seconds on the machine of the tables,
+one thread; the table has the seconds that were really taken. Hyper-parameters were chosen on the validation images of
+seed 100, which no table reports.
+"""
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Images, labels, and how long each method trains.
+
+    Args:
+        common: flags of all trials.
+        supervised: flags of the baseline, which has no unlabeled images.
+        unlabeled: flags of the methods that have.
+        uda: flags of UDA's consistency, in UDA and in Meta Pseudo Labels' teacher.
+        thresholds: FixMatch's, and FreeMatch's decay of its own.
+        decay: of all averages.
+        steps: recipe → updates.
+    """
+
+    common: tuple[str, ...]
+    supervised: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    uda: tuple[str, ...]
+    thresholds: tuple[float, float]
+    decay: float
+    steps: Mapping[str, int]
+
+    def trials(self, network: str | None) -> list[str]:
+        """The arguments `--trial=…` of recipes.compare.
+
+        Args:
+            network: a pre-trained network's file, where the task begins with one.
+        """
+        start = (f"--model={network}",) if network else ()
+        average = ("--targets=average",)
+        mpl = (
+            *self.uda, "--uda_targets=average", f"--teacher_ema_decay={self.decay}", "--uda_ramp_steps=1",
+            "--student_labeled_weight=1",
+        )  # fmt: skip
+        fixmatch = (*average, f"--threshold={self.thresholds[0]}")
+        freematch = (*average, f"--threshold_decay={self.thresholds[1]}")
+        trials = {
+            "supervised": ("supervised", self.supervised),
+            "UDA": ("uda", (*self.unlabeled, *self.uda, *average)),
+            "FixMatch": ("fixmatch", (*self.unlabeled, *fixmatch)),
+            "FreeMatch": ("freematch", (*self.unlabeled, *freematch)),
+            "MPL": ("mpl", (*self.unlabeled, *mpl)),
+            "MPL, no feedback": ("mpl", (*self.unlabeled, *mpl, "--feedback=none")),
+        }
+        return [
+            f"--trial={name}: {' '.join((recipe, *start, *self.common, *flags, *_length(self.steps[recipe])))}"
+            for name, (recipe, flags) in trials.items()
+        ]
+
+
+def _length(steps: int) -> tuple[str, str]:
+    """One evaluation in the middle, and one at the end."""
+    return f"--steps={steps}", f"--epoch_steps={-(-steps // 2)}"
+
+
+def _cifar10(labels: int, **steps: int) -> Task:
+    """From a network with weights of ImageNet, at 64 pixels, of which the first three blocks stay as they are."""
+    return Task(
+        common=(
+            "--dataset=cifar10", f"--labels={labels}", "--image_size=64", "--crop=padded", "--validation=0.04",
+            "--trainable=block3_expand_conv", "--optimizer=adamw",
+        ),
+        supervised=("--batch_size=32", "--learning_rate=3e-4", "--ema_decay=0.98"),
+        unlabeled=(
+            "--batch_size=16", "--unlabeled_ratio=6", "--learning_rate=6e-4", "--ema_decay=0.97",
+            "--distribution_alignment=uniform", "--confirmation_images=0",
+        ),
+        uda=("--uda_threshold=0.4", "--uda_temperature=0.4", "--uda_weight=2"),
+        thresholds=(0.7, 0.95),
+        decay=0.97,
+        steps=steps,
+    )  # fmt: skip
+
+
+def _from_scratch(dataset: str, labels: int, **steps: int) -> Task:
+    """LeNet-5 from random weights; labeled images under RandAugment, as the other images are."""
+    return Task(
+        common=(
+            f"--dataset={dataset}", f"--labels={labels}", "--model=lenet-5", "--validation=0.04", "--batch_size=32",
+            "--learning_rate=0.05", "--ema_decay=0.99", "--randaugment_labeled",
+        ),
+        supervised=(),
+        unlabeled=("--unlabeled_ratio=7", "--confirmation_images=0"),
+        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
+        thresholds=(0.95, 0.99),
+        decay=0.99,
+        steps=steps,
+    )  # fmt: skip
+
+
+TASKS = {
+    "cifar10_40": _cifar10(40, supervised=600, uda=160, fixmatch=160, freematch=160, mpl=65),
+    "cifar10_250": _cifar10(250, supervised=1000, uda=260, fixmatch=260, freematch=260, mpl=105),
+    "mnist_100": _from_scratch("mnist", 100, supervised=5000, uda=700, fixmatch=700, freematch=700, mpl=350),
+    "fashion_1000": _from_scratch(
+        "fashion_mnist", 1000, supervised=5000, uda=700, fixmatch=700, freematch=700, mpl=350
+    ),
+}
+
+
+def main():
+    """Runs the comparison of a task."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument(
+        "--network", help="a pre-trained network, for cifar10: EfficientNet-Lite0's .keras file"
+    )
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--data_dir", help="of TensorFlow Datasets")
+    parser.add_argument("--run_dir", required=True)
+    options = parser.parse_args()
+    trials = TASKS[options.task].trials(options.network)
+    if options.data_dir:
+        trials = [f"{trial} --data_dir={options.data_dir}" for trial in trials]
+    if options.network:
+        # The probe's features, computed once.
+        trials = [f"{trial} --feature_cache={options.run_dir}/features" for trial in trials]
+    compare = [
+        sys.executable, "-m", "recipes.compare", *trials, f"--seeds={options.seeds}", f"--run_dir={options.run_dir}",
+        "--reference=supervised", "--ablation=MPL = MPL, no feedback",
+    ]  # fmt: skip
+    sys.exit(subprocess.run(compare).returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What the unlabeled images of a run have brought, and how far more time might go: no more than the numbers say."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from mpl_tf.report.summary import counted, percent
+from mpl_tf.runs.roles import role_name
+
+# 95 % of a normal distribution lie within so many standard errors.
+_STANDARD_ERRORS = 1.96
+
+
+def gain_summary(metrics: Mapping, *, noun: str = "image") -> str:
+    """Says what the unlabeled images have brought, over supervised training for the same time.
+
+    Args:
+        metrics: what metrics.json of `recipes.auto` holds, with `gain`: the method that did best on validation
+            images, the reference, and split → what `evaluation.paired_difference` returns.
+        noun: what the examples are called, in the singular.
+
+    Returns:
+        Plain text: the test images first, where there are any, since nothing was chosen by them.
+    """
+    gain = metrics.get("gain")
+    if gain is None:
+        return (
+            f"No method that uses unlabeled {noun}s was trained, so what they could bring is not known: give more of "
+            "them, or more minutes."
+        )
+    splits = [split for split in ("test", "validation") if split in gain]
+    sentences = [_headline(metrics, splits[0], noun)]
+    if splits[0] == "test":
+        found = gain.get("validation")
+        if found is not None:
+            sentences.append(
+                f"On the {counted(found['count'], f'validation {noun}')} by which it was chosen the difference is "
+                f"{_points(found)}."
+            )
+    elif gain["methods"] > 1:
+        sentences.append(
+            f"It is the best of {gain['methods']} methods on these very {noun}s, and partly by chance: test {noun}s "
+            "would say it without that."
+        )
+    return " ".join(sentences)
+
+
+def _headline(metrics, split, noun):
+    gain = metrics["gain"]
+    found, roles = gain[split], (gain["method"], gain["reference"])
+    accuracy, other = (percent(metrics[split][role]["accuracy"]) for role in roles)
+    method, reference = map(role_name, roles)
+    points, margin = 100 * found["difference"], 100 * _STANDARD_ERRORS * found["standard_error"]
+    facts = (
+        f"{method} is right on {accuracy} of {counted(found['count'], f'{split} {noun}')}, and {reference}, for the "
+        f"same time, on {other} (95 % interval of the difference {_signed(points - margin)} to "
+        f"{_signed(points + margin)})."
+    )
+    if abs(points) <= margin:
+        return (
+            f"What the unlabeled {noun}s have brought, {_points(found)} percentage points, cannot be told from "
+            f"chance: {facts}"
+        )
+    verb = "brought" if points > 0 else "cost"
+    return f"The unlabeled {noun}s have {verb} {_points(found).lstrip('+−')} percentage points: {facts}"
+
+
+def _points(found):
+    return f"{_signed(100 * found['difference'])} ± {100 * found['standard_error']:.1f}"
+
+
+def trend(accuracies: Sequence[float], count: int) -> dict:
+    """How a validation accuracy went at the end of a stage: its last quarter beside the quarter before.
+
+    Args:
+        accuracies: of the epochs, in 0…1.
+        count: of the validation images.
+
+    Returns:
+        Plain numbers: the mean of the last `quarter`, its `rise` over the quarter before, and the `standard_error` of
+        an accuracy on so many images, which is more than that of a rise on the same ones. Empty for less than eight
+        epochs.
+    """
+    size = len(accuracies) // 4
+    if size < 2 or not count:
+        return {}
+    last, before = (statistics.mean(part) for part in (accuracies[-size:], accuracies[-2 * size : -size]))
+    return {
+        "quarter": last,
+        "rise": last - before,
+        "standard_error": math.sqrt(last * (1 - last) / count),
+    }
+
+
+def outlook(trends: Mapping[str, Mapping], longer: Mapping | None, *, count: int, noun: str = "image") -> str:
+    """Says whether another hour might help, as far as the validation accuracies tell; never a number for it.
+
+    Args:
+        trends: stage → what `trend` returns.
+        longer: what `evaluation.paired_difference` says of the supervised network after its longer training and
+            before it; None where there was none.
+        count: of the validation images.
+        noun: what the examples are called, in the singular.
+
+    Returns:
+        Plain text.
+    """
+    known = {stage: found for stage, found in trends.items() if found}
+    rising = [stage for stage, found in known.items() if found["rise"] > found["standard_error"]]
+    flat = [stage for stage in known if stage not in rising]
+    parts = []
+    if rising:
+        rises = ", ".join(
+            f"{role_name(stage)} by {100 * known[stage]['rise']:.1f} points" for stage in rising
+        )
+        parts.append(
+            f"Over the last quarter of its training the validation accuracy was still rising ({rises}), so that more "
+            "minutes would probably bring more."
+        )
+    if flat:
+        error = 100 * max(known[stage]["standard_error"] for stage in flat)
+        parts.append(
+            f"{_capital(_listed([role_name(stage) for stage in flat]))} ended flat, as far as "
+            f"{counted(count, f'validation {noun}')} can tell (± {error:.1f} points). The learning rate ends at "
+            "zero, which flattens every end: a longer plan is laid out anew and may still gain."
+        )
+    if longer is not None:
+        points, error = 100 * longer["difference"], 100 * longer["standard_error"]
+        parts.append(
+            f"The supervised network gained {_points(longer)} points from its longer training"
+            + (
+                ": more time is worth something here."
+                if points > _STANDARD_ERRORS * error
+                else ", which is no proof."
+            )
+        )
+    if not parts:
+        return "The stages were too short to tell how far another hour might go."
+    return " ".join(parts)
+
+
+def _signed(points):
+    return f"{points:+.1f}".replace("-", "−")
+
+
+def _listed(names):
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _capital(text):
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,99 @@
+"""Pointwise convolutions as products, against TensorFlow's own convolution and its gradients."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from mpl_tf.methods.engine import pointwise
+from mpl_tf.methods.engine.microbatching import TrainingPass
+
+
+def network(**options):
+    """Pointwise convolutions of a kind between others that are not."""
+    image = keras.Input((7, 5, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="spatial")(image)
+    x = layers.Conv2D(6, 1, activation="tanh", name="pointwise", **options)(x)
+    x = layers.Conv2D(6, 1, groups=2, name="grouped")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(3)(x))
+
+
+def logits_and_gradients(network, images, logits):
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        outputs = logits(images)
+        loss = tf.reduce_sum(tf.sin(outputs))
+    return outputs, *tape.gradient(loss, [images, *network.trainable_variables])
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("strides", [1, 2, (3, 2)])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_products_are_the_convolution(strides, padding, use_bias):
+    plain = network(strides=strides, padding=padding, use_bias=use_bias)
+    images = tf.random.normal([4, 7, 5, 3])
+    expected = logits_and_gradients(plain, images, lambda images: plain(images, training=True))
+    actual = logits_and_gradients(plain, images, TrainingPass(plain).logits)
+    for one, other in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def operations(function, *arguments):
+    graph = tf.function(function).get_concrete_function(*arguments).graph
+    return [operation.type for operation in graph.get_operations()]
+
+
+def test_the_pass_has_products_where_the_network_has_pointwise_convolutions():
+    plain = network()
+    training_pass, images = TrainingPass(plain), tf.zeros([4, 7, 5, 3])
+    found = operations(lambda x: logits_and_gradients(plain, x, training_pass.logits), images)
+    # The convolution of 3×3 goes on as such; Keras has the one in groups in a function of its own.
+    assert found.count("Conv2D") == 1
+    assert found.count("Conv2DBackpropInput") == 1
+    assert found.count("MatMul") == 3 + 3
+
+
+@pytest.mark.parametrize("part", ["micro_batches", "rematerialize"])
+def test_so_have_passes_in_parts(part):
+    options = {"micro_batches": 2} if part == "micro_batches" else {"rematerialize": True}
+    plain = network()
+    images = tf.random.normal([4, 7, 5, 3])
+    expected = logits_and_gradients(plain, images, lambda images: plain(images, training=True))[2:]
+    actual = logits_and_gradients(plain, images, TrainingPass(plain, **options).logits)[2:]
+    for one, other in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_outside_of_the_pass_nothing_is_seen_of_it(tmp_path):
+    plain = network()
+    before = [layer.get_config() for layer in plain.layers[1:]]
+    TrainingPass(plain)
+    plain.save(tmp_path / "network.keras")
+    others = [plain, keras.models.load_model(tmp_path / "network.keras"), copy.deepcopy(plain)]
+    others.append(keras.models.clone_model(plain))
+    for other in others:
+        assert [layer.get_config() for layer in other.layers[1:]] == before
+        assert operations(lambda x, other=other: other(x), tf.zeros([4, 7, 5, 3])).count("Conv2D") == 2
+
+
+def test_the_pass_ends_with_an_error_too():
+    with pytest.raises(RuntimeError), pointwise.products():
+        raise RuntimeError
+    plain = network()
+    pointwise.prepare(plain)
+    assert operations(plain, tf.zeros([4, 7, 5, 3])).count("Conv2D") == 2
+
+
+def test_a_layer_with_a_convolution_of_its_own_keeps_it():
+    class Halved(layers.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            return super().convolution_op(inputs, kernel) / 2
+
+    image = keras.Input((4, 4, 3))
+    halved = keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(Halved(5, 1)(image))))
+    images = tf.random.normal([2, 4, 4, 3])
+    np.testing.assert_allclose(TrainingPass(halved).logits(images), halved(images), rtol=1e-5)

@@ -1,0 +1,86 @@
+"""Sentences of recipes.auto, about numbers whose meaning is known."""
+
+import numpy as np
+import pytest
+
+from mpl_tf import evaluation, report
+
+
+def difference(correct, other):
+    found = evaluation.paired_difference(np.array(correct), np.array(other))
+    return {"difference": found.value, "standard_error": found.standard_error, "count": len(correct)}
+
+
+def metrics(wins, losses, count, methods=2, test=()):
+    """Of `count` validation images, a third of which both networks get right."""
+
+    def split(wins, losses, count):
+        both = count // 3
+        rest = count - both - wins - losses
+        first = np.array([True] * (both + wins) + [False] * (losses + rest))
+        second = np.array([True] * both + [False] * wins + [True] * losses + [False] * rest)
+        accuracies = {"uda": {"accuracy": first.mean()}, "supervised_longer": {"accuracy": second.mean()}}
+        return difference(first, second), accuracies
+
+    gain = {"method": "uda", "reference": "supervised_longer", "methods": methods}
+    found = {"gain": gain}
+    gain["validation"], found["validation"] = split(wins, losses, count)
+    if test:
+        gain["test"], found["test"] = split(*test)
+    return found
+
+
+def test_what_the_unlabeled_images_have_brought():
+    text = report.gain_summary(metrics(30, 6, 120))
+    # 24 of 120 images; √((37 − 24²/122) / 122²) of them is an error of 4.7 points.
+    assert text.startswith(
+        "The unlabeled images have brought 20.0 ± 4.7 percentage points: UDA is right on 58.3 % of "
+    )
+    assert "120 validation images, and supervised (longer), for the same time, on 38.3 %" in text
+    assert "(95 % interval of the difference +10.9 to +29.1)." in text
+    assert "It is the best of 2 methods on these very images, and partly by chance" in text
+    assert "have cost 20.0 ± 4.7 percentage points" in report.gain_summary(metrics(6, 30, 120))
+
+
+def test_test_images_come_first_and_what_may_be_chance_is_said_to_be():
+    text = report.gain_summary(metrics(3, 2, 30, test=(40, 10, 400)))
+    assert text.startswith(
+        "The unlabeled images have brought 7.5 ± 1.7 percentage points: UDA is right on 43.2 % of 400"
+    )
+    assert text.endswith("On the 30 validation images by which it was chosen the difference is +3.3 ± 7.6.")
+    assert "best of" not in text
+    text = report.gain_summary(metrics(3, 2, 30, methods=1))
+    assert text.startswith(
+        "What the unlabeled images have brought, +3.3 ± 7.6 percentage points, cannot be told from chance: UDA"
+    )
+    assert "difference −11.6 to +18.3" in text
+    assert "best of" not in text
+
+
+def test_without_a_method_nothing_is_said_of_its_gain():
+    assert "No method that uses unlabeled images was trained" in report.gain_summary({"validation": {}})
+
+
+def test_the_trend_compares_the_last_quarter_with_the_one_before():
+    accuracies = [0.1] * 10 + [0.4, 0.5, 0.6, 0.5, 0.5] + [0.7, 0.8, 0.6, 0.7, 0.7]
+    found = report.trend(accuracies, 84)
+    assert found["rise"] == pytest.approx(0.2)
+    assert found["quarter"] == pytest.approx(0.7)
+    assert found["standard_error"] == pytest.approx(0.05)
+    assert report.trend([0.5] * 7, 84) == report.trend([0.5] * 20, 0) == {}
+
+
+def test_the_outlook_names_what_was_rising_and_no_number_for_the_future():
+    trends = {
+        "uda": report.trend([0.5] * 15 + [0.7] * 5, 84),
+        "supervised": report.trend([0.7] * 20, 84),
+        "mpl": {},
+    }
+    longer = difference([True] * 50 + [False] * 34, [True] * 48 + [False] * 36)
+    text = report.outlook(trends, longer, count=84)
+    assert "still rising (UDA by 20.0 points)" in text
+    assert "Supervised baseline ended flat, as far as 84 validation images can tell (± 5.0 points)" in text
+    assert (
+        "The supervised network gained +2.4 ± 2.0 points from its longer training, which is no proof." in text
+    )
+    assert "too short to tell" in report.outlook({"mpl": {}}, None, count=84)

@@ -1,0 +1,159 @@
+"""The end of a run: which network is served, and that everything that shows or ships it agrees."""
+
+import dataclasses
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from mpl_tf import data, report
+from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.roles import chosen_role
+from mpl_tf.training import finalize
+from mpl_tf.training.run import Run
+
+COUNT = 120
+# How many of the images each network gets wrong.
+WRONG = {"supervised": 10, "teacher": 5, "student": 60, "finetuned": 58}
+
+
+def spoiled(role):
+    """Bool `[N]`: the images that a network gets wrong."""
+    order = np.random.default_rng(list(WRONG).index(role)).permutation(COUNT)
+    return order < WRONG[role]
+
+
+@pytest.fixture(scope="module")
+def run_data():
+    """Images with a pixel for each network, which says the class that it predicts."""
+    labels = np.arange(COUNT) % 3
+    images = np.zeros((COUNT, 4, 4, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(COUNT)
+    for index, role in enumerate(WRONG):
+        images[:, 1, index, 0] = 60 * np.where(spoiled(role), (labels + 1) % 3, labels)
+    source = data.from_arrays(images, labels, name="spoiled", flip=False)
+    source = dataclasses.replace(source, test=source.train)
+    split = data.draw_split(source, num_labeled=9, seed=0, validation=0.5)
+    views = data.make_views(
+        source.image_shape, flip=False, num_operations=0, magnitude=5.0, policy="paper", noise=0.0
+    )
+    return data.RunData(source=source, split=split, weak=views[0], strong=views[1])
+
+
+def network(role):
+    """The class whose center is nearest to the network's pixel."""
+    inputs = keras.Input((4, 4, 1))
+    flat = keras.layers.Flatten(name="features")(inputs)
+    made = keras.Model(inputs, keras.layers.Dense(3, name="logits")(flat), name=role)
+    centers = 60.0 * np.arange(3)
+    kernel = np.zeros((16, 3))
+    kernel[4 + list(WRONG).index(role)] = 2 * centers
+    made.set_weights([kernel, -(centers**2)])
+    return made
+
+
+def networks(*roles):
+    return {role: network(role) for role in roles}
+
+
+def test_the_network_that_is_served_is_the_same_everywhere(run_data, tmp_path):
+    folder, roles = RunFolder(tmp_path / "run"), ("supervised", "student", "finetuned")
+    options = {
+        "export_dir": tmp_path / "saved",
+        "candidates": list(roles),
+        "steps": 1,
+        "images": 1,
+        "seconds": {},
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        metrics = finalize.finish(folder, run_data, networks(*roles), **options)
+    # What was right is stored image by image.
+    outcomes = folder.read_outcomes()
+    assert set(outcomes) == set(roles)
+    for role in roles:
+        np.testing.assert_array_equal(outcomes[role], ~spoiled(role)[run_data.split.validation])
+    chosen = metrics["served"]
+    assert chosen["role"] == chosen_role(metrics) == "supervised"
+    assert chosen["baseline"] == "supervised"
+    assert "The supervised baseline is the best on 60 validation images" in chosen["reason"]
+    assert f"- chosen: {chosen['reason']}" in (tmp_path / "saved" / "1" / "card.md").read_text("utf-8")
+    assert "- exported network: `supervised`" in (tmp_path / "saved" / "1" / "card.md").read_text("utf-8")
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert "The supervised baseline is the best on 60 validation images" in page
+    assert "Confusion of the supervised baseline on 60 validation images" in page
+    summary = report.run_summary(metrics)
+    assert summary.startswith("The supervised baseline is right on 91.7 % of 120 test images, 40.0 ± ")
+    assert "above the fine-tuned student" in summary
+    runs = {0: metrics, 1: metrics | {"served": metrics["served"] | {"role": "student"}}}
+    table = report.comparison.final_accuracies(runs)
+    assert table == {0: pytest.approx(100 * 110 / 120), 1: pytest.approx(50.0)}
+
+    # Asked for another one, the complete run serves that and says that it is worse.
+    again = {"export_dir": tmp_path / "saved", "draw_report": False}
+    with pytest.warns(
+        UserWarning, match="The fine-tuned student, which was asked for, is .* below the supervised"
+    ):
+        done = finalize.complete(folder, run_data, serve="finetuned", **again)
+    assert done == ["the fine-tuned student chosen to be served", "exported"]
+    metrics = folder.read_metrics()
+    assert metrics["served"]["role"] == "finetuned"
+    assert "was asked for. The fine-tuned student, which was asked for, is" in metrics["served"]["reason"]
+    assert "`finetuned`" in (tmp_path / "saved" / "2" / "card.md").read_text("utf-8")
+    assert finalize.complete(folder, run_data, serve="finetuned", **again) == []
+    with pytest.raises(ValueError, match=r"serve='teacher'"):
+        finalize.complete(folder, run_data, serve="teacher", **again)
+
+
+def test_a_run_of_before_chooses_by_its_validation_images_and_one_without_any_by_the_methods_order(
+    run_data, tmp_path
+):
+    folder = RunFolder(tmp_path)
+    made = networks("supervised", "student")
+    finalize.finish(folder, run_data, made, draw_report=False, seconds={})
+    metrics = folder.read_metrics()
+    del metrics["served"]
+    folder.write_metrics(metrics)
+    (folder.path / "outcomes.npz").unlink()
+    assert finalize.complete(folder, run_data, draw_report=False) == [
+        "the supervised baseline chosen to be served"
+    ]
+    assert folder.read_metrics()["served"]["role"] == "supervised"
+    # Numbers alone do not say which images they are of.
+    (folder.path / "outcomes.npz").unlink()
+    results = {split: metrics[split] for split in ("validation", "test")}
+    finalize.finish(folder, run_data, made, results=results, draw_report=False, seconds={})
+    assert folder.read_metrics()["served"]["role"] == "supervised"
+
+    none = dataclasses.replace(
+        run_data, split=data.draw_split(run_data.source, num_labeled=9, seed=0, validation=0.0)
+    )
+    metrics = finalize.finish(RunFolder(tmp_path / "none"), none, made, draw_report=False, seconds={})
+    assert metrics["served"]["role"] == "student"
+    assert "There are no validation images" in metrics["served"]["reason"]
+
+
+def test_a_teacher_is_chosen_only_where_the_run_has_trained_it_and_it_costs_no_more(run_data, tmp_path):
+    def served(name, *, given=(), larger=False):
+        with Run(tmp_path / name, run_data) as run:
+            run.networks = networks("teacher", "student")
+            if larger:
+                inputs = keras.Input((4, 4, 1))
+                outputs = keras.layers.Dense(3)(run.networks["teacher"](inputs))
+                run.networks["teacher"] = keras.Model(inputs, outputs)
+                run.networks["teacher"].layers[-1].set_weights([np.eye(3), np.zeros(3)])
+            run.given |= set(given)
+            metrics = run.finish(report=False)
+        assert metrics["test"]["teacher"]["accuracy"] == pytest.approx(1 - 5 / 120)
+        return metrics["served"]["role"]
+
+    assert served("trained") == "teacher"
+    assert served("given", given=["teacher"]) == "student"
+    assert served("larger", larger=True) == "student"
+
+
+def test_what_is_asked_for_and_not_there_is_refused_before_anything_is_written(run_data, tmp_path):
+    with pytest.raises(ValueError, match="serve='finetuned'"):
+        finalize.finish(RunFolder(tmp_path), run_data, networks("student"), serve="finetuned")
+    assert not list(tmp_path.iterdir())
