@@ -12,7 +12,7 @@ import scipy.optimize
 import scipy.stats  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import tensorboard  # noqa: F401
-import tensorflow as tf  # noqa: F401
+import tensorflow as tf
 
 import mpl_tf  # noqa: F401
 from mpl_tf.data.images import upright
