@@ -2,7 +2,7 @@
 
 from mpl_tf.report import plots
 from mpl_tf.report.comparison import comparison_table
-from mpl_tf.report.gain import gain_summary, outlook, trend
+from mpl_tf.report.gain import gain_details, gain_summary, outlook, trend
 from mpl_tf.report.html.comparison_page import comparison_page
 from mpl_tf.report.html.render import PAGE
 from mpl_tf.report.html.run_page import page
@@ -17,6 +17,7 @@ __all__ = [
     "comparison_summary",
     "comparison_table",
     "confidence_rows",
+    "gain_details",
     "gain_summary",
     "outlook",
     "page",

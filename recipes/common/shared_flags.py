@@ -79,8 +79,9 @@ def define_data_flags():
         "channels", None, ["1", "3"], "For --dataset=folders: 1 is gray, 3 is RGB, the default."
     )
     flags.DEFINE_enum(
-        "duplicates", None, ["drop", "keep"],
-        "For --dataset=folders: copies of images are left out, the default, or counted and used.",
+        "duplicates", None, parameters.constant("mpl_tf.data.images.folders", "DUPLICATES"),
+        "For --dataset=folders: copies of images are left out, the default; those that look alike too, see "
+        "--near_duplicates; or copies are counted and used.",
     )  # fmt: skip
     flags.DEFINE_integer(
         "near_duplicates", None,

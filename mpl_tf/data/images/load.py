@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from mpl_tf.data.images import copies, value_range
-from mpl_tf.data.images.folders import check_duplicates, from_folders
+from mpl_tf.data.images.folders import from_folders
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images, TfdsImages
 from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.images.tfds import from_tfds
+from mpl_tf.utils.validation import check_choice
 
 __all__ = [
     "OWN_NAMES",
@@ -66,7 +67,8 @@ def load(
         resize: for folders and TFDS, what becomes of other aspect ratios, `"crop"`, as None is, `"stretch"` or
             `"pad"`; see `from_folders`.
         interpolation: for folders and TFDS; None is `"bilinear"`.
-        duplicates: for "folders", whether copies are left out, "drop", as None is, or used, "keep".
+        duplicates: for "folders", whether copies are left out, `"drop"`, as None is, images that look alike too,
+            `"drop_near"`, or none, `"keep"`.
         near_duplicates: for "folders", in how many bits of a perceptual hash images that look alike may
             differ; None looks for none.
         seed: of the two moons.
@@ -151,7 +153,7 @@ def from_arrays(
     Raises:
         ValueError: for values, shapes or labels that are none of the above.
     """
-    check_duplicates(duplicates)
+    check_choice("duplicates", duplicates, ("drop", "keep"))
     images = _checked_examples("images", images)
     labels = _checked_labels("labels", labels, len(images), class_names)
     test_images, test_labels = (None, None) if test is None else test

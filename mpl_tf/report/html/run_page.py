@@ -13,6 +13,7 @@ from mpl_tf.report.html import render, run_sections
 from mpl_tf.report.html.blocks import Fact
 from mpl_tf.report.html.run_contents import RunContents
 from mpl_tf.report.summary import run_summary
+from mpl_tf.runs.roles import role_name
 
 
 def page(
@@ -51,7 +52,7 @@ def page(
         run.folder.path,
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
-        summary=f"{_summary(run)} {_reason(run)}".strip(),
+        summary=_summary(run),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
@@ -60,9 +61,10 @@ def page(
 
 
 def _summary(run):
+    # Why a network is served stands in a section of its own where there is a plan.
     if "plan" in run.metrics:
         return gain_summary(run.metrics, noun=run.noun)
-    return run_summary(run.metrics, labels=_labels(run), noun=run.noun)
+    return f"{run_summary(run.metrics, labels=_labels(run), noun=run.noun)} {_reason(run)}".strip()
 
 
 def _reason(run):
@@ -90,7 +92,8 @@ def _facts(run):
     if "test" in metrics:
         facts.append(Fact("Test", f"{next(iter(metrics['test'].values()))['count']:,}", f"{run.noun}s"))
     if run.flags.get("model"):
-        facts.append(Fact("Student", run.flags["model"]))
+        # Of a file its name.
+        facts.append(Fact("Student", pathlib.PurePath(run.flags["model"]).name))
     if "steps" in metrics:
         facts.append(Fact("Updates", f"{metrics['steps']:,}", f"on {metrics['images']:,} {run.noun}s"))
     for stage, selected in metrics.get("selected", {}).items():
@@ -98,10 +101,14 @@ def _facts(run):
         accuracy = f"{100 * selected['accuracy']:.1f} % on validation"
         facts.append(Fact(title, f"{selected['epoch'] + 1:,}", f"step {selected['step']:,}, {accuracy}"))
     if "seconds" in metrics:
-        stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["seconds"].items())
+        stages = ", ".join(
+            f"{role_name(stage)} {value:,.0f} s" for stage, value in metrics["seconds"].items()
+        )
         facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))
     if metrics.get("cpu_seconds"):
-        stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["cpu_seconds"].items())
+        stages = ", ".join(
+            f"{role_name(stage)} {value:,.0f} s" for stage, value in metrics["cpu_seconds"].items()
+        )
         facts.append(Fact("CPU time", _duration(sum(metrics["cpu_seconds"].values())), stages))
     if "accelerator" in metrics:
         facts.append(Fact("Accelerator", metrics["accelerator"]))
