@@ -142,6 +142,7 @@ TASKS = {
 }
 
 FINE_TUNING = "fine_tuning"
+ABLATION = "MPL = MPL, no feedback"
 
 
 def main():
@@ -166,7 +167,7 @@ def main():
         trials = [f"{trial} --feature_cache={options.run_dir}/features" for trial in trials]
     compare = [
         sys.executable, "-m", "recipes.compare", *trials, f"--seeds={options.seeds}", f"--run_dir={options.run_dir}",
-        *(("--reference=careful",) if fine_tuning else ("--reference=supervised", "--ablation=MPL = MPL, no feedback")),
+        *(["--reference=careful"] if fine_tuning else ["--reference=supervised", f"--ablation={ABLATION}"]),
     ]  # fmt: skip
     sys.exit(subprocess.run(compare).returncode)
 
