@@ -96,7 +96,8 @@ def finish(
 
 def _choose(folder, metrics, serve, candidates):
     """What metrics.json says of the network that is served, and a warning where it is worse than the baseline."""
-    baseline = baseline_role(candidates, metrics.get("seconds", ()))
+    roles = metrics.get("validation", metrics.get("test", candidates))
+    baseline = baseline_role(roles, metrics.get("seconds", ()))
     choice = evaluation.choose(
         folder.read_outcomes(), order=candidates, baseline=baseline, serve=serve, name=role_name
     )

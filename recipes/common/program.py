@@ -371,11 +371,6 @@ def show(metrics: dict, folder: str) -> None:
                 row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
         rows.append(row)
     cpu_seconds = metrics.get("cpu_seconds", {})
-    for name, selected in metrics.get("selected", {}).items():
-        percent = f"{100 * selected['accuracy']:.2f} % on validation"
-        print(
-            f"best epoch of {name.replace('_', ' ')}: {selected['epoch'] + 1}, step {selected['step']:,}, {percent}"
-        )
     seconds = ", ".join(
         f"{stage} {value:.0f} s" + (f" (CPU {cpu_seconds[stage]:.0f} s)" if stage in cpu_seconds else "")
         for stage, value in metrics["seconds"].items()
@@ -383,8 +378,13 @@ def show(metrics: dict, folder: str) -> None:
     if rows:
         print(f"\n{metrics['split']}: accuracy ± standard error over the images\n")
         print(report.table(rows))
+    for stage, best in metrics.get("selected", {}).items():
+        percent = f"{100 * best['accuracy']:.2f} % on validation"
+        print(
+            f"\nbest epoch, {stage.replace('_', ' ')}: {best['epoch'] + 1} at step {best['step']:,}, {percent}"
+        )
     if chosen := metrics.get("served"):
-        print(f"\nserved: {role_name(chosen['role'])}. {chosen['reason']}")
+        print(f"\nserved: {role_name(chosen['role'])}\n{chosen['reason']}")
     print(f"\ntraining: {seconds}\nrun folder: {folder}")
     if (page := pathlib.Path(folder) / "report.html").is_file():
         print(f"report: {page}")
