@@ -264,7 +264,11 @@ def compare(run: Run) -> None:
         "method": "auto",
         "steps": sum(steps.values()),
         "images": sum(stage_settings(stage, number).images for stage, number in steps.items()),
-        "plan": {"steps": steps, "seconds": minutes.read(run.folder).get("seconds", {})},
+        "plan": {
+            "steps": steps,
+            "seconds": minutes.read(run.folder).get("seconds", {}),
+            "clock": minutes.read(run.folder).get("clock"),
+        },
         "trends": {
             stage: report.trend(
                 [float(row["val_accuracy"]) for row in rows if row.get("val_accuracy")], count
@@ -371,6 +375,12 @@ def show_plan(run: Run) -> None:
         rows.append(row)
     of = "" if FLAGS.minutes is None else f" of {FLAGS.minutes:g} minutes"
     print(f"\nThe plan{of}, with validation and evaluation:\n\n{report.table(rows)}\n")
+    chosen = settings()
+    for stage, steps in stage_steps().items():
+        if stage in chosen.methods and steps < chosen.fewest_steps:
+            print(
+                f"The {role_name(stage)} will have made too few steps to show what it can: give more minutes."
+            )
 
 
 def show_data(data: RunData) -> None:
@@ -399,7 +409,7 @@ def main(_):
         compare(run)
         metrics = program.finish(run)
     if run.folder.writes:
-        print(f"\n{report.gain_summary(metrics)}")
+        print(f"\n{report.gain_summary(metrics)} {report.gain_details(metrics)}")
 
 
 if __name__ == "__main__":

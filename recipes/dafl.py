@@ -46,7 +46,7 @@ from recipes.common import builders, program
 def build(run: Run) -> DataFreeLearning:
     """The compiled method."""
     method = DataFreeLearning(
-        teacher=models.load(FLAGS.teacher, class_names=run.data.source.class_names),
+        teacher=builders.load_network(FLAGS.teacher, run.data.source),
         student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
         generator=generator(run.data.source.image_shape),
         activation_layer=FLAGS.activation_layer,

@@ -26,7 +26,6 @@ flags.mark_flag_as_required("teacher")
 if __name__ == "__main__":
     start.parse_flags()
 
-from mpl_tf import models
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.training.run import Run
 from recipes.common import builders, program
@@ -35,7 +34,7 @@ from recipes.common import builders, program
 def build(run: Run) -> Distillation:
     """The compiled method."""
     method = Distillation(
-        teacher=models.load(FLAGS.teacher, class_names=run.data.source.class_names),
+        teacher=builders.load_network(FLAGS.teacher, run.data.source),
         student=builders.network(FLAGS.model, run, seed=FLAGS.seed),
         **HYPERPARAMETERS.values(),
     )

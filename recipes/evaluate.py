@@ -65,8 +65,9 @@ def main(_):
             f"{source.name!r} has points: leave out --robustness and --fgsm, which are for images."
         )
     networks = load_networks()
-    for network in networks.values():
+    for role, network in networks.items():
         models.check_class_names(network, source.class_names)
+        models.warn_of_resizing(network, source.resizing, name=role)
     images, indices = images_of_split(source, split)
 
     results = measure(networks, source, split, images, indices)
@@ -225,6 +226,7 @@ def natural(network, source) -> dict:
         FLAGS.adversarial_dir,
         source.class_names,
         network.input_shape[1:],
+        resizing=source.resizing,
         skip_unreadable=FLAGS.skip_unreadable,
     )
     found = evaluation.evaluate(network, data.evaluation_batches(images), classes=classes)

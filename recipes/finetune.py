@@ -40,7 +40,6 @@ if __name__ == "__main__":
 import dataclasses
 
 from mpl_tf import data as data_module
-from mpl_tf import models
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.training.run import Run, finetuning
 from recipes.common import builders, program
@@ -49,7 +48,7 @@ from recipes.common import builders, program
 def build(source: data_module.Source) -> Supervised:
     """The saved network, compiled to learn from these images."""
     return finetuning(
-        models.load(FLAGS.network, class_names=source.class_names),
+        builders.load_network(FLAGS.network, source),
         FLAGS.learning_rate,
         builders.jit_compile(),
         image_shape=source.image_shape,

@@ -49,7 +49,7 @@ import pathlib
 import keras
 import numpy as np
 
-from mpl_tf import data, models, report
+from mpl_tf import data, report
 from mpl_tf.data import LabelStore
 from mpl_tf.distribute import replicas
 from mpl_tf.inference import labeling
@@ -133,7 +133,7 @@ def teacher(view) -> dict:
 
 def load_network(source: data.Source) -> keras.Model:
     """The network that labels, in the precision that is asked for."""
-    network = models.load(FLAGS.network, class_names=source.class_names)
+    network = builders.load_network(FLAGS.network, source)
     return network if FLAGS.precision is None else surgery.in_precision(network, FLAGS.precision)
 
 

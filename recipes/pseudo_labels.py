@@ -36,7 +36,6 @@ if __name__ == "__main__":
 import keras
 import tensorflow as tf
 
-from mpl_tf import models
 from mpl_tf.methods.pseudo_labels import PseudoLabels
 from mpl_tf.training.rehearsal import Rehearsal
 from mpl_tf.training.run import Run
@@ -67,9 +66,7 @@ def train_teacher(run: Run) -> None:
     if FLAGS.initialize == "supervised" and not FLAGS.teacher:
         return
     if FLAGS.teacher:
-        run.add_network(
-            "teacher", lambda: models.load(FLAGS.teacher, class_names=run.data.source.class_names)
-        )
+        run.add_network("teacher", lambda: builders.load_network(FLAGS.teacher, run.data.source))
         return
     steps = FLAGS.teacher_steps or FLAGS.steps
     run.train(

@@ -69,7 +69,7 @@ def with_stored_labels(data: RunData, folder: pathlib.Path) -> RunData:
 
 def label(data: RunData, folder: pathlib.Path) -> data_module.LabelStore:
     """The teacher's labels of all labeled and unlabeled images, in a store."""
-    teacher = models.load(FLAGS.teacher, class_names=data.source.class_names)
+    teacher = builders.load_network(FLAGS.teacher, data.source)
     return labeling.label_into_store(
         teacher,
         data.source,

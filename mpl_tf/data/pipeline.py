@@ -103,9 +103,7 @@ def training_batches(
     labels = Lookup(source.train.labels, tf.int32)
     weights = None
     if balance == "weight":
-        weights = Lookup(
-            class_weights(source.train.labels[split.labeled], source.num_classes), tf.float32
-        )
+        weights = Lookup(class_weights(source.train.labels[split.labeled], source.num_classes), tf.float32)
     images, shape = source.train, tuple(source.image_shape)
 
     def soft_labels(index):

@@ -95,7 +95,8 @@ def choose(
     Args:
         correct: role → bool `[N]`, whether the network is right on each validation image; empty without such images.
         order: the roles to choose from, in the method's own order, in which the last is meant to be the best.
-        baseline: the role that was trained on the labeled images alone; None where there is none.
+        baseline: the role that was trained on the labeled images alone; None where there is none. Where it is not
+            among those to choose from, the reason says when the chosen one is behind it.
         serve: `"auto"`, or the role that is asked for.
         name: role → what it is called in a sentence.
         noun: what the examples are called, in the singular.
@@ -115,7 +116,8 @@ def choose(
         return Choice(serve, reason, _warning(correct, serve, baseline, images, name))
     preferred = list(reversed(order))
     if len(order) == 1:
-        return Choice(order[0], f"The {name(order[0])} is the only network to choose from.")
+        reason = f"The {name(order[0])} is the only network to choose from."
+        return Choice(order[0], " ".join([reason, *_behind(correct, order[0], baseline, images, name)]))
     if not count:
         return Choice(
             preferred[0],
@@ -126,7 +128,7 @@ def choose(
     best = max(preferred, key=lambda role: int(correct[role].sum()))
     against = {role: paired_difference(correct[best], correct[role]) for role in preferred}
     close = [role for role in preferred if against[role].standard_errors <= _STANDARD_ERRORS]
-    behind, ahead = {}, {}
+    behind = {}
     if baseline is not None and baseline in order:
         ahead = {role: paired_difference(correct[baseline], correct[role]) for role in close}
         behind = {role: found for role, found in ahead.items() if found.standard_errors > 1}
@@ -152,9 +154,17 @@ def choose(
             sentences.append(
                 f"The {name(role)} is more than a standard error behind the {name(str(baseline))} there ({found})."
             )
-    if best != baseline and ahead and ahead[chosen].value > 0:
-        sentences.append(f"It is {ahead[chosen]} below the {name(str(baseline))} there.")
+    if best != baseline:
+        sentences += _behind(correct, chosen, baseline, images, name)
     return Choice(chosen, " ".join(sentences))
+
+
+def _behind(correct, role, baseline, images, name) -> list[str]:
+    """That a network is worse than the baseline, where it is."""
+    if baseline is None or not {role, baseline} <= set(correct):
+        return []
+    found = paired_difference(correct[baseline], correct[role])
+    return [f"It is {found} below the {name(baseline)} on {images}."] if found.value > 0 else []
 
 
 def _warning(correct, role, baseline, images, name) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
+from mpl_tf import models
 from mpl_tf.data.splits import Split
 from mpl_tf.export import signatures, warmup
 from mpl_tf.runs.roles import DESCRIPTIONS
@@ -130,6 +131,7 @@ def write_card(
         f"# {name}",
         f"- network: `{network.name}`, {network.count_params():,} weights\n"
         f"- input: {shape}, {kind}\n"
+        f"{_resizing(network)}"
         f"- {len(class_names)} classes: {names} (all in `assets/labels.txt`)\n"
         f"- signatures: {', '.join(f'`{signature}`' for signature in _signature_names(network))}\n"
         f"- warm-up requests: {f'`{warmup.FILE}`' if warmed else 'none (tensorflow-serving-api was not there)'}",
@@ -139,6 +141,18 @@ def write_card(
         rows = [measurement.row() for measurement in litert]
         parts += ["## LiteRT", "On the validation split; latency of one image on one thread.", table(rows)]
     (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _resizing(network):
+    if not signatures.takes_files(tuple(network.input_shape[1:])):
+        return ""
+    resize, interpolation = models.get_resizing(network)
+    done = {
+        "crop": "the shorter side is fitted and the middle kept",
+        "stretch": "both sides are fitted",
+        "pad": "the longer side is fitted, and gray added",
+    }[resize]
+    return f"- files of other sizes: {done} ({interpolation})\n"
 
 
 def is_of_run(folder: pathlib.Path, run: str) -> bool:

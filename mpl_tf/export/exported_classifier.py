@@ -1,12 +1,14 @@
 """An exported classifier of images, found and loaded again."""
 
 import hashlib
+import json
 import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.data.images.decoding import CROPPED, checked_resizing
 from mpl_tf.data.images.images import content_fingerprint
 from mpl_tf.export import signatures
 from mpl_tf.utils import files
@@ -21,6 +23,7 @@ class ExportedClassifier:
     Attributes:
         path: of the version.
         image_shape: `(H, W, C)` of the images that it takes.
+        resizing: how files of other sizes are brought to it, as in training.
         top_k: how many classes it names for each.
 
     Raises:
@@ -48,6 +51,10 @@ class ExportedClassifier:
                 f"signature {signatures.UINT8!r}: give one that training with --export_dir or recipes.export wrote."
             )
         self.image_shape = tuple(shape[1:])
+        noted = self.path / "assets" / signatures.RESIZING_FILE
+        self.resizing = (
+            checked_resizing(**json.loads(noted.read_text("utf-8"))) if noted.is_file() else CROPPED
+        )
         self.top_k = self._signature.structured_outputs["scores"].shape[-1]
 
     def __call__(self, images: np.ndarray | tf.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf.data.images import decoding
+from mpl_tf.models.resizing import get_resizing
 
 # The first endpoint of an ExportArchive is also the signature that servers fall back to.
 PIXELS, DEFAULT = "serve", tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -16,6 +17,8 @@ UINT8 = "serving_uint8"
 CLASSIFY = tf.saved_model.CLASSIFY_METHOD_NAME
 # Features of the tf.Examples: the usual name of an encoded image, or else the numbers, flattened.
 ENCODED_FEATURE = "image/encoded"
+# Among the assets: what a program that decodes files by itself has to do with them.
+RESIZING_FILE = "resizing.json"
 VALUES_FEATURE = "values"
 
 
@@ -66,7 +69,7 @@ def classifier(
 
 
 def signatures(network: keras.Model, class_names: Sequence[str], *, top_k: int) -> dict[str, Signature]:
-    """The signatures that suit a network's input.
+    """The signatures that suit a network's input. Files are resized as the network's training images were.
 
     | signature | input | for |
     |---|---|---|
@@ -87,18 +90,18 @@ def signatures(network: keras.Model, class_names: Sequence[str], *, top_k: int) 
         Name → `Signature`. All return what `classifier` does, Classify the `classes` and `scores` alone.
     """
     classify = classifier(network, class_names, top_k=top_k)
-    shape = tuple(network.input_shape[1:])
+    shape, resizing = tuple(network.input_shape[1:]), decoding.Resizing(*get_resizing(network))
     found = {PIXELS: Signature(classify, tf.TensorSpec([None, *shape], tf.float32, "images"))}
     if len(shape) == 3:
         found[UINT8] = Signature(classify, tf.TensorSpec([None, *shape], tf.uint8, "images"))
     if takes_files(shape):
         found[BYTES] = Signature(
-            lambda image_bytes: classify(decode(image_bytes, shape)),
+            lambda image_bytes: classify(decode(image_bytes, shape, resizing)),
             tf.TensorSpec([None], tf.string, "image_bytes"),
         )
     if None not in shape:
         found[CLASSIFY] = Signature(
-            _classify_examples(classify, shape), tf.TensorSpec([None], tf.string, "inputs")
+            _classify_examples(classify, shape, resizing), tf.TensorSpec([None], tf.string, "inputs")
         )
     return found
 
@@ -108,28 +111,31 @@ def takes_files(shape: tuple[int | None, ...]) -> bool:
     return len(shape) == 3 and None not in shape and shape[-1] in (1, 3)
 
 
-def decode(encoded: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
-    """Decodes images, turns them upright, resizes and crops them as training on folders does.
+def decode(
+    encoded: tf.Tensor, shape: tuple[int, int, int], resizing: decoding.Resizing = decoding.CROPPED
+) -> tf.Tensor:
+    """Decodes images, turns them upright and resizes them as training on folders does.
 
     Args:
         encoded: string `[n]`.
         shape: `(H, W, C)` of the result.
+        resizing: of images of other sizes.
 
     Returns:
         uint8 `[n, H, W, C]`.
     """
     return tf.map_fn(
-        lambda file: decoding.decode_as_file(file, shape),
+        lambda file: decoding.decode_as_file(file, shape, resizing),
         encoded,
         fn_output_signature=tf.TensorSpec(shape, tf.uint8),
     )
 
 
-def _classify_examples(classify, shape):
+def _classify_examples(classify, shape, resizing):
     def classify_examples(inputs):
         if takes_files(shape):
             features = {ENCODED_FEATURE: tf.io.FixedLenFeature([], tf.string)}
-            images = decode(tf.io.parse_example(inputs, features)[ENCODED_FEATURE], shape)
+            images = decode(tf.io.parse_example(inputs, features)[ENCODED_FEATURE], shape, resizing)
         else:
             features = {VALUES_FEATURE: tf.io.FixedLenFeature(shape, tf.float32)}
             images = tf.io.parse_example(inputs, features)[VALUES_FEATURE]

@@ -1,5 +1,6 @@
 """A finished network as a SavedModel that TensorFlow and TensorFlow Serving read without Keras."""
 
+import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf import models
+from mpl_tf.data.images.decoding import Resizing
 from mpl_tf.export import card, signatures, validation, verification, warmup
 from mpl_tf.export.example_requests import random_inputs, requests
 from mpl_tf.utils import files
@@ -28,7 +31,9 @@ def saved_model(
     """Writes the next version of a SavedModel, and reads it back before it counts as written.
 
     `signatures.signatures` lists what the model answers: pixels, encoded images, tf.Examples. The version
-    also holds `assets/labels.txt`, one class name per line, warm-up requests for TensorFlow Serving where
+    also holds `assets/labels.txt`, one class name per line, `assets/resizing.json`, how files of other sizes are
+    brought to the network's (as its training images were, `models.set_resizing`), warm-up requests for
+    TensorFlow Serving where
     tensorflow-serving-api is installed, and a model card, `card.md`.
 
     Args:
@@ -164,6 +169,11 @@ def _write(network, class_names, offered, folder):
     labels = folder / "assets" / "labels.txt"
     labels.parent.mkdir(exist_ok=True)
     labels.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+    if signatures.takes_files(tuple(network.input_shape[1:])):
+        resizing = labels.with_name(signatures.RESIZING_FILE)
+        resizing.write_text(
+            json.dumps(Resizing(*models.get_resizing(network))._asdict()) + "\n", encoding="utf-8"
+        )
 
 
 def _compare(network, inputs, answers):

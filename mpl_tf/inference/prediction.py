@@ -86,7 +86,7 @@ def _decoded(
 
     def read(path):
         try:
-            return decoding.decode_file(os.fsdecode(path), classifier.image_shape), b""
+            return decoding.decode_file(os.fsdecode(path), classifier.image_shape, classifier.resizing), b""
         # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for broken files.
         except Exception as error:
             # An image of zeros keeps the place in the batch.

@@ -8,6 +8,7 @@ from mpl_tf.models.initialization import copy_weights, weights_difference
 from mpl_tf.models.pretrained import set_trainable, with_new_head
 from mpl_tf.models.probe import REGULARIZATIONS, Probe, extract_features, fit_probe, start_head
 from mpl_tf.models.registry import build, is_pretrained, names, pretrained_names
+from mpl_tf.models.resizing import get_resizing, set_resizing, warn_of_resizing
 from mpl_tf.models.saving import load, save
 from mpl_tf.models.surgery import clone, to_finetune
 
@@ -23,6 +24,7 @@ __all__ = [
     "extract_features",
     "fit_probe",
     "get_class_names",
+    "get_resizing",
     "is_pretrained",
     "load",
     "names",
@@ -31,9 +33,11 @@ __all__ = [
     "save",
     "set_class_names",
     "set_head",
+    "set_resizing",
     "set_trainable",
     "start_head",
     "to_finetune",
+    "warn_of_resizing",
     "weights_difference",
     "with_new_head",
 ]

@@ -1,4 +1,4 @@
-"""A network in a `.keras` file, with the names of its classes."""
+"""A network in a `.keras` file, with the names of its classes and how its images are brought to one size."""
 
 import json
 import os
@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import keras
 
 from mpl_tf.models.class_names import check_class_names, get_class_names, set_class_names
+from mpl_tf.models.resizing import get_resizing, set_resizing, warn_of_resizing
 from mpl_tf.utils import files
 
-# A member that Keras does not look at, beside its own config.json and metadata.json.
-_CLASS_NAMES = "class_names.json"
+# Members that Keras does not look at, beside its own config.json and metadata.json.
+_CLASS_NAMES, _RESIZING = "class_names.json", "resizing.json"
 
 
 def save(network: keras.Model, path: str | os.PathLike) -> None:
-    """Saves a network as Keras does, and with it the class names that it carries.
+    """Saves a network as Keras does, and with it the class names and the resizing that it carries.
 
     Args:
         network: to save, without its optimizer.
@@ -26,18 +27,28 @@ def save(network: keras.Model, path: str | os.PathLike) -> None:
     if names is not None:
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(_CLASS_NAMES, json.dumps(names, ensure_ascii=False, indent=1) + "\n")
+    if hasattr(network, "resizing"):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(_RESIZING, json.dumps(get_resizing(network)) + "\n")
 
 
-def load(path: str | os.PathLike, *, class_names: Sequence[str] | None = None) -> keras.Model:
+def load(
+    path: str | os.PathLike,
+    *,
+    class_names: Sequence[str] | None = None,
+    resizing: Sequence[str] | None = None,
+) -> keras.Model:
     """Reads a network, not compiled, in safe mode: nothing in the file is run as code.
 
     Args:
         path: of a `.keras` file.
         class_names: K names of the data that the network is to be combined with, in the order of their labels; None
             compares nothing.
+        resizing: of the images that it is to be combined with; a network that learned from images in another way is
+            warned of. None compares nothing.
 
     Returns:
-        The network, which carries the class names that it was saved with, if any.
+        The network, which carries the class names and the resizing that it was saved with, if any.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -54,6 +65,10 @@ def load(path: str | os.PathLike, *, class_names: Sequence[str] | None = None) -
     with zipfile.ZipFile(path) as archive:
         if _CLASS_NAMES in archive.namelist():
             set_class_names(network, json.loads(archive.read(_CLASS_NAMES)))
+        if _RESIZING in archive.namelist():
+            set_resizing(network, json.loads(archive.read(_RESIZING)))
     if class_names is not None:
         check_class_names(network, class_names)
+    if resizing is not None:
+        warn_of_resizing(network, resizing, name=path.name)
     return network

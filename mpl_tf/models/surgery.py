@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from mpl_tf.models.class_names import copy_class_names
+from mpl_tf.models.resizing import copy_resizing
 from mpl_tf.utils.validation import check_range
 
 _AUTOMATIC_NAME = re.compile(r"(?P<kind>[a-z][a-z0-9_]*?)(_\d+)?")
@@ -71,6 +72,7 @@ def clone_with_edits(
         if kept and keep_weights is not None and keep_weights(layer):
             _copy_weights(network, layer, made, copied.input_shape[1:])
     copy_class_names(network, copied)
+    copy_resizing(network, copied)
     return copied
 
 

@@ -58,9 +58,9 @@ def comparison_rows(
 def legend(split: str) -> str:
     """What the numbers in the table are."""
     return (
-        f"{split} accuracy, mean ± standard deviation over seeds; differences of the final network are paired by "
-        "seed, mean ± standard error. CPU s are the seconds of all training steps on all cores together, without "
-        "validation, and seconds those of the clock with it; both are means over seeds."
+        f"{split} accuracy, mean ± standard deviation over seeds; differences of the networks that are served are "
+        "paired by seed, mean ± standard error. CPU s are the seconds of all training steps on all cores together, "
+        "without validation, and seconds those of the clock with it; both are means over seeds."
     )
 
 

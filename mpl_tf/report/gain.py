@@ -12,15 +12,15 @@ _STANDARD_ERRORS = 1.96
 
 
 def gain_summary(metrics: Mapping, *, noun: str = "image") -> str:
-    """Says what the unlabeled images have brought, over supervised training for the same time.
+    """Says in a sentence what the unlabeled images have brought, over supervised training for the same time.
 
     Args:
-        metrics: what metrics.json of `recipes.auto` holds, with `gain`: the method that did best on validation
-            images, the reference, and split → what `evaluation.paired_difference` returns.
+        metrics: what metrics.json of `recipes.auto` holds, with `gain`: the method that is served or else did best on
+            validation images, the reference, and split → difference, its standard error, and the count of images.
         noun: what the examples are called, in the singular.
 
     Returns:
-        Plain text: the test images first, where there are any, since nothing was chosen by them.
+        Plain text, about the test images where there are any, since nothing was chosen by them.
     """
     gain = metrics.get("gain")
     if gain is None:
@@ -28,41 +28,48 @@ def gain_summary(metrics: Mapping, *, noun: str = "image") -> str:
             f"No method that uses unlabeled {noun}s was trained, so what they could bring is not known: give more of "
             "them, or more minutes."
         )
-    splits = [split for split in ("test", "validation") if split in gain]
-    sentences = [_headline(metrics, splits[0], noun)]
-    if splits[0] == "test":
-        found = gain.get("validation")
-        if found is not None:
-            sentences.append(
-                f"On the {counted(found['count'], f'validation {noun}')} by which it was chosen the difference is "
-                f"{_points(found)}."
-            )
-    elif gain["methods"] > 1:
-        sentences.append(
-            f"It is the best of {gain['methods']} methods on these very {noun}s, and partly by chance: test {noun}s "
-            "would say it without that."
-        )
-    return " ".join(sentences)
-
-
-def _headline(metrics, split, noun):
-    gain = metrics["gain"]
+    split = _headline_split(gain)
     found, roles = gain[split], (gain["method"], gain["reference"])
     accuracy, other = (percent(metrics[split][role]["accuracy"]) for role in roles)
     method, reference = map(role_name, roles)
-    points, margin = 100 * found["difference"], 100 * _STANDARD_ERRORS * found["standard_error"]
-    facts = (
-        f"{method} is right on {accuracy} of {counted(found['count'], f'{split} {noun}')}, and {reference}, for the "
-        f"same time, on {other} (95 % interval of the difference {_signed(points - margin)} to "
-        f"{_signed(points + margin)})."
-    )
-    if abs(points) <= margin:
+    images = counted(found["count"], f"{split} {noun}")
+    facts = f"the {method} is right on {accuracy} of {images}, the {reference} on {other}."
+    if abs(found["difference"]) <= _STANDARD_ERRORS * found["standard_error"]:
         return (
             f"What the unlabeled {noun}s have brought, {_points(found)} percentage points, cannot be told from "
             f"chance: {facts}"
         )
-    verb = "brought" if points > 0 else "cost"
+    verb = "brought" if found["difference"] > 0 else "cost"
     return f"The unlabeled {noun}s have {verb} {_points(found).lstrip('+−')} percentage points: {facts}"
+
+
+def gain_details(metrics: Mapping, *, noun: str = "image") -> str:
+    """Says what stands behind the sentence of `gain_summary`, which takes the same arguments; empty for no gain."""
+    gain = metrics.get("gain")
+    if gain is None:
+        return ""
+    split = _headline_split(gain)
+    points, margin = 100 * gain[split]["difference"], 100 * _STANDARD_ERRORS * gain[split]["standard_error"]
+    sentences = [
+        f"The 95 % interval of the difference is {_signed(points - margin)} to {_signed(points + margin)} points; "
+        "both networks start from the supervised baseline and have trained for the same time."
+    ]
+    if split == "test" and "validation" in gain:
+        found = gain["validation"]
+        sentences.append(
+            f"On the {counted(found['count'], f'validation {noun}')} by which networks were compared it is "
+            f"{_points(found)} points."
+        )
+    elif split == "validation" and gain["methods"] > 1:
+        sentences.append(
+            f"The method is one of {gain['methods']} that were compared on these very {noun}s, and may be ahead "
+            f"partly by chance: test {noun}s would say it without that."
+        )
+    return " ".join(sentences)
+
+
+def _headline_split(gain):
+    return "test" if "test" in gain else "validation"
 
 
 def _points(found):
@@ -111,7 +118,7 @@ def outlook(trends: Mapping[str, Mapping], longer: Mapping | None, *, count: int
     parts = []
     if rising:
         rises = ", ".join(
-            f"{role_name(stage)} by {100 * known[stage]['rise']:.1f} points" for stage in rising
+            f"the {role_name(stage)} by {100 * known[stage]['rise']:.1f} points" for stage in rising
         )
         parts.append(
             f"Over the last quarter of its training the validation accuracy was still rising ({rises}), so that more "
@@ -120,7 +127,7 @@ def outlook(trends: Mapping[str, Mapping], longer: Mapping | None, *, count: int
     if flat:
         error = 100 * max(known[stage]["standard_error"] for stage in flat)
         parts.append(
-            f"{_capital(_listed([role_name(stage) for stage in flat]))} ended flat, as far as "
+            f"{_capital(_listed([f'the {role_name(stage)}' for stage in flat]))} ended flat, as far as "
             f"{counted(count, f'validation {noun}')} can tell (± {error:.1f} points). The learning rate ends at "
             "zero, which flattens every end: a longer plan is laid out anew and may still gain."
         )

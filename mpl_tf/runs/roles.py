@@ -8,11 +8,11 @@ NAMES = {
     "student": "student",
     "finetuned": "fine-tuned student",
     "probe": "linear probe",
-    "supervised_longer": "supervised (longer)",
-    "uda": "UDA",
-    "fixmatch": "FixMatch",
-    "freematch": "FreeMatch",
-    "mpl": "Meta Pseudo Labels",
+    "supervised_longer": "longer trained baseline",
+    "uda": "UDA student",
+    "fixmatch": "FixMatch student",
+    "freematch": "FreeMatch student",
+    "mpl": "student of Meta Pseudo Labels",
 }
 DESCRIPTIONS = {
     "supervised": "the baseline, trained on the labeled images alone",

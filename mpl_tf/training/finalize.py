@@ -62,6 +62,8 @@ def finish(
     for network in networks.values():
         models.check_class_names(network, data.source.class_names)
         models.set_class_names(network, data.source.class_names)
+        if len(data.source.image_shape) == 3:
+            models.set_resizing(network, data.source.resizing)
     metrics: dict[str, Any] = dict(results) if results else _evaluate(data, networks, verbose, folder=folder)
     for role, network in networks.items():
         folder.save_network(role, network)
@@ -94,7 +96,8 @@ def finish(
 
 def _choose(folder, metrics, serve, candidates):
     """What metrics.json says of the network that is served, and a warning where it is worse than the baseline."""
-    baseline = baseline_role(candidates, metrics.get("seconds", ()))
+    roles = metrics.get("validation", metrics.get("test", candidates))
+    baseline = baseline_role(roles, metrics.get("seconds", ()))
     choice = evaluation.choose(
         folder.read_outcomes(), order=candidates, baseline=baseline, serve=serve, name=role_name
     )

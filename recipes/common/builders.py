@@ -7,6 +7,7 @@ import keras
 from absl import flags
 
 from mpl_tf import models, schedules
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.engine.optimizers import make_optimizer
 from mpl_tf.methods.supervised import Supervised
@@ -72,7 +73,7 @@ def load_initial(data: RunData) -> keras.Model | None:
     file = FLAGS["initialize"].value if "initialize" in FLAGS else None
     if file is None or is_word(file):
         return None
-    initial = models.load(file, class_names=data.source.class_names)
+    initial = load_network(file, data.source)
     differences = {
         name: models.weights_difference(initial, bare_network(name, data, seed=FLAGS.seed))
         for name in network_names()
@@ -112,6 +113,11 @@ def bare_network(name: str, data: RunData, **options: Any) -> keras.Model:
         class_names=source.class_names,
         **options,
     )
+
+
+def load_network(path: str, source: Source) -> keras.Model:
+    """A saved network for these images: of their classes, and used to how they are brought to one size."""
+    return models.load(path, class_names=source.class_names, resizing=source.resizing)
 
 
 def optimizer(peak: float, *, steps: int, wait: int = 0) -> keras.optimizers.Optimizer:

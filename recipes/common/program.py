@@ -19,6 +19,7 @@ from mpl_tf.distribute import replicas, workers
 from mpl_tf.export.validation import check_names
 from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.runs.inputs import verify_or_write_inputs
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.loop import check_selection
@@ -38,6 +39,23 @@ NOT_PART_OF_THE_RUN = {
 }  # fmt: skip
 
 
+# Flags that name, or may name, files of which a run is made, besides its images.
+INPUTS = ("teacher", "network", "label_store", "model", "models", "teacher_model", "weights")
+
+
+def inputs() -> dict[str, str]:
+    """Flag → file or folder that it names and that is there."""
+    values = _optional(*INPUTS)
+    named = {}
+    for flag, value in values.items():
+        for text in value if isinstance(value, list) else [value]:
+            path = files.user_path(text) if text else None
+            # A network may be called like a folder that happens to be there.
+            if path and (path.is_file() or (path.is_dir() and flag == "label_store")):
+                named[flag if isinstance(value, str) else f"{flag}={text}"] = str(path)
+    return named
+
+
 def load_source() -> data_module.Source:
     """Loads the images that the flags name, and says in a line what became of the files."""
     source = data_module.load(
@@ -50,6 +68,8 @@ def load_source() -> data_module.Source:
         skip_unreadable=FLAGS.skip_unreadable,
         channels=None if FLAGS.channels is None else int(FLAGS.channels),
         flip={"auto": None, "true": True, "false": False}[FLAGS.flip],
+        resize=FLAGS.resize,
+        interpolation=FLAGS.interpolation,
         duplicates=FLAGS.duplicates,
         near_duplicates=FLAGS.near_duplicates,
         seed=FLAGS.seed,
@@ -148,6 +168,7 @@ def open_run(
     to_plan = minutes.is_asked() and not minutes.adopt(folder, configuration)
     if not to_plan:
         folder.check_configuration(configuration(), **options)
+    verify_or_write_inputs(folder.path, inputs(), has_results=folder.has_results(), writes=False)
     for name, value in _optional("batch_size", "finetune_batch_size").items():
         check_batch_size(value, strategy, name=name)
     for name, path in (("run_dir", folder.path), ("export_dir", FLAGS.export_dir)):
@@ -155,6 +176,8 @@ def open_run(
             files.check_writable(path, name)
     data = load_data(folder.path, write_split=False)
     check_names(data.source.class_names)
+    if FLAGS.report and folder.writes and not folder.has_completed():
+        report.check_can_draw(data.source.class_names)
     check_selection(_optional("select").get("select", "last"), data)
     initial = None if folder.has_completed() else builders.load_initial(data)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
@@ -163,7 +186,9 @@ def open_run(
         environment = {"strategy": strategy, "monitoring": monitoring}
         planned = plan(train, data, initial=initial, keep_epochs=folder.has_results(), **environment)
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
+        has_results = folder.has_results()
         steps_before = folder.verify_or_write_config(configuration(), **options)
+        verify_or_write_inputs(folder.path, inputs(), has_results=has_results, writes=folder.writes)
         if planned is not None:
             minutes.record(planned, folder)
         run.completed = folder.has_completed()
@@ -346,11 +371,6 @@ def show(metrics: dict, folder: str) -> None:
                 row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
         rows.append(row)
     cpu_seconds = metrics.get("cpu_seconds", {})
-    for name, selected in metrics.get("selected", {}).items():
-        percent = f"{100 * selected['accuracy']:.2f} % on validation"
-        print(
-            f"best epoch of {name.replace('_', ' ')}: {selected['epoch'] + 1}, step {selected['step']:,}, {percent}"
-        )
     seconds = ", ".join(
         f"{stage} {value:.0f} s" + (f" (CPU {cpu_seconds[stage]:.0f} s)" if stage in cpu_seconds else "")
         for stage, value in metrics["seconds"].items()
@@ -358,8 +378,13 @@ def show(metrics: dict, folder: str) -> None:
     if rows:
         print(f"\n{metrics['split']}: accuracy ± standard error over the images\n")
         print(report.table(rows))
+    for stage, best in metrics.get("selected", {}).items():
+        percent = f"{100 * best['accuracy']:.2f} % on validation"
+        print(
+            f"\nbest epoch, {stage.replace('_', ' ')}: {best['epoch'] + 1} at step {best['step']:,}, {percent}"
+        )
     if chosen := metrics.get("served"):
-        print(f"\nserved: {role_name(chosen['role'])}. {chosen['reason']}")
+        print(f"\nserved: {role_name(chosen['role'])}\n{chosen['reason']}")
     print(f"\ntraining: {seconds}\nrun folder: {folder}")
     if (page := pathlib.Path(folder) / "report.html").is_file():
         print(f"report: {page}")

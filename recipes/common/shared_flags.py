@@ -62,6 +62,15 @@ def define_data_flags():
         ImageSizeParser(), "image_size", None, "Height and width that images are resized to: 96, or 72x96.",
     )  # fmt: skip
     flags.DEFINE_enum(
+        "resize", None, parameters.constant("mpl_tf.data.images.upright", "RESIZES"),
+        "For folders and TFDS, what becomes of other aspect ratios: the middle is kept, the default; both sides "
+        "are fitted; or gray is added. An exported model does the same.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "interpolation", None, parameters.constant("mpl_tf.data.images.upright", "INTERPOLATIONS"),
+        "For folders and TFDS, how images are resized; bilinear when not given.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
         "flip", "auto", ["auto", "true", "false"],
         "Whether a mirrored image keeps its label, so that views mirror half of them. Say false for texts, signs, "
         "arrows, and whatever has a left and a right; auto is true, but for digits, characters and signs of TFDS.",
@@ -70,8 +79,9 @@ def define_data_flags():
         "channels", None, ["1", "3"], "For --dataset=folders: 1 is gray, 3 is RGB, the default."
     )
     flags.DEFINE_enum(
-        "duplicates", None, ["drop", "keep"],
-        "For --dataset=folders: copies of images are left out, the default, or counted and used.",
+        "duplicates", None, parameters.constant("mpl_tf.data.images.folders", "DUPLICATES"),
+        "For --dataset=folders: copies of images are left out, the default; those that look alike too, see "
+        "--near_duplicates; or copies are counted and used.",
     )  # fmt: skip
     flags.DEFINE_integer(
         "near_duplicates", None,
@@ -85,8 +95,8 @@ def define_data_flags():
     flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled images are unlabeled ones too.")
     flags.DEFINE_enum(
         "balance", "none", parameters.constant("mpl_tf.data", "BALANCES"),
-        "Labeled images are drawn all equally often; or, by sample, so that every class is; or, by weight, all equally "
-        "often, and their losses weigh as much as their class is rare.",
+        "Labeled images are drawn all equally often; or, by sample, so that every class is; or, by weight, all "
+        "equally often, and their losses weigh as much as their class is rare.",
     )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "Of the split, the weights, the order and the augmentation.", 0, 2**29)
     flags.DEFINE_enum(

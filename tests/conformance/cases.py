@@ -248,9 +248,7 @@ CASES = {
         on_several_replicas=False,
     ),
     "mpl none": Case(meta_pseudo_labels("none"), learns=BOTH, on_several_replicas="slow"),
-    "mpl per_example": Case(
-        meta_pseudo_labels("per_example"), learns=BOTH, data=tiny.weighted_dataset
-    ),
+    "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH, data=tiny.weighted_dataset),
     "mpl loss_difference": Case(
         meta_pseudo_labels("loss_difference"), learns=BOTH, on_several_replicas="slow"
     ),

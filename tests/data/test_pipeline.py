@@ -311,7 +311,8 @@ def test_balanced_draws_resume_divide_and_follow_the_seed():
 )
 def test_class_weights_make_classes_count_alike(labels, num_classes):
     weights = pipeline.class_weights(np.array(labels), num_classes)
-    assert weights.dtype == np.float32 and weights.shape == (num_classes,)
+    assert weights.dtype == np.float32
+    assert weights.shape == (num_classes,)
     of_images = weights[labels]
     np.testing.assert_allclose(of_images.mean(), 1.0, rtol=1e-6)
     sums = [of_images[np.array(labels) == label].sum() for label in set(labels)]

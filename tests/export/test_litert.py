@@ -149,7 +149,7 @@ def test_the_program_for_a_device_in_the_documentation(tmp_path, monkeypatch, ca
     (program,) = (
         code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "ai_edge_litert" in code
     )
-    assert len([line for line in program.splitlines() if line]) == 15
+    assert len([line for line in program.splitlines() if line]) == 20
     # The page says that this file is to be copied beside the program.
     monkeypatch.syspath_prepend(pathlib.Path(upright.__file__).parent)
     module = types.ModuleType("interpreter")
@@ -162,6 +162,7 @@ def test_the_program_for_a_device_in_the_documentation(tmp_path, monkeypatch, ca
     files[0].write_bytes(converted[kind].content)
     Image.fromarray(pixels).save(files[1])
     files[2].write_text("\n".join(NAMES))
+    (tmp_path / "resizing.json").write_text('{"resize": "crop", "interpolation": "bilinear"}')
     monkeypatch.setattr(sys, "argv", ["program", *map(str, files)])
     exec(program, {})
     assert capsys.readouterr().out.strip() == NAMES[int(np.argmax(model(pixels[None].astype("float32"))))]

@@ -121,6 +121,7 @@ def test_the_program_for_a_device_sees_every_photograph_upright(
     ((_, converted),) = litert.convert(network, ["float32"], np.zeros((1, SIZE, SIZE, 3), np.float32))
     (tmp_path / "model.tflite").write_bytes(converted.content)
     (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    (tmp_path / "resizing.json").write_text('{"resize": "crop", "interpolation": "bilinear"}')
     real = interpreter_class(builtin=True)
     module = types.ModuleType("interpreter")
     module.Interpreter = lambda path: real(model_path=path)

@@ -73,12 +73,11 @@ def test_signal_annealing_divides_by_the_number_of_images_that_it_leaves():
     correct = probabilities[np.arange(6), data["labeled"]["label"]]
     # η_t = t / T (1 - 1/K) + 1/K, at t = 1 of T = 20 steps.
     selected = correct <= 1 / 20 * (1 - 1 / 3) + 1 / 3
-    assert 0 < selected.sum() < 6 and (weights[selected] > 0).any()
+    assert 0 < selected.sum() < 6
+    assert (weights[selected] > 0).any()
     expected = (selected * weights * -np.log(correct)).mean() / selected.mean()
     weighted = data | {"labeled": data["labeled"] | {"weight": weights}}
-    np.testing.assert_allclose(
-        method.train_step(tiny.tensors(weighted))["labeled_loss"], expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(method.train_step(tiny.tensors(weighted))["labeled_loss"], expected, rtol=1e-5)
 
 
 def test_a_weight_is_mixed_with_its_label():
@@ -103,7 +102,10 @@ def test_weighted_mean():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (np.ones((4, 1), np.float32), r"weights are float32 of shape \(4, 1\): pass one floating-point number"),
+        (
+            np.ones((4, 1), np.float32),
+            r"weights are float32 of shape \(4, 1\): pass one floating-point number",
+        ),
         (np.ones(4, np.int32), "weights are int32"),
         (np.ones(3, np.float32), "different lengths .image 4, label 4, weight 3"),
     ],

@@ -93,6 +93,7 @@ def test_labeled_images_may_be_shown_by_their_strong_view(source, give, monkeypa
 FOLDERS = {
     "dataset": "folders", "data_dir": None, "unlabeled_dir": None, "test_dir": None, "image_size": None,
     "skip_unreadable": False, "channels": None, "flip": "auto", "duplicates": None, "near_duplicates": None,
+    "resize": None, "interpolation": None,
     "seed": 0,
 }  # fmt: skip
 
@@ -114,6 +115,7 @@ def labeled_dir(tmp_path):
         ({"flip": "false", "channels": "1"}, False, (8, 12, 1)),
         ({"image_size": "6"}, True, (6, 6, 3)),
         ({"image_size": "4x6"}, True, (4, 6, 3)),
+        ({"image_size": "4x6", "resize": "pad", "interpolation": "lanczos"}, True, (4, 6, 3)),
     ],
     ids=str,
 )
@@ -121,6 +123,7 @@ def test_the_flags_say_what_is_done_to_images_of_folders(labeled_dir, give, caps
     give(**FOLDERS | {"labeled_dir": labeled_dir} | values)
     source = program.load_source()
     assert (source.flip, source.image_shape) == (flip, shape)
+    assert source.resizing == (values.get("resize", "crop"), values.get("interpolation", "bilinear"))
     assert capsys.readouterr().out == "folders: 3 images (3 .png)\n"
 
 
@@ -131,6 +134,9 @@ def test_the_flip_of_other_datasets_can_be_said_too(give, name):
         assert program.load_source().flip is flip
     give(**FOLDERS | {"dataset": name, "labeled_dir": None, "channels": "1"})
     with pytest.raises(ValueError, match="channels=1 is read for the dataset 'folders' and not for"):
+        program.load_source()
+    give(**FOLDERS | {"dataset": name, "labeled_dir": None, "resize": "pad"})
+    with pytest.raises(ValueError, match="resize=pad does not apply"):
         program.load_source()
 
 

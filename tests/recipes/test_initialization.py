@@ -32,10 +32,20 @@ def weights(network):
 
 def test_from_a_file_and_from_a_baseline_that_the_run_trains(tmp_path):
     # From the baseline: it is in the table, and what has no learning rate is still what it was.
-    options = ["--initialize=supervised", "--supervised_steps=20", "--steps=5", "--unlabeled_ratio=2"]
+    options = [
+        "--initialize=supervised",
+        "--supervised_steps=20",
+        "--steps=5",
+        "--unlabeled_ratio=2",
+        "--select=best",
+    ]
     first = [*options, "--teacher_learning_rate=0", f"--run_dir={tmp_path / 'first'}"]
     shown = run("mpl", *first)
-    assert all(name in shown for name in ("supervised baseline", "teacher", "student"))
+    assert all(
+        name in shown
+        for name in ("supervised baseline", "teacher", "student", "\nserved: ", "validation images")
+    )
+    assert all(f"best epoch, {stage}: " in shown for stage in ("supervised", "method"))
     found = networks(tmp_path / "first")
     start = weights(found["supervised"])
     np.testing.assert_array_equal(weights(found["teacher"]), start)

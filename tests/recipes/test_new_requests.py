@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mpl_tf import models
 from tests.programs import forked
 
 
@@ -90,3 +91,22 @@ def test_advice_can_be_followed_and_what_the_end_needs_is_checked_at_the_start(r
     # What does not change what was computed may change.
     shown = run("--steps=2", "--image_size=8", "--noreport", "--jit=off", "--skip_unreadable")
     assert "there was nothing left to do" in shown
+
+
+def test_another_network_behind_the_same_path_is_refused(tmp_path):
+    path = tmp_path / "teacher.keras"
+
+    def finetune(*, expect_success):
+        finished = forked.run(
+            "recipes.finetune", "--dataset=digits", "--labels=20", "--steps=2", "--batch_size=10", "--noreport",
+            f"--network={path}", "--progress=none", "--notensorboard", f"--run_dir={tmp_path / 'run'}",
+        )  # fmt: skip
+        assert (finished.returncode == 0) == expect_success, finished.stderr[-3000:]
+        return finished.stdout if expect_success else finished.stderr
+
+    models.save(models.build("mlp-8x1", 10, (8, 8, 1), seed=0), path)
+    finetune(expect_success=True)
+    path.write_bytes(path.read_bytes())
+    assert "there was nothing left to do" in finetune(expect_success=True)
+    models.save(models.build("mlp-8x1", 10, (8, 8, 1), seed=1), path)
+    assert f"was made with another --network={path}" in finetune(expect_success=False)

@@ -24,8 +24,8 @@ SMALL = ["--model=mlp", "--labels=20", "--batch_size=10", "--steps=2", "--epoch_
 SMALL += ["--noreport", "--notensorboard", "--randaugment_operations=0"]
 
 
-def run(recipe, *options, expect_success=True):
-    finished = forked.run(f"recipes.{recipe}", *options)
+def run(recipe, *options, expect_success=True, **of_process):
+    finished = forked.run(f"recipes.{recipe}", *options, **of_process)
     assert (finished.returncode == 0) == expect_success, finished.stderr[-3000:]
     return finished
 
@@ -235,7 +235,8 @@ def test_compare_runs_the_missing_trials_and_writes_the_table(tmp_path):
     trials = ["plain: supervised", f"mpl, silent: mpl {small}", f"distilled: {distilled}"]
     options = [f"--trial={trial}" for trial in trials] + ["--ablation=distilled = mpl, silent"]
     options += ["--seeds=0-1", "--jobs=2", f"--run_dir={tmp_path}"]
-    shown = run("compare", *options).stdout
+    # The notebook's test starts its trials as real processes.
+    shown = run("compare", *options, python=forked.python_command()).stdout
     assert "plain, seed" not in shown
     assert "mpl, silent, seed 1" in shown
     table = (tmp_path / "table.md").read_text()

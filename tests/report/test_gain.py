@@ -31,34 +31,38 @@ def metrics(wins, losses, count, methods=2, test=()):
 
 
 def test_what_the_unlabeled_images_have_brought():
-    text = report.gain_summary(metrics(30, 6, 120))
     # 24 of 120 images; √((37 − 24²/122) / 122²) of them is an error of 4.7 points.
-    assert text.startswith(
-        "The unlabeled images have brought 20.0 ± 4.7 percentage points: UDA is right on 58.3 % of "
+    text = report.gain_summary(metrics(30, 6, 120))
+    assert text == (
+        "The unlabeled images have brought 20.0 ± 4.7 percentage points: the UDA student is right on 58.3 % of 120 "
+        "validation images, the longer trained baseline on 38.3 %."
     )
-    assert "120 validation images, and supervised (longer), for the same time, on 38.3 %" in text
-    assert "(95 % interval of the difference +10.9 to +29.1)." in text
-    assert "It is the best of 2 methods on these very images, and partly by chance" in text
     assert "have cost 20.0 ± 4.7 percentage points" in report.gain_summary(metrics(6, 30, 120))
+    details = report.gain_details(metrics(30, 6, 120))
+    assert "The 95 % interval of the difference is +10.9 to +29.1 points" in details
+    assert "one of 2 that were compared on these very images, and may be ahead partly by chance" in details
+    assert "one of" not in report.gain_details(metrics(30, 6, 120, methods=1))
 
 
 def test_test_images_come_first_and_what_may_be_chance_is_said_to_be():
-    text = report.gain_summary(metrics(3, 2, 30, test=(40, 10, 400)))
-    assert text.startswith(
-        "The unlabeled images have brought 7.5 ± 1.7 percentage points: UDA is right on 43.2 % of 400"
+    found = metrics(3, 2, 30, test=(40, 10, 400))
+    assert report.gain_summary(found).startswith(
+        "The unlabeled images have brought 7.5 ± 1.7 percentage points: the UDA student is right on 43.2 % of 400"
     )
-    assert text.endswith("On the 30 validation images by which it was chosen the difference is +3.3 ± 7.6.")
-    assert "best of" not in text
-    text = report.gain_summary(metrics(3, 2, 30, methods=1))
-    assert text.startswith(
-        "What the unlabeled images have brought, +3.3 ± 7.6 percentage points, cannot be told from chance: UDA"
+    details = report.gain_details(found)
+    assert details.endswith(
+        "On the 30 validation images by which networks were compared it is +3.3 ± 7.6 points."
     )
-    assert "difference −11.6 to +18.3" in text
-    assert "best of" not in text
+    assert "one of" not in details
+    assert report.gain_summary(metrics(3, 2, 30)).startswith(
+        "What the unlabeled images have brought, +3.3 ± 7.6 percentage points, cannot be told from chance: the UDA"
+    )
+    assert "is −11.6 to +18.3 points" in report.gain_details(metrics(3, 2, 30))
 
 
 def test_without_a_method_nothing_is_said_of_its_gain():
     assert "No method that uses unlabeled images was trained" in report.gain_summary({"validation": {}})
+    assert report.gain_details({"validation": {}}) == ""
 
 
 def test_the_trend_compares_the_last_quarter_with_the_one_before():
@@ -78,8 +82,10 @@ def test_the_outlook_names_what_was_rising_and_no_number_for_the_future():
     }
     longer = difference([True] * 50 + [False] * 34, [True] * 48 + [False] * 36)
     text = report.outlook(trends, longer, count=84)
-    assert "still rising (UDA by 20.0 points)" in text
-    assert "Supervised baseline ended flat, as far as 84 validation images can tell (± 5.0 points)" in text
+    assert "still rising (the UDA student by 20.0 points)" in text
+    assert (
+        "The supervised baseline ended flat, as far as 84 validation images can tell (± 5.0 points)" in text
+    )
     assert (
         "The supervised network gained +2.4 ± 2.0 points from its longer training, which is no proof." in text
     )

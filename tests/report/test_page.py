@@ -222,7 +222,8 @@ def test_the_page_of_recipes_auto_says_what_unlabeled_images_have_brought_and_wh
     assert "Plan and outlook" in titles(text)
     plain = html.unescape(text).replace("\N{NO-BREAK SPACE}", " ")
     assert (
-        "The unlabeled images have brought 28.3 ± 5.0 percentage points: UDA is right on 80.0 % of" in plain
+        "The unlabeled images have brought 28.3 ± 5.0 percentage points: the UDA student is right on 80.0 %"
+        in plain
     )
     assert "UDA is best by far." in plain
     assert "too short to tell how far another hour might go" in plain

@@ -14,6 +14,7 @@ from mpl_tf.methods.supervised import Supervised
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training import loop
+from mpl_tf.training import run as run_module
 from mpl_tf.training.callbacks import monitors
 from mpl_tf.training.run import Run, finetuning
 from mpl_tf.utils import files
@@ -310,6 +311,16 @@ def test_finetuning_leaves_the_student_as_it_was(tmp_path):
         np.testing.assert_array_equal(one, other)
     moved = [np.abs(a - b).max() for a, b in zip(before, tuned.student.get_weights(), strict=True)]
     assert min(moved) > 0
+
+
+def test_an_averaged_teacher_is_the_one_that_is_evaluated(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "fit", lambda *_: 0.0)
+    method = MetaPseudoLabels(teacher=network(1), student=network(2), teacher_ema_decay=0.9)
+    method.compile("sgd", "adam")
+    with Run(tmp_path, run_data(), monitoring=QUIET) as run:
+        run.train("method", lambda: method, stage())
+    assert run.networks["teacher"] is method.teacher_average
+    assert run.given == set()
 
 
 # --- labels of the unlabeled images --------------------------------------------------------------------

@@ -21,5 +21,8 @@ def test_a_run_on_two_replicas_ends_like_any_other(tmp_path):
     assert (tmp_path / "run" / "report.html").stat().st_size > 0
     assert "could not be drawn" not in finished.stderr
     assert all(any((tmp_path / "run" / "tensorboard" / name).iterdir()) for name in ("train", "validation"))
+    warm = metrics["warm"]
+    assert warm["difference"] == 0.0
+    assert warm["selected"] == pytest.approx(warm["best"], abs=1e-5) == warm["measured"]
     served = tf.saved_model.load(str(tmp_path / "exported" / "1"))
     assert "serving_default" in served.signatures

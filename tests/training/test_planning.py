@@ -17,7 +17,7 @@ def test_the_largest_number_is_that_of_a_search_through_all():
 
         assert largest_steps(cost, 150.0, multiple=multiple) == max(fitting)
     assert largest_steps(lambda steps: steps, 2.5, multiple=3) == 0
-    assert largest_steps(lambda steps: steps, 3.0, multiple=3) == 3
+    assert largest_steps(lambda steps: steps, 3.0, multiple=3) == largest_steps(lambda steps: steps, 3.0) == 3
 
 
 @pytest.mark.parametrize(("steps", "epoch_steps"), [(10, 5), (11, 5), (4, 5)])

@@ -147,17 +147,22 @@ def perceptual_hash(pixels: np.ndarray) -> np.uint64:
     return np.packbits(small[:, 1:] < small[:, :-1]).view(np.uint64)[0]
 
 
-def find_near(hashes: np.ndarray, streams: np.ndarray, distance: int) -> list[Copy]:
+def find_near(
+    hashes: np.ndarray, streams: np.ndarray, distance: int, *, labels: np.ndarray | None = None
+) -> list[Copy]:
     """Finds images that look alike. Takes the time of N² comparisons: a second for 20,000 images.
 
     Args:
         hashes: uint64 `[N]` from `perceptual_hash`.
         streams: as for `find_copies`.
         distance: number of bits of the 64 in which two may differ.
+        labels: int `[N]`, -1 where unknown, where the images that are found are to be left out: then each is one that
+            looks like an image that stays, and of no other class. None names every image that looks like another.
 
     Returns:
         Each image with the first one before it, in the order of `find_copies`, that looks like it.
     """
+    stays = np.ones(len(hashes), bool)
     order = np.argsort(np.array([0, 2, 1])[streams], kind="stable")
     ordered, found = np.asarray(hashes)[order], []
     step = max(1, _BLOCK // max(1, len(ordered)))
@@ -166,6 +171,15 @@ def find_near(hashes: np.ndarray, streams: np.ndarray, distance: int) -> list[Co
         near = np.bitwise_count(block ^ ordered[np.newaxis, : start + len(block)]) <= distance
         near &= np.arange(near.shape[1]) < np.arange(start, start + len(block))[:, np.newaxis]
         for row in np.flatnonzero(near.any(axis=1)).tolist():
-            index, original = int(order[start + row]), int(order[near[row].argmax()])
+            index = int(order[start + row])
+            candidates = order[np.flatnonzero(near[row])]
+            if labels is not None:
+                # Two classes may look alike to 64 bits: a leak is an image of the same class, or of an unknown one.
+                same = (labels[candidates] == labels[index]) | (labels[candidates] < 0) | (labels[index] < 0)
+                candidates = candidates[stays[candidates] & same]
+                if not len(candidates):
+                    continue
+                stays[index] = False
+            original = int(candidates[0])
             found.append(Copy(index, original, KINDS[int(streams[index]), int(streams[original])]))
     return sorted(found)

@@ -22,7 +22,11 @@ from mpl_tf.data.images.image_files import (
 from mpl_tf.data.images.images import MEMORY_LIMIT, ArrayImages, FileImages, Images
 from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
+from mpl_tf.utils.validation import check_choice
 
+DUPLICATES = ("drop", "drop_near", "keep")
+# In how many of 64 bits two images differ that are one photograph, compressed anew.
+NEAR = 4
 _TRAINING_NAMES = {"train", "training", "train_set", "trainset", "labeled", "labelled"}
 _OTHER_NAMES = {
     "val", "valid", "validation", "validate", "dev", "eval", "evaluation", "test", "testing", "tests", "test_set",
@@ -39,18 +43,21 @@ def from_folders(
     skip_unreadable: bool = False,
     channels: int = 3,
     flip: bool = True,
+    resize: str = "crop",
+    interpolation: str = "bilinear",
     duplicates: str = "drop",
     near_duplicates: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> Source:
     """Images from folders.
 
-    Every image is decoded once before training, so that a broken one is found now. Images are turned upright,
-    resized so that the shorter side fits (bilinear, antialiased) and cropped to the middle; those that have
-    the size already keep every pixel. Which files are images is told by their content: JPEG, PNG, GIF, BMP,
-    WebP, TIFF, AVIF, and HEIC where pillow-heif is installed. Hidden files and folders, those that disks,
-    clouds and archives leave behind, camera raws and unfinished downloads are passed over; `Source.reading`
-    says what and why.
+    Every image is decoded once before training, so that a broken one is found now. Images are turned upright
+    and brought to one size, as `resize` and `interpolation` say; those that have it keep every pixel.
+    The networks of a run carry both, and exported models do the same; without a run, hand them on by
+    `models.set_resizing(network, source.resizing)`. Which files are images is told by their content: JPEG,
+    PNG, GIF, BMP, WebP, TIFF, AVIF, and HEIC where pillow-heif is installed. Hidden files and folders, those
+    that disks, clouds and archives leave behind, camera raws and unfinished downloads are passed over;
+    `Source.reading` says what and why.
 
     Images with the same pixels, at the size that is trained on, are one image. Of copies the first labeled
     one is used, else the first test image, else the first: so none is in two of labeled, validation, test and
@@ -66,11 +73,15 @@ def from_folders(
         channels: 3 (RGB) or 1 (gray).
         flip: whether a mirrored image keeps its label: pass False for texts, signs, arrows, and whatever has
             a left and a right. `make_views` mirrors half of the images where it is True.
-        duplicates: `"drop"` leaves copies out; `"keep"` counts them, warns where they are in two kinds of
-            data or have two labels, and uses them all.
+        resize: what becomes of other aspect ratios: `"crop"` fits the shorter side and keeps the middle,
+            `"stretch"` fits both sides, `"pad"` fits the longer side and adds gray (128) beside the shorter one.
+        interpolation: `"bilinear"`, `"bicubic"`, `"lanczos"` or `"nearest"`; all but the last are antialiased.
+        duplicates: `"drop"` leaves copies out; `"drop_near"` also images that look like another one of the
+            same class or of an unknown one, by the hash of `near_duplicates`; `"keep"` counts copies, warns
+            where they are in two kinds of data or have two labels, and uses them all.
         near_duplicates: looks for images that look alike too, by a perceptual hash of 64 bits of which so
             many may differ; 4 finds the same photograph compressed anew. They are named in a warning and in
-            `Source.reading`, and used. None looks for none.
+            `Source.reading`, and used, but with `duplicates="drop_near"`. None looks for none, or is 4 there.
         memory_limit: bytes up to which each collection is kept decoded in memory; beyond, files are decoded
             when they are needed.
 
@@ -85,7 +96,10 @@ def from_folders(
     """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels} is not possible: pass 3 for RGB or 1 for gray.")
-    check_duplicates(duplicates)
+    resizing = decoding.checked_resizing(resize, interpolation)
+    check_choice("duplicates", duplicates, DUPLICATES)
+    if duplicates == "drop_near" and near_duplicates is None:
+        near_duplicates = NEAR
     if near_duplicates is not None and (
         isinstance(near_duplicates, bool)
         or not isinstance(near_duplicates, int)
@@ -96,23 +110,32 @@ def from_folders(
     files, class_names = _scan(labeled_dir, unlabeled_dir, test_dir, report)
     unreadable: dict[str, Exception] = {}
     size = _image_size(image_size, files, unreadable)
-    read = _Reader((*size, channels), memory_limit, near_duplicates is not None).read(files, unreadable)
+    reader = _Reader((*size, channels), resizing, memory_limit, near_duplicates is not None)
+    read = reader.read(files, unreadable)
     _check_unreadable(unreadable, len(files), skip_unreadable)
     report.unreadable = tuple(file.path for file in files if file.path in unreadable)
     _check_classes_left(files, class_names, unreadable, labeled_dir)
     read.check_range(report)
-    read.report_near_copies(near_duplicates, report)
-    read.resolve_copies(class_names, report, drop=duplicates == "drop")
+    read.resolve_copies(class_names, report, drop=duplicates != "keep")
+    if near_duplicates is not None:
+        read.resolve_near_copies(near_duplicates, report, drop=duplicates == "drop_near")
     report.take(file.path for file in read.files)
     train, test = read.images([copies.LABELED, copies.UNLABELED]), read.images([copies.TEST])
     assert train is not None, "a class without a readable image has been refused"
     if test is None and test_dir is not None:
         raise ValueError(
-            f"Every image in test_dir={shown(test_dir)} is a copy of a labeled one: give others to test on, or pass "
-            'duplicates="keep".'
+            f"Every image in test_dir={shown(test_dir)} is a copy of a labeled one, or looks like one: give others "
+            'to test on, or pass duplicates="keep".'
         )
     return Source(
-        "folders", class_names, train, test, flip=flip, unreadable=report.unreadable, reading=report
+        "folders",
+        class_names,
+        train,
+        test,
+        flip=flip,
+        resizing=resizing,
+        unreadable=report.unreadable,
+        reading=report,
     )
 
 
@@ -128,16 +151,6 @@ def labeled_image_sizes(labeled_dir: str | os.PathLike) -> set[tuple[int, int]]:
     """
     files, _ = _scan_classes("labeled_dir", labeled_dir, ReadingReport())
     return _sizes([file.path for file, _ in files], {})
-
-
-def check_duplicates(duplicates: str) -> None:
-    """Raises for what is no way to treat copies.
-
-    Raises:
-        ValueError: for anything but "drop" and "keep".
-    """
-    if duplicates not in ("drop", "keep"):
-        raise ValueError(f"duplicates={duplicates!r} is unknown: pass 'drop' or 'keep'.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,8 +347,15 @@ def _sizes(paths: list[str], unreadable: dict) -> set[tuple[int, int]]:
 class _Reader:
     """Decodes every file once: what can be decoded, what it holds and, where all of it fits, its pixels."""
 
-    def __init__(self, image_shape: tuple[int, int, int], memory_limit: int, perceptual: bool) -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        resizing: decoding.Resizing,
+        memory_limit: int,
+        perceptual: bool,
+    ) -> None:
         self.image_shape = image_shape
+        self.resizing = resizing
         self.memory_limit = memory_limit
         self.perceptual = perceptual
 
@@ -355,7 +375,9 @@ class _Reader:
             if file.path in unreadable:
                 return
             try:
-                decoded = decoding.decode(pathlib.Path(file.path).read_bytes(), self.image_shape)
+                decoded = decoding.decode(
+                    pathlib.Path(file.path).read_bytes(), self.image_shape, self.resizing
+                )
             except Exception as error:
                 unreadable[file.path] = error
                 return
@@ -379,6 +401,7 @@ class _Reader:
             known,
             [int(rows[index]) if fits[files[index].stream] else -1 for index in good],
             pixels,
+            self.resizing,
         )
 
 
@@ -399,6 +422,7 @@ class _Images:
     facts: list[_Facts]
     rows: list[int]
     pixels: np.ndarray
+    resizing: decoding.Resizing
 
     @property
     def streams(self) -> np.ndarray:
@@ -434,28 +458,34 @@ class _Images:
             report,
             drop=drop,
         )
+        self._drop(dropped)
+
+    def _drop(self, dropped: set[int]) -> None:
         if dropped:
             kept = [index for index in range(len(self.files)) if index not in dropped]
             self.files = [self.files[index] for index in kept]
             self.facts = [self.facts[index] for index in kept]
             self.rows = [self.rows[index] for index in kept]
 
-    def report_near_copies(self, distance: int | None, report: ReadingReport) -> None:
-        if distance is None:
-            return
+    def resolve_near_copies(self, distance: int, report: ReadingReport, *, drop: bool) -> None:
         hashes_of_content = [fact.content_hash for fact in self.facts]
         same = {copy.index for copy in copies.find_copies(hashes_of_content, self.streams)}
         hashes = np.array([fact.perceptual_hash for fact in self.facts], np.uint64)
-        for copy in copies.find_near(hashes, self.streams, distance):
-            if copy.index not in same:
-                pair = shown(self.files[copy.index].path), shown(self.files[copy.original].path)
-                report.near_copies.setdefault(f"near {copy.kind}", []).append(pair)
+        labels = np.array([file.label for file in self.files], int) if drop else None
+        found = copies.find_near(hashes, self.streams, distance, labels=labels)
+        found = [copy for copy in found if copy.index not in same]
+        for copy in found:
+            pair = shown(self.files[copy.index].path), shown(self.files[copy.original].path)
+            report.near_copies.setdefault(f"near {copy.kind}", []).append(pair)
+        advice = "they are left out" if drop else "look at them, and remove what is the same"
         for kind, pairs in report.near_copies.items():
             warnings.warn(
-                f"{kind}: {len(pairs):,}, such as {pairs[0][0]} and {pairs[0][1]}. Look at them "
-                "(Source.reading lists all), and remove what is the same.",
+                f"{kind}: {len(pairs):,}, such as {pairs[0][0]} and {pairs[0][1]}; {advice} (Source.reading lists "
+                "all).",
                 stacklevel=3,
             )
+        if drop:
+            self._drop({copy.index for copy in found})
 
     def images(self, streams: list[int]) -> Images | None:
         """The collection of some streams; None where it is empty."""
@@ -467,6 +497,7 @@ class _Images:
             [file.path for file in files],
             np.array([file.label for file in files], np.int32),
             self.pixels.shape[1:],
+            resizing=self.resizing,
             # Other systems write the same names in another form.
             relative_names=[unicodedata.normalize("NFC", file.relative_name) for file in files],
         )

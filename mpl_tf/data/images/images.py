@@ -112,7 +112,8 @@ class FileImages(Images):
     Args:
         paths: one file per image.
         labels: int `[N]`, -1 where unknown.
-        image_shape: `(H, W, C)` to resize and crop to.
+        image_shape: `(H, W, C)` to bring them to.
+        resizing: how.
         relative_names: the paths without the folders' location, which the fingerprint uses so that a folder may
             be moved. None takes the paths.
     """
@@ -123,9 +124,10 @@ class FileImages(Images):
         labels: np.ndarray,
         image_shape: tuple[int, int, int],
         *,
+        resizing: decoding.Resizing = decoding.CROPPED,
         relative_names: Sequence[str] | None = None,
     ) -> None:
-        self._paths = tuple(paths)
+        self._paths, self._resizing = tuple(paths), resizing
         super().__init__(labels, image_shape, self._paths)
         self._relative_names = self._paths if relative_names is None else tuple(relative_names)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
@@ -146,7 +148,7 @@ class FileImages(Images):
         def fill(row):
             path = self._paths[index[row]]
             try:
-                images[row] = decoding.decode_file(path, self.image_shape)
+                images[row] = decoding.decode_file(path, self.image_shape, self._resizing)
             except Exception as error:
                 raise ValueError(f"The image {path} cannot be decoded any more: {error}") from error
 
@@ -164,7 +166,7 @@ class TfdsImages(Images):
         read: maps a list of indices to the encoded images (bytes) at these indices.
         labels: int `[N]`, -1 where unknown.
         image_shape: `(H, W, C)` of the result.
-        resize: whether images come in other sizes and are resized and cropped to `image_shape`.
+        resizing: how images of other sizes are brought to `image_shape`; None where there are none.
         identity: what identifies the records beside their labels: name, version, splits and sizes.
     """
 
@@ -174,12 +176,12 @@ class TfdsImages(Images):
         labels: np.ndarray,
         image_shape: tuple[int, int, int],
         *,
-        resize: bool,
+        resizing: decoding.Resizing | None,
         identity: str,
     ) -> None:
         super().__init__(labels, image_shape)
         self._read = read
-        self._resize = resize
+        self._resizing = resizing
         self._identity = identity
 
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
@@ -189,7 +191,7 @@ class TfdsImages(Images):
             lambda rows: np.array(self._read(rows.tolist()), dtype=object), [index], tf.string, stateful=False
         )
         return tf.map_fn(
-            lambda record: decoding.decode_record(record, self.image_shape, resize=self._resize),
+            lambda record: decoding.decode_record(record, self.image_shape, resizing=self._resizing),
             tf.ensure_shape(encoded, (None,)),
             fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
             parallel_iterations=os.cpu_count(),

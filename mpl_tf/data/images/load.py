@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from mpl_tf.data.images import copies, value_range
-from mpl_tf.data.images.folders import check_duplicates, from_folders
+from mpl_tf.data.images.folders import from_folders
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images, TfdsImages
 from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.images.tfds import from_tfds
+from mpl_tf.utils.validation import check_choice
 
 __all__ = [
     "OWN_NAMES",
@@ -44,6 +45,8 @@ def load(
     skip_unreadable: bool = False,
     channels: int | None = None,
     flip: bool | None = None,
+    resize: str | None = None,
+    interpolation: str | None = None,
     duplicates: str | None = None,
     near_duplicates: int | None = None,
     seed: int = 0,
@@ -56,12 +59,16 @@ def load(
         labeled_dir: for "folders", holds one folder per class.
         unlabeled_dir: for "folders", holds unlabeled images at any depth.
         test_dir: for "folders", laid out as `labeled_dir`.
-        image_size: H = W, or (H, W), that images of folders and of TFDS are resized and cropped to.
+        image_size: H = W, or (H, W), that images of folders and of TFDS are brought to.
         skip_unreadable: for "folders", leaves broken images out, with a warning, instead of refusing them.
         channels: for "folders", 3 (RGB) or 1 (gray); None for RGB.
         flip: whether a mirrored image keeps its label. None is True for folders, and for datasets other than
             digits, characters and signs.
-        duplicates: for "folders", whether copies are left out, "drop", as None is, or used, "keep".
+        resize: for folders and TFDS, what becomes of other aspect ratios, `"crop"`, as None is, `"stretch"` or
+            `"pad"`; see `from_folders`.
+        interpolation: for folders and TFDS; None is `"bilinear"`.
+        duplicates: for "folders", whether copies are left out, `"drop"`, as None is, images that look alike too,
+            `"drop_near"`, or none, `"keep"`.
         near_duplicates: for "folders", in how many bits of a perceptual hash images that look alike may
             differ; None looks for none.
         seed: of the two moons.
@@ -85,12 +92,16 @@ def load(
         "flip": flip,
     }
     options = {argument: value for argument, value in options.items() if value is not None}
+    resizing: dict[str, Any] = {"resize": resize, "interpolation": interpolation}
+    resizing = {argument: value for argument, value in resizing.items() if value is not None}
     if name == "folders":
         if labeled_dir is None:
             raise ValueError(
                 "The dataset 'folders' needs labeled_dir: give the folder that holds one per class."
             )
-        return from_folders(**folders, image_size=image_size, skip_unreadable=skip_unreadable, **options)
+        return from_folders(
+            **folders, image_size=image_size, skip_unreadable=skip_unreadable, **resizing, **options
+        )
     options.pop("flip", None)
     for argument, value in {**folders, **options}.items():
         if value is not None:
@@ -98,11 +109,14 @@ def load(
                 f"{argument}={value} is read for the dataset 'folders' and not for {name!r}: leave one of them out."
             )
     if name not in OWN_NAMES:
-        return from_tfds(name, data_dir=data_dir, image_size=image_size, flip=flip, also_known=OWN_NAMES)
-    if image_size is not None:
-        raise ValueError(
-            f"image_size={image_size} does not apply to {name!r}, which has one size: leave it out."
+        return from_tfds(
+            name, data_dir=data_dir, image_size=image_size, flip=flip, also_known=OWN_NAMES, **resizing
         )
+    for argument, value in {"image_size": image_size, **resizing}.items():
+        if value is not None:
+            raise ValueError(
+                f"{argument}={value} does not apply to {name!r}, which has one size: leave it out."
+            )
     source = _digits() if name == "digits" else _two_moons(seed)
     return source if flip is None else dataclasses.replace(source, flip=flip)
 
@@ -139,7 +153,7 @@ def from_arrays(
     Raises:
         ValueError: for values, shapes or labels that are none of the above.
     """
-    check_duplicates(duplicates)
+    check_choice("duplicates", duplicates, ("drop", "keep"))
     images = _checked_examples("images", images)
     labels = _checked_labels("labels", labels, len(images), class_names)
     test_images, test_labels = (None, None) if test is None else test

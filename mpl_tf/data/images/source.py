@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from mpl_tf.data.images.decoding import CROPPED, Resizing
 from mpl_tf.data.images.images import Images
 from mpl_tf.data.images.reading import ReadingReport
 
@@ -18,6 +19,7 @@ class Source:
         train: images to draw labeled, unlabeled and validation images from; label -1 where unknown.
         test: held-out images, looked at once, or None.
         flip: whether a mirrored image keeps its label.
+        resizing: how images of other sizes are brought to `image_shape`, in exported models too.
         unreadable: files that were left out because they cannot be decoded.
         reading: of files, what was read, passed over and there twice; None where there were none.
     """
@@ -27,6 +29,7 @@ class Source:
     train: Images
     test: Images | None = None
     flip: bool = True
+    resizing: Resizing = CROPPED
     unreadable: tuple[str, ...] = ()
     reading: ReadingReport | None = None
 

@@ -42,6 +42,8 @@ def from_tfds(
     *,
     data_dir: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
+    resize: str = "crop",
+    interpolation: str = "bilinear",
     flip: bool | None = None,
     memory_limit: int = MEMORY_LIMIT,
     also_known: Iterable[str] = (),
@@ -54,7 +56,9 @@ def from_tfds(
     Args:
         name: as TFDS has it, with a configuration after a slash.
         data_dir: where TFDS keeps its datasets; None for its default.
-        image_size: H = W, or (H, W), to resize and crop to. Needed where the dataset's images differ in size.
+        image_size: H = W, or (H, W), to bring images to. Needed where the dataset's images differ in size.
+        resize: how, as for `from_folders`.
+        interpolation: as for `from_folders`.
         flip: whether a mirrored image keeps its label; None is False for digits, characters and signs.
         memory_limit: bytes of memory for the images of a collection.
         also_known: further names to suggest for a name that is not TFDS's.
@@ -67,9 +71,10 @@ def from_tfds(
         ValueError: for a name that TFDS does not know or cannot prepare, a dataset without images or class
             labels, and one that is too large to hold and not stored for random access.
     """
+    resizing = decoding.checked_resizing(resize, interpolation)
     builder = _prepared_builder(name, data_dir, also_known)
     image_key, label_key = _feature_keys(name, builder.info)
-    reader = _Reader(name, builder, image_key, label_key, image_size, memory_limit)
+    reader = _Reader(name, builder, image_key, label_key, image_size, resizing, memory_limit)
     available = tuple(builder.info.splits)
     splits = [split for split in TRAINING_SPLITS if split in available]
     if not splits:
@@ -87,6 +92,7 @@ def from_tfds(
         train,
         test,
         flip=mirrors_keep_labels(name) if flip is None else flip,
+        resizing=resizing,
         reading=_count_copies(train, test),
     )
 
@@ -123,7 +129,7 @@ def mirrors_keep_labels(name: str) -> bool:
 class _Reader:
     """Makes collections from the splits of one prepared dataset."""
 
-    def __init__(self, name, builder, image_key, label_key, image_size, memory_limit) -> None:
+    def __init__(self, name, builder, image_key, label_key, image_size, resizing, memory_limit) -> None:
         self.name, self.builder = name, builder
         self.image_key, self.label_key = image_key, label_key
         self.memory_limit = memory_limit
@@ -135,7 +141,7 @@ class _Reader:
             )
         size = (height, width) if image_size is None else decoding.checked_image_size(image_size)
         self.image_shape = (*size, channels or 3)
-        self.resize = size != (height, width)
+        self.resizing = None if size == (height, width) else resizing
         self.formats = {form.value for form in builder.info.available_file_formats()}
         if not self.formats & {_TFRECORD, _ARRAY_RECORD}:
             raise ValueError(
@@ -159,7 +165,9 @@ class _Reader:
                 f"with `tfds build {self.name} --file_format={_ARRAY_RECORD}`, in a data_dir of its own."
             )
         identity = f"{self.builder.info.full_name} {'+'.join(splits)} {count} {encoded}"
-        images = TfdsImages(read, labels, self.image_shape, resize=self.resize, identity=identity)
+        if self.resizing not in (None, decoding.CROPPED):
+            identity += f" {'-'.join(self.resizing)}"
+        images = TfdsImages(read, labels, self.image_shape, resizing=self.resizing, identity=identity)
         return into_memory(images) if decoded <= self.memory_limit else images
 
     # Both read raw records and take the image and the label out of them. TFDS would decode the other features too,

@@ -17,6 +17,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+# What becomes of images of another aspect ratio, and how pixels are interpolated.
+RESIZES = ("crop", "stretch", "pad")
+INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
+# The gray level of what `"pad"` adds, that of the views too.
+PADDING = 128
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 _MODES = {1: "L", 3: "RGB"}
 # The tag and, of a JPEG's segment, a PNG's and a WebP's chunk, the name, all as numbers.
 _TAG = 0x0112
@@ -26,6 +36,20 @@ _EXIF_HEADER, _PNG_CHUNK, _WEBP_CHUNK = 0x45786966, 0x65584966, 0x45584946
 _MAX_SEGMENTS, _MAX_ENTRIES = 2**13, 512
 # Bytes of a number by TIFF's type, 0 to 13, as hexadecimal digits from the right.
 _WIDTHS = 0x48484211842110
+
+
+class Resizing(NamedTuple):
+    """How images of other sizes are brought to one.
+
+    Attributes:
+        resize: `"crop"` fits the shorter side and keeps the middle, `"stretch"` fits both sides, `"pad"` fits the
+            longer side and adds gray (128) beside the shorter one.
+        interpolation: `"bilinear"`, `"bicubic"`, `"lanczos"` (three lobes) or `"nearest"`. All but the last look at
+            every pixel (antialiased).
+    """
+
+    resize: str = "crop"
+    interpolation: str = "bilinear"
 
 
 class Decoded(NamedTuple):
@@ -42,13 +66,17 @@ class Decoded(NamedTuple):
     transparent: bool
 
 
-def decode(encoded: bytes, image_shape: tuple[int, ...]) -> Decoded:
-    """Decodes an image, turns it upright, fits its shorter side and keeps the middle.
+def decode(
+    encoded: bytes, image_shape: tuple[int, ...], resize: str = "crop", interpolation: str = "bilinear"
+) -> Decoded:
+    """Decodes an image, turns it upright and brings it to a size.
 
     Args:
         encoded: a whole file in any format that Pillow reads. Of a moving image, the first frame. JPEG files
             are decoded at the fraction of their size that is needed.
         image_shape: `(H, W, C)`, C of 1 (gray) or 3 (RGB). Transparency is dropped.
+        resize: of `RESIZES`, see `Resizing`.
+        interpolation: of `INTERPOLATIONS`.
 
     Returns:
         A `Decoded`.
@@ -59,13 +87,82 @@ def decode(encoded: bytes, image_shape: tuple[int, ...]) -> Decoded:
     height, width, channels = image_shape
     mode = _MODES[channels]
     # JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size; twice what is wanted leaves the filter its work.
-    image = open_upright(encoded, draft=(mode, 2 * max(height, width)))
+    draft = None if interpolation == "nearest" else (mode, 2 * max(height, width))
+    image = open_upright(encoded, draft=draft)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     transparent = image.mode in ("RGBA", "LA", "PA") and np.asarray(image.getchannel("A")).min() < 255
     image, deep_maximum = _eight_bits(image)
-    fitted = ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.BILINEAR)
-    return Decoded(np.asarray(fitted).reshape(image_shape), deep_maximum, transparent)
+    resized = _resized(image.convert(mode), (width, height), resize, interpolation)
+    return Decoded(np.asarray(resized).reshape(image_shape), deep_maximum, transparent)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], resize: str, interpolation: str) -> Image.Image:
+    if resize == "crop" and interpolation == "bilinear":
+        return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    if resize != "pad":
+        return _interpolated(image, size, interpolation, cropped=resize == "crop")
+    (width, height), inner = size, inner_size(image.size, size)
+    padded = Image.new(image.mode, size, (PADDING,) * len(image.getbands()))
+    middle = (width - inner[0]) // 2, (height - inner[1]) // 2
+    padded.paste(_interpolated(image, inner, interpolation, cropped=False), middle)
+    return padded
+
+
+def _interpolated(image, size, interpolation, *, cropped):
+    if interpolation == "nearest":
+        parts = middle_part(image.size, size) if cropped else [(side, 1) for side in image.size]
+        columns, rows = (
+            nearest_index(side, part, count, np.arange(count))
+            for side, part, count in zip(image.size, parts, size, strict=True)
+        )
+        return Image.fromarray(np.asarray(image)[rows][:, columns])
+    method = _FILTERS[interpolation]
+    # Rows first: which of both Pillow itself begins with, and then rounds, depends on the sizes and its version.
+    left, top, right, bottom = _middle(image.size, size) if cropped else (0, 0, *image.size)
+    rows = image.resize((size[0], image.height), method, box=(left, 0, right, image.height))
+    return rows.resize(size, method, box=(0, top, size[0], bottom))
+
+
+def _middle(sides, size):
+    """The box in the middle of an image that has the aspect ratio of a size, both as width and height."""
+    (width, height), ratio = sides, size[0] / size[1]
+    inner = (ratio * height, height) if width / height >= ratio else (width, width / ratio)
+    left, top = (width - inner[0]) * 0.5, (height - inner[1]) * 0.5
+    return left, top, left + inner[0], top + inner[1]
+
+
+def middle_part(sides, size):
+    """Width and height, as fractions (p, q), of the middle of an image that has the aspect ratio of a size."""
+    if sides[0] * size[1] >= sides[1] * size[0]:
+        return (size[0] * sides[1], size[1]), (sides[1], 1)
+    return (sides[0], 1), (size[1] * sides[0], size[0])
+
+
+def nearest_index(side, part, count, index):
+    """The pixels in the middle of which, or beginning there, those of a smaller or larger image have their middle.
+
+    In whole numbers, since a middle may lie on the edge between two pixels.
+
+    Args:
+        side: number of pixels.
+        part: how many of them, in the middle, are resized, as (p, q) for p / q.
+        count: number of pixels that they become.
+        index: of these, int64 `[count]`, from 0.
+    """
+    p, q = part
+    return ((side * q - p) * count + (2 * index + 1) * p) // (2 * count * q)
+
+
+def inner_size(sides: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The two sides of an image whose longer one, relative to a size, fits it; in whole pixels, at least one."""
+
+    def fitted(index):
+        # As if the other side fitted; rounded, with halves up, in whole numbers.
+        other = sides[1 - index]
+        return max(1, min(size[index], (2 * sides[index] * size[1 - index] + other) // (2 * other)))
+
+    return fitted(0), fitted(1)
 
 
 def orientation(encoded: bytes) -> int:

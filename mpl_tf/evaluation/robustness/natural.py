@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 
 from mpl_tf.data.images import folders
+from mpl_tf.data.images.decoding import CROPPED, Resizing
 from mpl_tf.data.images.images import Images
 
 
@@ -16,6 +17,7 @@ def load_subset(
     class_names: Sequence[str],
     image_shape: Sequence[int],
     *,
+    resizing: Resizing = CROPPED,
     skip_unreadable: bool = False,
 ) -> tuple[Images, list[int]]:
     """Loads images of some of a network's classes.
@@ -26,7 +28,8 @@ def load_subset(
     Args:
         directory: holds one folder per class, named as the network's classes are.
         class_names: the network's K names, in the order of its logits.
-        image_shape: `(H, W, C)` that the network takes; images are fitted to it as `from_folders` does.
+        image_shape: `(H, W, C)` that the network takes.
+        resizing: how its training images were brought to that, `Source.resizing`.
         skip_unreadable: leaves out images that cannot be decoded, with a warning, instead of refusing them.
 
     Returns:
@@ -43,7 +46,12 @@ def load_subset(
         )
     height, width, channels = image_shape
     source = folders.from_folders(
-        directory, image_size=(height, width), channels=channels, skip_unreadable=skip_unreadable
+        directory,
+        image_size=(height, width),
+        channels=channels,
+        resize=resizing.resize,
+        interpolation=resizing.interpolation,
+        skip_unreadable=skip_unreadable,
     )
     positions = {name: position for position, name in enumerate(class_names)}
     for name in source.class_names:

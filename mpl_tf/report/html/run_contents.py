@@ -84,7 +84,7 @@ class RunContents:
     def stages(self) -> dict[str, RunFolder]:
         """Name → folder: the run itself, whose name is empty, and its stages in the order of the training."""
         found = [path.parent for path in self.folder.path.glob("*/history.csv")]
-        order = {"supervised": 0, "teacher": 1, "finetune": 3}
+        order = {"supervised": 0, "supervised_longer": 1, "teacher": 1, "finetune": 3}
         found.sort(key=lambda path: (order.get(path.name, 2), len(path.name), path.name))
         return {"": self.folder} | {path.name: RunFolder(path) for path in found}
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import keras
 
+from mpl_tf.data.images.decoding import CROPPED
 from mpl_tf.data.run_data import RunData
 from mpl_tf.report.gain import gain_summary
 from mpl_tf.report.html import render, run_sections
 from mpl_tf.report.html.blocks import Fact
 from mpl_tf.report.html.run_contents import RunContents
 from mpl_tf.report.summary import run_summary
+from mpl_tf.runs.roles import role_name
 
 
 def page(
@@ -50,7 +52,7 @@ def page(
         run.folder.path,
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
-        summary=f"{_summary(run)} {_reason(run)}".strip(),
+        summary=_summary(run),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
@@ -59,9 +61,10 @@ def page(
 
 
 def _summary(run):
+    # Why a network is served stands in a section of its own where there is a plan.
     if "plan" in run.metrics:
         return gain_summary(run.metrics, noun=run.noun)
-    return run_summary(run.metrics, labels=_labels(run), noun=run.noun)
+    return f"{run_summary(run.metrics, labels=_labels(run), noun=run.noun)} {_reason(run)}".strip()
 
 
 def _reason(run):
@@ -89,7 +92,8 @@ def _facts(run):
     if "test" in metrics:
         facts.append(Fact("Test", f"{next(iter(metrics['test'].values()))['count']:,}", f"{run.noun}s"))
     if run.flags.get("model"):
-        facts.append(Fact("Student", run.flags["model"]))
+        # Of a file its name.
+        facts.append(Fact("Student", pathlib.PurePath(run.flags["model"]).name))
     if "steps" in metrics:
         facts.append(Fact("Updates", f"{metrics['steps']:,}", f"on {metrics['images']:,} {run.noun}s"))
     for stage, selected in metrics.get("selected", {}).items():
@@ -97,10 +101,14 @@ def _facts(run):
         accuracy = f"{100 * selected['accuracy']:.1f} % on validation"
         facts.append(Fact(title, f"{selected['epoch'] + 1:,}", f"step {selected['step']:,}, {accuracy}"))
     if "seconds" in metrics:
-        stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["seconds"].items())
+        stages = ", ".join(
+            f"{role_name(stage)} {value:,.0f} s" for stage, value in metrics["seconds"].items()
+        )
         facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))
     if metrics.get("cpu_seconds"):
-        stages = ", ".join(f"{stage} {value:,.0f} s" for stage, value in metrics["cpu_seconds"].items())
+        stages = ", ".join(
+            f"{role_name(stage)} {value:,.0f} s" for stage, value in metrics["cpu_seconds"].items()
+        )
         facts.append(Fact("CPU time", _duration(sum(metrics["cpu_seconds"].values())), stages))
     if "accelerator" in metrics:
         facts.append(Fact("Accelerator", metrics["accelerator"]))
@@ -126,6 +134,8 @@ def _footer(run):
         lines.append(
             "In training half of the images were mirrored." if source.flip else "No image was mirrored."
         )
+        if source.resizing != CROPPED:
+            lines.append(f"Images of other sizes: {source.resizing.resize}, {source.resizing.interpolation}.")
         if source.reading is not None:
             lines.append(f"What was read: {source.reading}.")
     if versions := run.metrics.get("versions"):

@@ -4,7 +4,7 @@ import numpy as np
 
 from mpl_tf import evaluation
 from mpl_tf.report import plots
-from mpl_tf.report.gain import outlook
+from mpl_tf.report.gain import gain_details, outlook
 from mpl_tf.report.html import samples
 from mpl_tf.report.html.blocks import (
     Block,
@@ -82,12 +82,13 @@ def plan(run: RunContents) -> Section:
     if known is None:
         return Section("Plan and outlook", [])
     rows = []
+    planned = "planned CPU s" if known.get("clock") == "cpu" else "planned s"
     for stage in [role for role in ("probe",) if role in run.metrics["seconds"]] + list(known["steps"]):
         row = {
             "stage": role_name(stage),
             "steps": f"{known['steps'][stage]:,}" if stage in known["steps"] else "",
         }
-        row["planned s"] = f"{known['seconds'][stage]:,.0f}" if stage in known["seconds"] else ""
+        row[planned] = f"{known['seconds'][stage]:,.0f}" if stage in known["seconds"] else ""
         row["trained s"] = f"{run.metrics['seconds'][stage]:,.0f}"
         row["CPU s"] = f"{run.metrics.get('cpu_seconds', {}).get(stage, 0):,.0f}"
         if stage in run.metrics.get("validation", {}):
@@ -97,9 +98,17 @@ def plan(run: RunContents) -> Section:
         "Every method starts from the supervised network and has had the time of its longer training. Planned "
         "seconds are with preparation, validation and evaluation."
     )
-    count = next(iter(run.metrics.get("validation", {}).values()), {}).get("count", 0)
+    count = max((found["count"] for found in run.metrics.get("validation", {}).values()), default=0)
     text = outlook(run.metrics.get("trends", {}), run.metrics.get("longer"), count=count, noun=run.noun)
-    return Section("Plan and outlook", [Table(rows, caption), Heading("Another hour"), Paragraph(text)])
+    blocks: list[Block] = [Table(rows, caption)]
+    if details := gain_details(run.metrics, noun=run.noun):
+        blocks += [Heading("How sure that is"), Paragraph(details)]
+    if reason := run.metrics.get("served", {}).get("reason"):
+        blocks += [
+            Heading("What is served"),
+            Paragraph(f"The {role_name(run.metrics['served']['role'])}. {reason}"),
+        ]
+    return Section("Plan and outlook", [*blocks, Heading("Another hour"), Paragraph(text)])
 
 
 def curves(run: RunContents) -> Section:
@@ -112,7 +121,7 @@ def curves(run: RunContents) -> Section:
     for name, history in histories.items():
         drawn = _panels(history)
         if name:
-            title = _STAGES.get(name, name.replace("_", " ").capitalize())
+            title = _STAGES.get(name, role_name(name)[:1].upper() + role_name(name)[1:])
             blocks.append(Fold(title, drawn, is_open="" not in histories and [name] == rounds[-1:]))
         else:
             blocks += drawn

@@ -135,7 +135,8 @@ def test_a_test_set_of_copies_is_refused(tmp_path, save):
     with (
         pytest.warns(UserWarning, match="12 test copies of labeled images"),
         pytest.raises(
-            ValueError, match=r"Every image in test_dir=.*test is a copy of a labeled one: give others"
+            ValueError,
+            match=r"Every image in test_dir=.*test is a copy of a labeled one, or looks like one: give others",
         ),
     ):
         load(tmp_path)
@@ -151,7 +152,7 @@ def test_collections_on_disk_lose_their_copies_too(tmp_path, save):
 
 def test_what_is_to_be_done_about_copies_is_one_of_two(tmp_path):
     for wrong in ("remove", True, None):
-        with pytest.raises(ValueError, match=r"duplicates=.* is unknown: pass 'drop' or 'keep'"):
+        with pytest.raises(ValueError, match=r"duplicates=.* is unknown: .*Choose one of 'drop', "):
             from_folders(tmp_path, duplicates=wrong)
         with pytest.raises(ValueError, match=r"duplicates=.* is unknown"):
             from_arrays(np.zeros((2, 2, 2, 1)), [0, 1], duplicates=wrong)
@@ -252,3 +253,67 @@ def test_near_images_are_those_with_few_different_bits(rng, monkeypatch):
     assert (
         {(copy.index, copy.original) for copy in copies.find_near(hashes, streams, 4)} == expected == {(7, 3)}
     )
+
+
+def picture(seed):
+    """Smooth enough that recompression changes few bits of its hash, and unlike any other."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC)
+
+
+NEAR = {
+    "compressed": lambda image, path: image.save(path.with_suffix(".jpg"), quality=60),
+    "compressed much": lambda image, path: image.save(path.with_suffix(".webp"), quality=30),
+    "smaller": lambda image, path: image.resize((48, 48)).save(path),
+    "brighter": lambda image, path: ImageEnhance.Brightness(image).enhance(1.15).save(path),
+    "of fewer colors": lambda image, path: image.quantize(32).save(path),
+}
+
+
+@pytest.mark.filterwarnings("ignore:near")
+@pytest.mark.parametrize("way", NEAR)
+@pytest.mark.parametrize(
+    ("place", "kind", "sizes"),
+    [
+        # What is left of 4 labeled, 2 unlabeled and 2 test images; the new one is always the one that goes.
+        ("labeled/ant/z.png", "near copies among labeled images", (6, 2)),
+        ("unlabeled/z.png", "near unlabeled copies of labeled images", (6, 2)),
+        ("test/ant/z.png", "near test copies of labeled images", (6, 2)),
+        # Another class: that they look alike to 64 bits is no proof, and no leak.
+        ("labeled/cat/z.png", None, (7, 2)),
+        ("test/cat/z.png", None, (6, 3)),
+    ],
+)
+def test_near_copies_may_be_left_out_too(tmp_path, way, place, kind, sizes):
+    names = ["labeled/ant/0", "labeled/ant/1", "labeled/cat/0", "labeled/cat/1", "unlabeled/0", "unlabeled/1"]
+    for seed, name in enumerate([*names, "test/ant/0", "test/cat/0"]):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(path)
+    NEAR[way](picture(0), tmp_path / place)
+    source = from_folders(
+        tmp_path / "labeled",
+        tmp_path / "unlabeled",
+        test_dir=tmp_path / "test",
+        image_size=32,
+        duplicates="drop_near",
+    )
+    assert (len(source.train), len(source.test)) == sizes
+    assert set(source.reading.near_copies) == ({kind} if kind else set())
+    if kind:
+        ((gone, stays),) = source.reading.near_copies[kind]
+        assert pathlib.Path(gone).stem == "z"
+        assert stays == str(tmp_path / "labeled/ant/0.png")
+        assert gone not in (*source.train.names, *source.test.names)
+
+
+def test_what_looks_like_one_that_is_left_out_stays():
+    # A, B and C in a row: B is near A and C is near B alone, so that C is no leak once B has gone; D is near A and C.
+    hashes = np.array([0b0, 0b11, 0b1111, 0b100], np.uint64)
+    streams, labels = np.array([copies.LABELED] * 4), np.array([0, 0, 0, 0])
+    found = copies.find_near(hashes, streams, 2, labels=labels)
+    assert [(copy.index, copy.original) for copy in found] == [(1, 0), (3, 0)]
+    named = copies.find_near(hashes, streams, 2)
+    assert [(copy.index, copy.original) for copy in named] == [(1, 0), (2, 1), (3, 0)]
+    others = copies.find_near(hashes, streams, 2, labels=np.array([0, 1, -1, 1]))
+    assert [(copy.index, copy.original) for copy in others] == [(2, 1)]

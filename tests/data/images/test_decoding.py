@@ -32,8 +32,8 @@ def decode_file(encoded, shape):
     return decoding.decode_file(io.BytesIO(encoded), shape)
 
 
-def decode_record(encoded, shape, *, resize=True):
-    return decoding.decode_record(tf.constant(encoded), shape, resize=resize).numpy()
+def decode_record(encoded, shape, *, resizing=decoding.CROPPED):
+    return decoding.decode_record(tf.constant(encoded), shape, resizing=resizing).numpy()
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_images_of_the_right_size_keep_every_pixel(pixels, form):
     encoded = encode(pixels, form, **({"lossless": True} if form == "WEBP" else {}))
     np.testing.assert_array_equal(decode_file(encoded, (24, 36, 3)), pixels)
     np.testing.assert_array_equal(decode_record(encoded, (24, 36, 3)), pixels)
-    np.testing.assert_array_equal(decode_record(encoded, (24, 36, 3), resize=False), pixels)
+    np.testing.assert_array_equal(decode_record(encoded, (24, 36, 3), resizing=None), pixels)
 
 
 @pytest.mark.parametrize(

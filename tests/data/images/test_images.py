@@ -41,7 +41,7 @@ def images(request, arrays, paths):
     def read(rows):
         return [pathlib.Path(paths[row]).read_bytes() for row in rows]
 
-    return TfdsImages(read, labels, (4, 5, 3), resize=False, identity="tiny")
+    return TfdsImages(read, labels, (4, 5, 3), resizing=None, identity="tiny")
 
 
 def test_examples_come_in_the_order_asked_for(images, arrays):
@@ -135,7 +135,7 @@ def test_records_keep_zeros_at_their_end():
     file = io.BytesIO()
     Image.new("RGB", (5, 4)).save(file, "BMP")  # Ends with its pixels, which are black.
     images = TfdsImages(
-        lambda rows: [file.getvalue()] * len(rows), [0], (4, 5, 3), resize=False, identity="tiny"
+        lambda rows: [file.getvalue()] * len(rows), [0], (4, 5, 3), resizing=None, identity="tiny"
     )
     np.testing.assert_array_equal(images.fetch(np.array([0])), np.zeros((1, 4, 5, 3)))
 
