@@ -318,7 +318,9 @@ def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
     network, labeled = tmp_path / "teacher.keras", tmp_path / "labeled"
     labeled.mkdir()
     network.write_bytes(b"one")
+    (cache := tmp_path / "features").mkdir()
     arguments = ["--preset=digits", f"--teacher={network}", f"--labeled_dir={labeled}/", "--labels=20"]
+    arguments += [f"--feature_cache={cache}"]
 
     def made():
         return compare.made_of("distillation", arguments)
@@ -326,6 +328,8 @@ def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
     first = made()
     assert made() == first
     assert len(first["files"]) == 3
+    (cache / "features.npz").write_bytes(b"of another trial")
+    assert made() == first
     changes = [
         lambda: network.write_bytes(b"more"),
         lambda: os.utime(network, (1, 1)),
