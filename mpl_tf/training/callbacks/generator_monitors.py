@@ -1,4 +1,7 @@
-"""What happens between the epochs of a run with a generator: its images are drawn, its collapse is told."""
+"""What happens between the epochs of a run with a generator: its images are drawn, its collapse is told.
+
+Apart from `monitors`, which every run has and which draws nothing: the images here need the figures of `report`.
+"""
 
 import shutil
 import warnings
