@@ -6,7 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 BENCHMARKS := augment step pointwise memory loop labeling serving
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint types docs bench gpu-check clean
+.PHONY: help train test tests test-slow lint types docs bench gpu-check clean
 
 help:
 	@echo "make train      install into $(VENV), then train on handwritten digits with 20 labels"
@@ -38,11 +38,18 @@ $(VENV)/.installed-serving: $(VENV)/.installed
 train: $(VENV)/.installed-serving
 	$(BIN)/python -m recipes.mpl --preset=digits --run_dir=runs/digits --export_dir=saved_models/digits
 
-test: lint types docs
+# Types and documentation are looked at while the tests run.
+test: lint
+	@$(MAKE) --no-print-directory --jobs=2 tests types docs
+
+tests: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
+# And XLA with all the optimizations that the tests above do without.
+test-slow: export XLA_FLAGS :=
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest tests/conformance/test_methods.py -k xla_equals_eager
 
 bench: $(VENV)/.installed
 	@for program in $(BENCHMARKS:%=benchmarks/%.py); do echo "== $$program"; $(BIN)/python $$program || exit 1; done

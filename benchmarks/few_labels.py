@@ -65,6 +65,33 @@ class Task:
         ]
 
 
+def fine_tuning_trials(network: str | None) -> list[str]:
+    """What careful fine-tuning consists of, each part left out once, and all of them.
+
+    Args:
+        network: a pre-trained network's file.
+    """
+    task = TASKS["cifar10_250"]
+    start, careful = (f"--model={network}", *task.common), (*task.supervised, *_length(150))
+    naive = {
+        "BatchNorm learns": ("--nofreeze_batch_norm",),
+        "random head": ("--head=random",),
+        "SGD, 0.05": ("--optimizer=sgd", "--learning_rate=0.05"),
+        "all layers": ("--trainable=all",),
+        "crops resized": ("--crop=resized",),
+    }
+    trials = {"careful": (), **naive}
+    trials["naive"] = tuple(flag for name in list(naive)[:3] for flag in naive[name])
+    probed = [flag for flag in start if not flag.startswith(("--trainable", "--optimizer"))]
+    return [
+        f"--trial=probe: probe {' '.join(probed)}",
+        *(
+            f"--trial={name}: supervised {' '.join((*start, *careful, *flags))}"
+            for name, flags in trials.items()
+        ),
+    ]
+
+
 def _length(steps: int) -> tuple[str, str]:
     """One evaluation in the middle, and one at the end."""
     return f"--steps={steps}", f"--epoch_steps={-(-steps // 2)}"
@@ -114,13 +141,16 @@ TASKS = {
     ),
 }
 
+FINE_TUNING = "fine_tuning"
+ABLATION = "MPL = MPL, no feedback"
+
 
 def main():
     """Runs the comparison of a task."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--task", choices=[*TASKS, FINE_TUNING], required=True)
     parser.add_argument(
         "--network", help="a pre-trained network, for cifar10: EfficientNet-Lite0's .keras file"
     )
@@ -128,7 +158,8 @@ def main():
     parser.add_argument("--data_dir", help="of TensorFlow Datasets")
     parser.add_argument("--run_dir", required=True)
     options = parser.parse_args()
-    trials = TASKS[options.task].trials(options.network)
+    fine_tuning = options.task == FINE_TUNING
+    trials = (fine_tuning_trials if fine_tuning else TASKS[options.task].trials)(options.network)
     if options.data_dir:
         trials = [f"{trial} --data_dir={options.data_dir}" for trial in trials]
     if options.network:
@@ -136,7 +167,7 @@ def main():
         trials = [f"{trial} --feature_cache={options.run_dir}/features" for trial in trials]
     compare = [
         sys.executable, "-m", "recipes.compare", *trials, f"--seeds={options.seeds}", f"--run_dir={options.run_dir}",
-        "--reference=supervised", "--ablation=MPL = MPL, no feedback",
+        *(["--reference=careful"] if fine_tuning else ["--reference=supervised", f"--ablation={ABLATION}"]),
     ]  # fmt: skip
     sys.exit(subprocess.run(compare).returncode)
 

@@ -380,7 +380,7 @@ def show_plan(run: Run) -> None:
     for stage, steps in stage_steps().items():
         if stage in chosen.methods and steps < chosen.fewest_steps:
             print(
-                f"The {role_name(stage)} will have made too few steps to show what it can: give more minutes."
+                f"The {role_name(stage)} makes too few steps to show what it can: give more minutes."
             )
 
 

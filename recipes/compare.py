@@ -50,6 +50,9 @@ from mpl_tf.report.comparison import final_accuracies
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.utils import files
 
+# Flags that name what a trial writes, and does not depend on.
+WRITTEN = ("feature_cache", "export_dir")
+
 
 def main(_):
     """Runs the missing trials, and writes table.md, table.png and report.html after each."""
@@ -169,6 +172,8 @@ def made_of(recipe: str, arguments: list[str]) -> dict:
     """All that a trial's result depends on: its command, and the size and time of every file that this names."""
     named = {}
     for argument in arguments:
+        if argument.lstrip("-").startswith(WRITTEN):
+            continue
         value = argument.partition("=")[2] or argument
         if argument.startswith("--preset="):
             value = str(start.preset_path(value))

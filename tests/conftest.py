@@ -1,9 +1,17 @@
+import gc
 import os
 import re
 
 # Where each core has a process of pytest-xdist, more threads would only wait for one another. Before TensorFlow is.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+# XLA translates and fuses a step as always; only its machine code is made by the simplest of its generators, without
+# LLVM's optimizations, which is most of what compiling such a step costs. `make test-slow` compiles as users do.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
+)
 
 import pytest
 
@@ -46,6 +54,13 @@ def pytest_collection_modifyitems(items):
         return matching[0] if matching else len(LONGEST)
 
     items.sort(key=rank)
+
+
+def pytest_collection_finish():
+    """The garbage collector does not look at a million objects of imported modules again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.hookimpl(optionalhook=True)

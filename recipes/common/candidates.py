@@ -116,11 +116,11 @@ PRETRAINED = Settings(
 )
 
 FROM_SCRATCH = Settings(
-    model="wrn-10-2",
+    model="wrn-10-1",
     weights="none",
     image_size=32,
     largest_side=48,
-    batch_size=64,
+    batch_size=32,
     unlabeled_ratio=3,
     optimizer="sgd",
     optimizer_options={"momentum": 0.9, "nesterov": True},
@@ -130,7 +130,7 @@ FROM_SCRATCH = Settings(
     supervised=Candidate(method="Supervised", options={"ema_decay": 0.99, "weight_decay": 5e-4}),
     warm_start_fraction=0.25,
     most_methods=3,
-    fewest_steps=300,
+    fewest_steps=200,
     methods={
         "uda": Candidate(
             method="UDA",

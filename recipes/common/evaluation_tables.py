@@ -1,6 +1,7 @@
 """What recipes.evaluate prints."""
 
 from mpl_tf import report
+from mpl_tf.runs.roles import role_name
 
 COVERAGES = (1.0, 0.9, 0.8, 0.5)
 
@@ -31,7 +32,7 @@ def _accuracy(results):
     rows = []
     for role, sections in results.items():
         found, calibration = sections["clean"], sections["calibration"]
-        row = {"network": role, "accuracy %": _with_error(found)}
+        row = {"network": role_name(role), "accuracy %": _with_error(found)}
         if "top5_accuracy" in found:
             row["top-5 %"] = _percent(found["top5_accuracy"])
         row |= {
@@ -49,7 +50,7 @@ def _coverage(results):
     rows = []
     for role, sections in results.items():
         at = {round(point["coverage"], 6): point["accuracy"] for point in sections["selective"]["curve"]}
-        row = {"network": role}
+        row = {"network": role_name(role)}
         row |= {f"accuracy % at {coverage:.0%} coverage": _percent(at[coverage]) for coverage in COVERAGES}
         rows.append(row | {"AURC": f"{sections['selective']['aurc']:.4f}"})
     return report.table(rows)
@@ -61,10 +62,12 @@ def _corruptions(results, baseline):
     for name in names:
         errors = {role: sections["corruptions"]["errors"][name] for role, sections in results.items()}
         row = {"error % under": name.replace("_", " ")}
-        rows.append(row | {role: _percent(sum(values) / len(values)) for role, values in errors.items()})
+        rows.append(
+            row | {role_name(role): _percent(sum(values) / len(values)) for role, values in errors.items()}
+        )
     rows.append(_row(results, "mean", "corruptions", "mean_error"))
     if baseline:
-        rows.append(_row(results, f"mCE %, {baseline} = 100", "corruptions", "mce"))
+        rows.append(_row(results, f"mCE %, {role_name(baseline)} = 100", "corruptions", "mce"))
     return report.table(rows)
 
 
@@ -73,14 +76,14 @@ def _perturbations(results, baseline):
     rows = [
         {"flips % under": name.replace("_", " ")}
         | {
-            role: _percent(sections["perturbations"]["flip_probabilities"][name])
+            role_name(role): _percent(sections["perturbations"]["flip_probabilities"][name])
             for role, sections in results.items()
         }
         for name in names
     ]
     rows.append(_row(results, "mean", "perturbations", "mean_flip_probability", column="flips % under"))
     if baseline:
-        label = f"mFR %, {baseline} = 100"
+        label = f"mFR %, {role_name(baseline)} = 100"
         rows.append(_row(results, label, "perturbations", "mfr", column="flips % under"))
     return report.table(rows)
 
@@ -91,7 +94,11 @@ def _fgsm(results):
     for index, epsilon in enumerate(epsilons):
         row = {"accuracy % at FGSM ε": f"{epsilon:g}"}
         rows.append(
-            row | {role: _percent(sections["fgsm"]["accuracy"][index]) for role, sections in results.items()}
+            row
+            | {
+                role_name(role): _percent(sections["fgsm"]["accuracy"][index])
+                for role, sections in results.items()
+            }
         )
     label = "images % without a gradient"
     if any(sections["fgsm"]["without_gradient"] for sections in results.values()):
@@ -103,13 +110,19 @@ def _natural(results):
     rows = []
     for role, sections in results.items():
         found = sections["natural_adversarial"]
-        row = {"natural adversarial": role, "accuracy %": _with_error(found), "ECE %": _percent(found["ece"])}
+        row = {
+            "natural adversarial": role_name(role),
+            "accuracy %": _with_error(found),
+            "ECE %": _percent(found["ece"]),
+        }
         rows.append(row | {"images": str(found["count"]), "classes": str(len(found["classes"]))})
     return report.table(rows)
 
 
 def _row(results, label, section, key, *, column="error % under"):
-    return {column: label} | {role: _percent(sections[section][key]) for role, sections in results.items()}
+    return {column: label} | {
+        role_name(role): _percent(sections[section][key]) for role, sections in results.items()
+    }
 
 
 def _with_error(found):

@@ -176,6 +176,8 @@ def open_run(
             files.check_writable(path, name)
     data = load_data(folder.path, write_split=False)
     check_names(data.source.class_names)
+    if FLAGS.report and folder.writes and not folder.has_completed():
+        report.check_can_draw(data.source.class_names)
     check_selection(_optional("select").get("select", "last"), data)
     initial = None if folder.has_completed() else builders.load_initial(data)
     monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))

@@ -12,17 +12,26 @@ from tests.support import tiny
 
 @dataclasses.dataclass
 class Run:
-    """An uninterrupted run of two epochs, and what was written between them."""
+    """An uninterrupted run of two epochs in eager steps, and what was written between them."""
 
     case: Case
     method: Method
     start: dict
+    after_one_step: dict
     history: dict
-    traces: int
     weights_file: pathlib.Path
     model_file: pathlib.Path
     evaluated: dict
     predicted: np.ndarray
+
+
+@dataclasses.dataclass
+class GraphRun:
+    """The same run as a graph."""
+
+    method: Method
+    history: dict
+    traces: int
 
 
 def role_values(method: Method) -> dict:
@@ -32,20 +41,20 @@ def role_values(method: Method) -> dict:
 
 @pytest.fixture(scope="module", params=CASES)
 def run(request, tmp_path_factory):
-    """Trains a case without interruption, saving it in both forms after the first epoch."""
+    """Trains a case without interruption, saving it in both forms after the first epoch.
+
+    Eagerly, as the runs that are compared with it to the bit: tracing each of them anew would take ten times as long.
+    """
     case, folder = CASES[request.param], tmp_path_factory.mktemp("run")
-    method = case.compiled()
-    start = role_values(method)
-    train_step, traces = method.train_step, []
-
-    def counting(data):
-        traces.append(data)
-        return train_step(data)
-
-    method.train_step = counting
+    method = case.compiled(run_eagerly=True)
+    start, after_one_step = role_values(method), {}
     files = {"weights_file": folder / "method.weights.h5", "model_file": folder / "method.keras"}
     images, labels = tiny.examples(8)
     between = {}
+
+    def keep(batch, logs):
+        if not after_one_step:
+            after_one_step.update(role_values(method))
 
     def save(epoch, logs):
         if epoch == 0:
@@ -54,6 +63,21 @@ def run(request, tmp_path_factory):
             between["evaluated"] = method.evaluate(images, labels, return_dict=True, verbose=0)
             between["predicted"] = method.predict(images, verbose=0)
 
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=save)
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=keep, on_epoch_end=save)
     history = method.fit(case.data(), epochs=2, callbacks=[callback], verbose=0).history
-    return Run(case, method, start, history, len(traces), **files, **between)
+    return Run(case, method, start, after_one_step, history, **files, **between)
+
+
+@pytest.fixture(scope="module")
+def graph_run(run):
+    """Trains the same case as a graph, as users do."""
+    method = run.case.compiled()
+    train_step, traces = method.train_step, []
+
+    def counting(data):
+        traces.append(data)
+        return train_step(data)
+
+    method.train_step = counting
+    history = method.fit(run.case.data(), epochs=2, verbose=0).history
+    return GraphRun(method, history, len(traces))

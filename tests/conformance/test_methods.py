@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+import pytest
 
 from tests.conformance.cases import CASES
 from tests.support import tiny
@@ -36,11 +37,9 @@ def test_only_the_declared_roles_learn_and_all_of_each(run):
 
 
 def test_one_step_reaches_every_weight(run):
-    method = run.case.compiled(run_eagerly=True)
-    method.fit(run.case.data(batches=1), verbose=0)
     for role in run.case.learns:
-        new = tiny.values(getattr(method, role).trainable_variables)
-        assert not any(np.array_equal(*pair) for pair in zip(run.start[role], new, strict=True)), role
+        pairs = zip(run.start[role], run.after_one_step[role], strict=True)
+        assert not any(np.array_equal(*pair) for pair in pairs), role
 
 
 def test_no_training_pass_is_larger_than_a_micro_batch(run):
@@ -61,25 +60,37 @@ def test_no_training_pass_is_larger_than_a_micro_batch(run):
     assert 0 < max(rows) <= 8
 
 
-def test_the_step_is_traced_once(run):
-    assert run.traces == 1
-    assert int(run.method.step) == 6
+def test_the_step_is_traced_once(graph_run):
+    assert graph_run.traces == 1
+    assert int(graph_run.method.step) == 6
 
 
-def test_the_metrics_are_the_declared_ones_and_finite(run):
+def test_a_graph_equals_eager_steps(run, graph_run):
+    for one, other in zip(all_values(graph_run.method), all_values(run.method), strict=True):
+        assert np.allclose(one, other, rtol=1e-5, atol=1e-5)
+    for name, values in run.history.items():
+        assert np.allclose(graph_run.history[name], values, rtol=1e-4, atol=1e-5), name
+
+
+def test_the_metrics_are_the_declared_ones_and_finite(run, graph_run):
     names = {tracker.name for tracker in run.method.train_trackers}
-    assert set(run.history) == names
-    assert all(np.isfinite(values).all() and len(values) == 2 for values in run.history.values())
+    for history in (run.history, graph_run.history):
+        assert set(history) == names
+        assert all(np.isfinite(values).all() and len(values) == 2 for values in history.values())
 
 
-def test_evaluation_and_prediction(run):
-    images, _ = tiny.examples(8)
+def test_evaluation_and_prediction(run, graph_run):
+    images, labels = tiny.examples(8)
     assert set(run.evaluated) == {"loss", *run.method.evaluation_models()}
     assert all(np.isfinite(value) for value in run.evaluated.values())
     assert run.predicted.shape == (8, tiny.NUM_CLASSES)
-    predicted = run.method.predict(images, verbose=0)
-    assert np.allclose(predicted, run.method.inference_model(images, training=False), atol=1e-5)
+    predicted = graph_run.method.predict(images, verbose=0)
+    assert np.allclose(predicted, graph_run.method.inference_model(images, training=False), atol=1e-5)
     assert not np.allclose(predicted, run.predicted)
+    evaluated = graph_run.method.evaluate(images, labels, return_dict=True, verbose=0)
+    assert evaluated == pytest.approx(
+        run.method.evaluate(images, labels, return_dict=True, verbose=0), rel=1e-4
+    )
 
 
 def test_xla_equals_eager(run):
@@ -95,7 +106,7 @@ def test_xla_equals_eager(run):
 
 
 def test_resumed_equals_uninterrupted(run):
-    method = run.case.compiled()
+    method = run.case.compiled(run_eagerly=True)
     method.load_weights(run.weights_file)
     method.fit(run.case.data(), verbose=0)
     assert_identical(method, run.method)
@@ -103,6 +114,7 @@ def test_resumed_equals_uninterrupted(run):
 
 def test_saved_equals_loaded_and_goes_on_the_same(run):
     method = keras.saving.load_model(run.model_file, safe_mode=True)
+    method.run_eagerly = True
     images, labels = tiny.examples(8)
     assert type(method) is type(run.method)
     assert settings_of(method) == settings_of(run.method)

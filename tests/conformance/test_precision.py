@@ -1,4 +1,4 @@
-"""Five steps of every method in 16 bits beside the same in float32, and what loss scales promise."""
+"""Three steps of every method in 16 bits beside the same in float32, and what loss scales promise."""
 
 import functools
 
@@ -11,7 +11,7 @@ from mpl_tf.methods.mpl import MetaPseudoLabels
 from tests.conformance.cases import CASES
 from tests.support import tiny
 
-# Largest difference of a weight after five steps, as a fraction of the longest way that any weight has gone. The two
+# Largest difference of a weight after three steps, as a fraction of the longest way that any weight has gone. The two
 # formats round to 8 and to 11 binary digits; the sampled labels and the masks may differ in single images.
 BOUNDS = {"mixed_bfloat16": 0.25, "mixed_float16": 0.1}
 
@@ -24,7 +24,7 @@ def policy():
     keras.config.set_dtype_policy(before)
 
 
-def trained(case, steps=5):
+def trained(case, steps=3):
     """The method after some steps, its weights before them, and the logs."""
     method = case.compiled(tiny.plain_network, run_eagerly=True)
     start = tiny.values(method.trainable_variables)

@@ -84,7 +84,7 @@ def test_a_run_is_evaluated_on_its_own_images_and_keeps_its_metrics(folder, tmp_
         "FGSM: 10 of 10 images, ",
         "360 test images",
         "ECE % after",
-        "mCE %, supervised = 100",
+        "mCE %, supervised baseline = 100",
         "jpeg compression",
         "FGSM ε",
         "tilt",

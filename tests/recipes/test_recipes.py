@@ -24,8 +24,8 @@ SMALL = ["--model=mlp", "--labels=20", "--batch_size=10", "--steps=2", "--epoch_
 SMALL += ["--noreport", "--notensorboard", "--randaugment_operations=0"]
 
 
-def run(recipe, *options, expect_success=True):
-    finished = forked.run(f"recipes.{recipe}", *options)
+def run(recipe, *options, expect_success=True, **of_process):
+    finished = forked.run(f"recipes.{recipe}", *options, **of_process)
     assert (finished.returncode == 0) == expect_success, finished.stderr[-3000:]
     return finished
 
@@ -235,7 +235,8 @@ def test_compare_runs_the_missing_trials_and_writes_the_table(tmp_path):
     trials = ["plain: supervised", f"mpl, silent: mpl {small}", f"distilled: {distilled}"]
     options = [f"--trial={trial}" for trial in trials] + ["--ablation=distilled = mpl, silent"]
     options += ["--seeds=0-1", "--jobs=2", f"--run_dir={tmp_path}"]
-    shown = run("compare", *options).stdout
+    # The notebook's test starts its trials as real processes.
+    shown = run("compare", *options, python=forked.python_command()).stdout
     assert "plain, seed" not in shown
     assert "mpl, silent, seed 1" in shown
     table = (tmp_path / "table.md").read_text()
@@ -317,7 +318,9 @@ def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
     network, labeled = tmp_path / "teacher.keras", tmp_path / "labeled"
     labeled.mkdir()
     network.write_bytes(b"one")
+    (cache := tmp_path / "features").mkdir()
     arguments = ["--preset=digits", f"--teacher={network}", f"--labeled_dir={labeled}/", "--labels=20"]
+    arguments += [f"--feature_cache={cache}"]
 
     def made():
         return compare.made_of("distillation", arguments)
@@ -325,6 +328,8 @@ def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
     first = made()
     assert made() == first
     assert len(first["files"]) == 3
+    (cache / "features.npz").write_bytes(b"of another trial")
+    assert made() == first
     changes = [
         lambda: network.write_bytes(b"more"),
         lambda: os.utime(network, (1, 1)),

@@ -68,4 +68,6 @@ def _convolution(layer, images, kernel):
     positions = tf.reshape(images, [-1, kernel.shape[0]])
     shape = tf.concat([tf.shape(images)[:-1], [layer.filters]], axis=0)
     outputs = tf.reshape(tf.linalg.matmul(positions, kernel), shape)
-    return tf.ensure_shape(outputs, [*images.shape[:-1], layer.filters])
+    # Not tf.ensure_shape, which TensorFlow's forward mode cannot differentiate.
+    outputs.set_shape([*images.shape[:-1], layer.filters])
+    return outputs

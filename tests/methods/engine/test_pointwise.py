@@ -10,6 +10,7 @@ from keras import layers
 
 from mpl_tf.methods.engine import pointwise
 from mpl_tf.methods.engine.microbatching import TrainingPass
+from mpl_tf.methods.feedback import estimators
 
 
 def network(**options):
@@ -66,6 +67,32 @@ def test_so_have_passes_in_parts(part):
     actual = logits_and_gradients(plain, images, TrainingPass(plain, **options).logits)[2:]
     for one, other in zip(expected, actual, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_products_have_a_derivative_in_forward_mode(in_graph):
+    # Without a convolution in groups: Keras has it in a function of its own, in which a graph loses tangents.
+    image = keras.Input((7, 5, 3))
+    hidden = layers.Conv2D(6, 1, activation="tanh")(layers.Conv2D(4, 3, padding="same")(image))
+    plain = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(hidden)))
+    images = tf.random.normal([4, 7, 5, 3])
+    weights = [variable.value for variable in plain.trainable_variables]
+    direction = [tf.random.normal(weight.shape) for weight in weights]
+    state = [variable.value for variable in plain.non_trainable_variables]
+    training_pass = TrainingPass(plain)
+
+    def logits(weights):
+        return plain.stateless_call(list(weights), list(state), images, training=True)[0]
+
+    def derivative(method):
+        return training_pass.derivative(images, weights, state, along=direction, method=method)
+
+    # By two reverse passes, through TensorFlow's own convolution.
+    expected = estimators.directional_derivative_by_reverse(logits, weights, direction)
+    compute = tf.function(derivative) if in_graph else derivative
+    actual = compute(estimators.directional_derivative)
+    assert actual.shape == (4, 3)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_outside_of_the_pass_nothing_is_seen_of_it(tmp_path):
