@@ -379,9 +379,7 @@ def show_plan(run: Run) -> None:
     chosen = settings()
     for stage, steps in stage_steps().items():
         if stage in chosen.methods and steps < chosen.fewest_steps:
-            print(
-                f"The {role_name(stage)} makes too few steps to show what it can: give more minutes."
-            )
+            print(f"The {role_name(stage)} makes too few steps to show what it can: give more minutes.")
 
 
 def show_data(data: RunData) -> None:

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -297,7 +297,7 @@ def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy, *, name:
 
 
 def finetuning(
-    student: keras.Model, learning_rate: float, jit_compile: bool | str = "auto", **options
+    student: keras.Model, learning_rate: float, jit_compile: bool | str = "auto", **options: Any
 ) -> Supervised:
     """A copy of a finished student, compiled to learn from the labeled images.
 
