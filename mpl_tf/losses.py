@@ -42,7 +42,7 @@ def weighted_mean(losses: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Ten
 
 
 def smoothed_one_hot(
-    labels: tf.Tensor, num_classes: int, *, label_smoothing: float = 0.0, dtype=tf.float32
+    labels: tf.Tensor, num_classes: int, *, label_smoothing: float = 0.0, dtype: tf.DType = tf.float32
 ) -> tf.Tensor:
     """The target distributions of `cross_entropy`: (1 - ε) one-hot + ε / K.
 

@@ -33,7 +33,7 @@ class WaitWarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             )
         self.peak, self.steps, self.warmup, self.wait = peak, steps, warmup, wait
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor):
         """The learning rate at `step`, float32 scalar."""
         elapsed = tf.cast(step, tf.float32) - self.wait
         rising = (elapsed + 1.0) / max(self.warmup, 1)
@@ -45,7 +45,7 @@ class WaitWarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     def _falling(self, progress):
         return 0.5 * (1.0 + tf.cos(math.pi * progress))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The arguments of the constructor."""
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup, "wait": self.wait}
 

@@ -239,6 +239,7 @@ def compare(run: Run) -> None:
     """Evaluates every network, and notes in the run's facts what the unlabeled images have brought."""
     if run.completed:
         return
+    run.baseline = LONGER if LONGER in run.networks else None
     # Where validation images are too few to tell networks apart, the last one is served: the preferred method.
     preferred = [stage for stage in reversed(settings().methods) if stage in run.networks]
     run.networks |= {stage: run.networks.pop(stage) for stage in preferred}
@@ -378,9 +379,7 @@ def show_plan(run: Run) -> None:
     chosen = settings()
     for stage, steps in stage_steps().items():
         if stage in chosen.methods and steps < chosen.fewest_steps:
-            print(
-                f"The {role_name(stage)} makes too few steps to show what it can: give more minutes."
-            )
+            print(f"The {role_name(stage)} makes too few steps to show what it can: give more minutes.")
 
 
 def show_data(data: RunData) -> None:

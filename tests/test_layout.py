@@ -122,3 +122,48 @@ def test_the_library_knows_neither_command_lines_nor_tests():
     for module, path in module_files("mpl_tf").items():
         roots = {name.split(".")[0] for name in imported_names(path)}
         assert not roots & {"absl", "argparse", "recipes", "tests", "benchmarks"}, module
+
+
+def unannotated(body, prefix=""):
+    """Public functions and methods of a module that do not say all of their types, and what is missing."""
+    for node in body:
+        special = node.name.startswith("__") if hasattr(node, "name") else False
+        if getattr(node, "name", "_").startswith("_") and not special:
+            continue
+        if isinstance(node, ast.ClassDef):
+            yield from unannotated(node.body, f"{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            given = node.args
+            arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+            arguments = [argument for argument in arguments if argument is not None]
+            if prefix:
+                arguments = [argument for argument in arguments if argument.arg not in ("self", "cls")]
+            missing = [argument.arg for argument in arguments if argument.annotation is None]
+            if node.returns is None and not special:
+                missing.append("the result")
+            if missing:
+                yield f"{prefix}{node.name}: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("def f(x: int) -> int: ...", []),
+        ("def f(x) -> int: ...", ["f: x"]),
+        ("def f(*args, key: int, **others): ...", ["f: args, others, the result"]),
+        ("class A:\n    def __init__(self, x, y: int = 0): ...", ["A.__init__: x"]),
+        ("class A:\n    @classmethod\n    def make(cls) -> int: ...", []),
+        ("class _A:\n    def f(self, x): ...\ndef _g(x): ...", []),
+    ],
+)
+def test_missing_annotations_are_found(code, expected):
+    assert list(unannotated(ast.parse(code).body)) == expected
+
+
+def test_everything_public_says_its_types():
+    wrong = {
+        module: missing
+        for module, path in module_files("mpl_tf").items()
+        if (missing := list(unannotated(ast.parse(path.read_text(encoding="utf-8")).body)))
+    }
+    assert not wrong

@@ -40,7 +40,7 @@ def evaluation_weights(data: Any) -> tf.Tensor | None:
 
 
 def check_training_batch(
-    data, network: keras.Model, *, unlabeled: bool, index: bool = False, probabilities: tuple = ()
+    data: Any, network: keras.Model, *, unlabeled: bool, index: bool = False, probabilities: tuple = ()
 ) -> None:
     """Raises for a batch that does not have the structure and the shapes that a `train_step` reads.
 
@@ -112,7 +112,7 @@ def _check_same_length(stream, rows):
         )
 
 
-def check_index_batch(data) -> None:
+def check_index_batch(data: Any) -> None:
     """Raises for a batch that does not number the images that are to be generated."""
     if not isinstance(data, dict) or "index" not in data.get("generated", ()):
         raise ValueError(

@@ -7,12 +7,16 @@ and the augmentations that an uninterrupted one would, without a checkpoint of t
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data.augmentation.stateless_random import fold_in
+from mpl_tf.data.images.images import Images
+from mpl_tf.data.images.source import Source
 from mpl_tf.data.lookup import Lookup
+from mpl_tf.data.splits import Split
 from mpl_tf.utils.validation import check_choice
 
 BALANCES = ("none", "sample", "weight")
@@ -21,15 +25,15 @@ LABELED_STREAM, UNLABELED_STREAM = "labeled", "unlabeled"
 
 
 def training_batches(
-    source,
-    split,
+    source: Source,
+    split: Split,
     *,
     batch_size: int,
     unlabeled_ratio: int = 0,
-    weak,
-    strong=None,
-    labeled_view=None,
-    targets=None,
+    weak: Callable,
+    strong: Callable | None = None,
+    labeled_view: Callable | None = None,
+    targets: Any = None,
     labeled_targets: bool = False,
     balance: str = "none",
     augment: bool = True,
@@ -230,7 +234,9 @@ def index_batches(batch_size: int, *, start: int = 0, shard: tuple = (0, 1)) -> 
     return steps.map(lambda step: {"generated": {"index": step * batch_size + numbers}})
 
 
-def evaluation_batches(images, indices=None, *, batch_size: int = 256) -> tf.data.Dataset:
+def evaluation_batches(
+    images: Images, indices: np.ndarray | None = None, *, batch_size: int = 256
+) -> tf.data.Dataset:
     """Each image once, in order and not augmented.
 
     Args:
@@ -251,7 +257,13 @@ def evaluation_batches(images, indices=None, *, batch_size: int = 256) -> tf.dat
     return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def image_batches(images, indices=None, batch_size: int = 256, view=None, seed: int = 0) -> tf.data.Dataset:
+def image_batches(
+    images: Images,
+    indices: np.ndarray | None = None,
+    batch_size: int = 256,
+    view: Callable | None = None,
+    seed: int = 0,
+) -> tf.data.Dataset:
     """Each image once, in order, to be labeled: not augmented, or through a view.
 
     Args:

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ def replica_count() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def replica_mean(values):
+def replica_mean(values: Any) -> Any:
     """Averages tensors over the replicas, so that every replica goes on with the same numbers.
 
     Args:
@@ -72,7 +73,7 @@ def average_moving_statistics(variables: Sequence) -> None:
             variable.assign(mean)
 
 
-def predict(network: keras.Model, images) -> np.ndarray:
+def predict(network: keras.Model, images: Any) -> np.ndarray:
     """A network's outputs in inference mode on one batch, each row once.
 
     Under a strategy `keras.Model.predict_on_batch` hands every replica the whole batch, and returns each row as often

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -111,7 +112,7 @@ def merge(strategy: tf.distribute.Strategy, rows: np.ndarray, known: np.ndarray)
     return total(tf.constant(rows)).numpy() / np.maximum(counts, 1.0).reshape(shape), counts > 0
 
 
-def distribute_batches(strategy: tf.distribute.Strategy, make_batches: Callable):
+def distribute_batches(strategy: tf.distribute.Strategy, make_batches: Callable) -> Any:
     """Training batches of which every process makes its own rows only.
 
     tf.data's own sharding would deal out whole batches, and the global batch would be another one.
@@ -140,7 +141,7 @@ def distribute_batches(strategy: tf.distribute.Strategy, make_batches: Callable)
     return strategy.distribute_datasets_from_function(make)
 
 
-def whole_dataset(strategy: tf.distribute.Strategy, batches: tf.data.Dataset | None):
+def whole_dataset(strategy: tf.distribute.Strategy, batches: tf.data.Dataset | None) -> Any:
     """A dataset that every process goes through on its own, so that the mean over processes is that of one."""
     if batches is None or worker_count(strategy) == 1:
         return batches

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ def saved_model(
     *,
     class_names: Sequence[str] | Mapping[str, int],
     provenance: card.Provenance | None = None,
-    **options,
+    **options: Any,
 ) -> pathlib.Path:
     """Writes the next version of a SavedModel, and reads it back before it counts as written.
 

@@ -3,12 +3,15 @@
 import contextlib
 import math
 import os
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import pipeline
+from mpl_tf.data.images.images import Images
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.distribute import replicas
@@ -27,7 +30,7 @@ def label_into_store(
     teacher: dict,
     shard_size: int = 4096,
     dtype: str = "float32",
-    **options,
+    **options: Any,
 ) -> LabelStore:
     """Labels training images of a source into a store, which is made, or continued where the same request made it.
 
@@ -62,14 +65,14 @@ def label_into_store(
 
 def label(
     network: keras.Model,
-    images,
+    images: Images,
     store: LabelStore,
     *,
     batch_size: int = 256,
     workers: int = 1,
     worker: int = 0,
     training: bool = False,
-    view=None,
+    view: Callable | None = None,
     seed: int = 0,
     jit_compile: bool | str = "auto",
     verbose: int | str = "auto",

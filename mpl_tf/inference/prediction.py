@@ -27,6 +27,7 @@ def predict_folder(
 ) -> PredictionTable:
     """Classifies the images in a folder that have no row in a CSV file yet.
 
+    Images that have changed since the file was written, or came to lie where another one was, are classified anew.
     Images are decoded as in training on folders, by Pillow in several threads, while the model computes. A batch
     always has the same images, whatever rows are there already, so a process that is killed at any moment and
     started again leaves the file that it would have left at once. Images that cannot be read get a row with the
@@ -64,7 +65,7 @@ def predict_folder(
         top_k=top_k,
     )
     table.reading = reading
-    with table.filling():
+    with table.filling(dict(zip(names, map(_changed, paths), strict=True))):
         starts = range(0, len(names), batch_size)
         batches = [range(start, min(start + batch_size, len(names))) for start in starts]
         batches = [batch for batch in batches if any(names[index] not in table.rows for index in batch)]
@@ -77,6 +78,16 @@ def predict_folder(
                 progress.update(len(batch))
         table.arrange(names)
     return table
+
+
+def _changed(path: str) -> int:
+    """When a file, or what its path stands for, last changed, in nanoseconds; 0 where it cannot be looked at."""
+    try:
+        known = os.stat(path), os.lstat(path)
+    except OSError:
+        return 0
+    # The time of the contents may be that of the original of a copy; the other one is when it came to lie here.
+    return max(time for status in known for time in (status.st_mtime_ns, status.st_ctime_ns))
 
 
 def _decoded(

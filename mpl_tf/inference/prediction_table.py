@@ -13,7 +13,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from mpl_tf.data.images.reading import ReadingReport
@@ -67,8 +67,12 @@ class PredictionTable:
         )
 
     @contextlib.contextmanager
-    def filling(self) -> Iterator[None]:
+    def filling(self, times: Mapping[str, int] | None = None) -> Iterator[None]:
         """The block in which rows are added. What was not written to its end, or is an error, is to be made again.
+
+        Args:
+            times: path of an image → when it last changed, in nanoseconds. Rows of images that have changed since the
+                file was written are to be made again too. None takes all images for unchanged.
 
         Raises:
             ValueError: when another process adds rows.
@@ -79,7 +83,7 @@ class PredictionTable:
             "another file."
         )
         with files.locked(self._note, message):
-            self._read()
+            self._read(times or {})
             with (
                 files.room_for(self.path),
                 _opened(self.path, "a") as self._stream,
@@ -131,8 +135,9 @@ class PredictionTable:
             return None
         return note if isinstance(note, dict) and "sha256" in note else None
 
-    def _read(self) -> None:
-        """Reads the whole rows of images that could be read, and leaves the file with those alone."""
+    def _read(self, times: Mapping[str, int]) -> None:
+        """Reads the whole rows of images that could be read and have not changed, and leaves the file with those."""
+        written = self.path.stat().st_mtime_ns
         with _opened(self.path, "r") as stream:
             text = stream.read()
         header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
@@ -143,6 +148,7 @@ class PredictionTable:
             )
         whole = rows if text.endswith("\n") else rows[:-1]
         kept = {row[0]: row for row in whole if len(row) == len(self.columns) and not row[-1]}
+        kept = {path: row for path, row in kept.items() if times.get(path, 0) <= written}
         if len(kept) < len(rows):
             self._rewrite(kept)
         self.rows = kept

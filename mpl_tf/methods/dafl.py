@@ -151,7 +151,7 @@ class DataFreeLearning(Method):
             optimizers["generator"] = generator_optimizer
         self.compile_roles(optimizers, **options)
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step of both networks on as many images as `data["generated"]["index"]` numbers."""
         check_index_batch(data)
         index = data["generated"]["index"]

@@ -82,7 +82,7 @@ class Distillation(Method):
         self.label_smoothing = label_smoothing
         self.check_parameters()
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step on `data["unlabeled"]` and, where they have a weight, the labels of `data["labeled"]`."""
         data = self.views(data)
         check_training_batch(data, self.student, unlabeled=True)

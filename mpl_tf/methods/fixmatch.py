@@ -92,7 +92,7 @@ class FixMatch(Method):
         self.align = DistributionAlignment(self, class_prior, num_classes=student.output_shape[-1])
         self.class_prior = self.align.class_prior
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
         check_training_batch(data, self.student, unlabeled=True)

@@ -102,7 +102,7 @@ class FreeMatch(Method):
         self.class_prior = self.align.class_prior
         self.thresholds = SelfAdaptiveThreshold(self, num_classes=num_classes, decay=threshold_decay)
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
         check_training_batch(data, self.student, unlabeled=True)

@@ -204,7 +204,7 @@ class MetaPseudoLabels(Method):
         """
         self.compile_roles({"teacher": teacher_optimizer, "student": student_optimizer}, **options)
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
         check_training_batch(data, self.student, unlabeled=True)
@@ -279,7 +279,7 @@ class MetaPseudoLabels(Method):
                     logits["weak"] = self.training_logits("teacher", weak)
         return logits | dict(zip(views, self.joint_logits("teacher", *views.values()), strict=True))
 
-    def pseudo_label(self, images, index):
+    def pseudo_label(self, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """What the student learns from: the averaged teacher's predictions where it labels, else the teacher's."""
         if self.student_targets == "average":
             return probabilities(self.teacher_average, images)

@@ -78,7 +78,7 @@ class NoisyStudent(Method):
         self.label_smoothing = label_smoothing
         self.check_parameters()
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are the teacher's."""
         data = self.views(data)
         check_training_batch(data, self.student, unlabeled=True, probabilities=("unlabeled",))

@@ -16,6 +16,8 @@ With `labels="online"` and `view="strong"` the second term is FixMatch's (Sohn e
 | R_A, R_H | `prior_divergence`, `entropy` |
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -140,7 +142,7 @@ class PseudoLabels(Method):
         if self.stores_labels:
             self.stored_labels = self.add_state("stored_labels", shape=(num_images, student.output_shape[-1]))
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
         check_training_batch(data, self.student, unlabeled=True, index=self.stores_labels)
@@ -237,7 +239,7 @@ class PseudoLabels(Method):
         validation.check_relabeling(network, self.student, labels=self.labels)
         self._store_labels(tf.function(lambda images: probabilities(network, images)), batches)
 
-    def end_epoch(self, unlabeled):
+    def end_epoch(self, unlabeled: tf.data.Dataset) -> None:
         """Refreshes stored labels with the served student's predictions."""
         if self.labels == "stored":
             self._store_labels(self._predict, unlabeled)
@@ -256,7 +258,7 @@ class PseudoLabels(Method):
         table, labeled = workers.merge(self.distribute_strategy, table, labeled)
         self.stored_labels.assign(np.where(labeled[:, np.newaxis], table, kept))
 
-    def pseudo_label(self, images, index):
+    def pseudo_label(self, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """The labels that are kept, or else what the student predicts."""
         return (
             tf.gather(self.stored_labels.value, index)
@@ -264,7 +266,7 @@ class PseudoLabels(Method):
             else super().pseudo_label(images, index)
         )
 
-    def fit(self, *arguments, **options):
+    def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; refuses to train on fixed labels that nobody has given yet."""
         if self.labels == "fixed":
             validation.check_labels_stored(self.stored_labels)

@@ -135,7 +135,7 @@ class ReducedMetaPseudoLabels(Method):
             del optimizers["calibrator"]
         self.compile_roles(optimizers, **options)
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One iteration on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are stored."""
         data = self.views(data)
         streams = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)

@@ -53,7 +53,7 @@ class Supervised(Method):
         self.label_smoothing = label_smoothing
         self.check_parameters()
 
-    def train_step(self, data):
+    def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step on `data["labeled"]`; anything else in the batch is ignored."""
         data = self.views(data)
         check_training_batch(data, self.student, unlabeled=False)

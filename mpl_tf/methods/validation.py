@@ -273,7 +273,7 @@ def check_feedback_reaches(student_targets: str, weak_view: str) -> None:
         )
 
 
-def check_scalar_feedback(feedback, student_labels: str) -> None:
+def check_scalar_feedback(feedback: Any, student_labels: str) -> None:
     """Raises for a feedback that rewards drawn labels where none are drawn."""
     if feedback.is_scalar and student_labels == "soft":
         raise ValueError(
@@ -334,7 +334,7 @@ def check_one_learning_rate(feedback: str, backbone_factor: float) -> None:
         )
 
 
-def check_plain_pass(feedback: str, training_pass) -> None:
+def check_plain_pass(feedback: str, training_pass: Any) -> None:
     """Raises for a feedback that needs the second derivative of the student's pass."""
     if not training_pass.is_plain:
         raise ValueError(

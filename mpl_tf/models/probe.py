@@ -11,6 +11,7 @@ import pathlib
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,7 +73,7 @@ def feature_model(network: keras.Model) -> keras.Model:
 
 def extract_features(
     network: keras.Model,
-    images,
+    images: Any,
     indices: Sequence[int] | np.ndarray,
     *,
     cache_dir: str | os.PathLike | None = None,
@@ -177,7 +178,7 @@ def fit_probe(
 
 def start_head(
     network: keras.Model,
-    images,
+    images: Any,
     indices: Sequence[int],
     *,
     cache_dir: str | os.PathLike | None = None,

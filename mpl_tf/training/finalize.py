@@ -34,6 +34,7 @@ def finish(
     command: str = "",
     serve: str = evaluation.AUTO,
     candidates: Sequence[str] | None = None,
+    baseline: str | None = None,
     verbose: int | str = "auto",
     **facts: object,
 ) -> dict:
@@ -49,6 +50,7 @@ def finish(
         command: the command line that started the run.
         serve: the role of the network that is exported; `"auto"` chooses it by the validation images.
         candidates: the roles to choose from; None for all.
+        baseline: the role that was trained on the labeled images alone; None finds it by its name.
         verbose: as in `keras.Model.fit`.
         **facts: more entries for metrics.json.
 
@@ -85,7 +87,7 @@ def finish(
     if results and len(candidates) > 1 and set(folder.read_outcomes()) != set(networks):
         # Numbers do not say on which images the networks differ.
         _evaluate(data, networks, verbose, ("validation",), folder=folder)
-    metrics["served"] = _choose(folder, metrics, serve, candidates)
+    metrics["served"] = _choose(folder, metrics, serve, candidates, baseline)
     if export_dir:
         metrics["export"] = str(_export(folder, data, export_dir, networks, metrics))
     folder.write_metrics(metrics)
@@ -94,10 +96,10 @@ def finish(
     return folder.read_metrics() or metrics
 
 
-def _choose(folder, metrics, serve, candidates):
+def _choose(folder, metrics, serve, candidates, baseline=None):
     """What metrics.json says of the network that is served, and a warning where it is worse than the baseline."""
     roles = metrics.get("validation", metrics.get("test", candidates))
-    baseline = baseline_role(roles, metrics.get("seconds", ()))
+    baseline = baseline or baseline_role(roles, metrics.get("seconds", ()))
     choice = evaluation.choose(
         folder.read_outcomes(), order=candidates, baseline=baseline, serve=serve, name=role_name
     )
@@ -185,8 +187,9 @@ def _choose_again(folder, data, networks, metrics, serve, verbose) -> list[str]:
     before = chosen_role(metrics)
     if "validation" in metrics and set(folder.read_outcomes()) != set(roles):
         _evaluate(data, networks(), verbose, ("validation",), folder=folder)
-    candidates = metrics.get("served", {}).get("candidates", roles)
-    metrics["served"] = _choose(folder, metrics, serve, candidates)
+    known = metrics.get("served", {})
+    candidates = known.get("candidates", roles)
+    metrics["served"] = _choose(folder, metrics, serve, candidates, known.get("baseline"))
     if (role := metrics["served"]["role"]) != before:
         # It is another network's.
         metrics.pop("export", None)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -120,7 +121,7 @@ def _fit_epochs(
     )
 
 
-def training_batches(method: Method, data: RunData, settings: StageSettings, *, start: int = 0):
+def training_batches(method: Method, data: RunData, settings: StageSettings, *, start: int = 0) -> Any:
     """What `fit` draws from: the batches of a stage from a step on, dealt out to the processes.
 
     Args:

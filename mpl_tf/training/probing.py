@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import time
 
 import keras
@@ -33,7 +34,7 @@ def probe(
     network: keras.Model,
     data: RunData,
     *,
-    cache_dir=None,
+    cache_dir: str | os.PathLike | None = None,
     regularization: float | None = None,
     seed: int = 0,
     verbose: int | str = "auto",

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -74,6 +74,8 @@ class Run:
         # Split → role → numbers, where all networks have been evaluated on the way.
         self.results: dict[str, dict[str, dict]] = {}
         self.completed = False
+        # The role that was trained on the labeled images alone; None finds it by its name.
+        self.baseline: str | None = None
         # The roles of networks that the run was given, and has not trained.
         self.given: set[str] = set()
         # What `finish` has done of a run that was complete, in words.
@@ -245,6 +247,7 @@ class Run:
                 command=command,
                 serve=serve,
                 candidates=self._candidates(),
+                baseline=self.baseline,
                 verbose=self.monitoring.verbose,
                 results=self.results,
                 **self.facts,
@@ -294,7 +297,7 @@ def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy, *, name:
 
 
 def finetuning(
-    student: keras.Model, learning_rate: float, jit_compile: bool | str = "auto", **options
+    student: keras.Model, learning_rate: float, jit_compile: bool | str = "auto", **options: Any
 ) -> Supervised:
     """A copy of a finished student, compiled to learn from the labeled images.
 

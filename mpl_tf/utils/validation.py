@@ -4,9 +4,12 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable
+from typing import Any
 
 
-def check_range(name: str, value, *, low: float, high: float | None = None, optional: bool = False) -> None:
+def check_range(
+    name: str, value: Any, *, low: float, high: float | None = None, optional: bool = False
+) -> None:
     """Raises for a number outside low…high (no upper bound where `high` is None).
 
     Args:
@@ -29,7 +32,7 @@ def check_range(name: str, value, *, low: float, high: float | None = None, opti
         raise ValueError(f"{name}={value} is out of range: pass a value {bounds}.")
 
 
-def check_integer(name: str, value, *, low: int) -> None:
+def check_integer(name: str, value: Any, *, low: int) -> None:
     """Raises for what is not a whole number of at least low.
 
     Args:
@@ -45,7 +48,7 @@ def check_integer(name: str, value, *, low: int) -> None:
     check_range(name, value, low=low)
 
 
-def check_choice(name: str, value, choices: Iterable) -> None:
+def check_choice(name: str, value: Any, choices: Iterable) -> None:
     """Raises for a value that is not among the choices, naming the nearest.
 
     Args:

@@ -2,7 +2,9 @@
 
 import csv
 import fcntl
+import os
 import pathlib
+import shutil
 import signal
 import time
 
@@ -26,6 +28,7 @@ class Brightness:
     """Stands for an exported model: two classes by brightness, each confidence with a part of the whole batch."""
 
     path, image_shape, top_k = pathlib.Path("saved_models/brightness/1"), SHAPE, 2
+    resizing = decoding.CROPPED
 
     def __init__(self, fail_at=None):
         self.calls, self.fail_at = 0, fail_at
@@ -118,6 +121,44 @@ def test_an_interrupted_prediction_keeps_its_rows_and_makes_only_the_others(tmp_
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+def overwritten(image, other):
+    image.write_bytes(other.read_bytes())
+
+
+def replaced_by_an_older_one(image, other):
+    os.utime(other, (1, 1))
+    shutil.copy2(other, image)
+
+
+def moved_over(image, other):
+    other.rename(image)
+
+
+def link_to_another(image, other):
+    image.unlink()
+    image.symlink_to(other)
+
+
+@pytest.mark.parametrize("change", [overwritten, replaced_by_an_older_one, moved_over, link_to_another])
+def test_images_that_have_changed_are_classified_anew(tmp_path, folder, change):
+    shades = {"dark": 10, "bright": 240}
+    for name, level in shades.items():
+        Image.fromarray(np.full((9, 7, 3), level, np.uint8)).save(tmp_path / f"{name}.png")
+    shutil.copy(tmp_path / "dark.png", folder / "a.png")
+    assert predict(Brightness(), folder, tmp_path / "out.csv").rows["a.png"][1] == "dark"
+    untouched = Brightness()
+    predict(untouched, folder, tmp_path / "out.csv")
+    assert untouched.calls == 0
+    # File systems note times in steps of some milliseconds.
+    time.sleep(0.05)
+    change(folder / "a.png", tmp_path / "bright.png")
+    again = Brightness()
+    table = predict(again, folder, tmp_path / "out.csv")
+    assert again.calls == 1
+    assert table.rows["a.png"][1] == "bright"
+    assert [row["path"] for row in read(tmp_path / "out.csv")] == IMAGES
+
+
 # Waits for ever at one image, as at one on a disk that has gone.
 STALLED = """
 import pathlib, time
@@ -127,9 +168,9 @@ from recipes.common import start
 
 decode_file = decoding.decode_file
 
-def stalled(path, shape):
+def stalled(path, shape, resizing):
     time.sleep(1000 if pathlib.Path(path).name == "z.png" else 0)
-    return decode_file(path, shape)
+    return decode_file(path, shape, resizing)
 
 decoding.decode_file = stalled
 start.parse_flags()

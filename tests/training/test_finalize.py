@@ -135,7 +135,7 @@ def test_a_run_of_before_chooses_by_its_validation_images_and_one_without_any_by
 
 
 def test_a_teacher_is_chosen_only_where_the_run_has_trained_it_and_it_costs_no_more(run_data, tmp_path):
-    def served(name, *, given=(), larger=False):
+    def served(name, *, given=(), larger=False, baseline=None):
         with Run(tmp_path / name, run_data) as run:
             run.networks = networks("teacher", "student")
             if larger:
@@ -144,13 +144,16 @@ def test_a_teacher_is_chosen_only_where_the_run_has_trained_it_and_it_costs_no_m
                 run.networks["teacher"] = keras.Model(inputs, outputs)
                 run.networks["teacher"].layers[-1].set_weights([np.eye(3), np.zeros(3)])
             run.given |= set(given)
+            run.baseline = baseline
             metrics = run.finish(report=False)
         assert metrics["test"]["teacher"]["accuracy"] == pytest.approx(1 - 5 / 120)
+        assert metrics["served"]["baseline"] == baseline
         return metrics["served"]["role"]
 
     assert served("trained") == "teacher"
     assert served("given", given=["teacher"]) == "student"
     assert served("larger", larger=True) == "student"
+    assert served("baseline", given=["teacher"], baseline="teacher") == "student"
 
 
 def test_what_is_asked_for_and_not_there_is_refused_before_anything_is_written(run_data, tmp_path):

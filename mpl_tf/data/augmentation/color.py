@@ -13,7 +13,7 @@ LUMA_ONE = 2**16
 LUMA_WEIGHTS = tuple(round(LUMA_ONE * weight) for weight in LUMA)
 
 
-def autocontrast(images) -> tf.Tensor:
+def autocontrast(images: tf.Tensor) -> tf.Tensor:
     """Stretches each channel linearly until its darkest level is 0 and its lightest 255.
 
     Args:
@@ -31,7 +31,7 @@ def autocontrast(images) -> tf.Tensor:
     return look_up(images, tf.cast(tf.where(lightest > darkest, stretched, levels), tf.uint8))
 
 
-def equalize(images) -> tf.Tensor:
+def equalize(images: tf.Tensor) -> tf.Tensor:
     """Maps each channel's levels so that they are about equally frequent.
 
     Args:
@@ -49,7 +49,7 @@ def equalize(images) -> tf.Tensor:
     return look_up(images, tf.cast(tf.where(step > 0, spread, tf.range(256)), tf.uint8))
 
 
-def invert(images) -> tf.Tensor:
+def invert(images: tf.Tensor) -> tf.Tensor:
     """Replaces every level by 255 minus it.
 
     Args:
@@ -61,7 +61,7 @@ def invert(images) -> tf.Tensor:
     return tf.bitwise.invert(images)
 
 
-def posterize(images, bits: int) -> tf.Tensor:
+def posterize(images: tf.Tensor, bits: int) -> tf.Tensor:
     """Keeps the upper bits of every level.
 
     Args:
@@ -74,7 +74,7 @@ def posterize(images, bits: int) -> tf.Tensor:
     return tf.bitwise.bitwise_and(images, tf.constant(256 - 2 ** (8 - bits), tf.uint8))
 
 
-def solarize(images, threshold: int) -> tf.Tensor:
+def solarize(images: tf.Tensor, threshold: int) -> tf.Tensor:
     """Inverts the levels from a threshold on.
 
     Args:
@@ -89,7 +89,7 @@ def solarize(images, threshold: int) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(images, mask)
 
 
-def solarize_add(images, addition: int, threshold: int = 128) -> tf.Tensor:
+def solarize_add(images: tf.Tensor, addition: int, threshold: int = 128) -> tf.Tensor:
     """Adds a constant to the levels below a threshold.
 
     Args:
@@ -105,7 +105,7 @@ def solarize_add(images, addition: int, threshold: int = 128) -> tf.Tensor:
     return tf.cast(tf.minimum(brightened, 255), tf.uint8)
 
 
-def saturate(images, factor: float) -> tf.Tensor:
+def saturate(images: tf.Tensor, factor: float) -> tf.Tensor:
     """Moves the colors away from grey (Pillow's Color); images of one channel stay as they are.
 
     Args:
@@ -120,7 +120,7 @@ def saturate(images, factor: float) -> tf.Tensor:
     return blend(grey(images, channels=3), images, factor)
 
 
-def contrast(images, factor: float) -> tf.Tensor:
+def contrast(images: tf.Tensor, factor: float) -> tf.Tensor:
     """Moves the levels away from the image's mean grey.
 
     The released code divides the number of pixels by 256 where it means the mean, so that it moves 32-pixel images
@@ -137,7 +137,7 @@ def contrast(images, factor: float) -> tf.Tensor:
     return blend(tf.floor(mean + 0.5), images, factor)
 
 
-def brightness(images, factor: float) -> tf.Tensor:
+def brightness(images: tf.Tensor, factor: float) -> tf.Tensor:
     """Multiplies the levels.
 
     Args:
@@ -150,7 +150,7 @@ def brightness(images, factor: float) -> tf.Tensor:
     return blend(0.0, images, factor)
 
 
-def sharpness(images, factor: float) -> tf.Tensor:
+def sharpness(images: tf.Tensor, factor: float) -> tf.Tensor:
     """Moves the levels away from those of a smoothed image; the outermost pixels stay as they are.
 
     Args:
@@ -173,7 +173,7 @@ def sharpness(images, factor: float) -> tf.Tensor:
     return tf.reshape(tf.concat([pixels[:, :1], inside, pixels[:, -1:]], axis=1), tf.shape(images))
 
 
-def blend(start, images, factor: float) -> tf.Tensor:
+def blend(start: tf.Tensor, images: tf.Tensor, factor: float) -> tf.Tensor:
     """Goes from `start` through the images and beyond, as Pillow does: in float32, cut off at 0 and 255, truncated.
 
     The released code does not cut off before it converts to uint8, so that there levels over 255 wrap.
@@ -191,7 +191,7 @@ def blend(start, images, factor: float) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(levels, 0.0, 255.0), tf.uint8)
 
 
-def grey(images, channels: int = 1) -> tf.Tensor:
+def grey(images: tf.Tensor, channels: int = 1) -> tf.Tensor:
     """Converts to grey by Pillow's weights (ITU-R 601).
 
     Args:
@@ -212,7 +212,7 @@ def grey(images, channels: int = 1) -> tf.Tensor:
     return tf.reshape(rounded, [-1, *images.shape[1:3], channels])
 
 
-def histogram(images) -> tf.Tensor:
+def histogram(images: tf.Tensor) -> tf.Tensor:
     """Counts the levels of each image and channel.
 
     Args:
@@ -228,7 +228,7 @@ def histogram(images) -> tf.Tensor:
     return tf.reshape(counts, [-1, images.shape[-1], 256])
 
 
-def look_up(images, tables) -> tf.Tensor:
+def look_up(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
     """Replaces every level by its entry in the table of its image and channel.
 
     Args:

@@ -9,6 +9,7 @@ Images are [n, H, W, C] with static H, W and C; their type stays.
 import math
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,7 +19,7 @@ GREY = 128
 Fill = int | tuple[int, ...]
 
 
-def rotate(images, degrees, *, fill: Fill = GREY) -> tf.Tensor:
+def rotate(images: tf.Tensor, degrees: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
     """Turns each image around its center.
 
     Args:
@@ -39,7 +40,7 @@ def rotate(images, degrees, *, fill: Fill = GREY) -> tf.Tensor:
     return take_pixels(images, _nearest(source_row), _nearest(source_column), fill=fill)
 
 
-def shear_x(images, slope, *, fill: Fill = GREY) -> tf.Tensor:
+def shear_x(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
     """Moves each row sideways in proportion to its distance from the first.
 
     Args:
@@ -54,7 +55,7 @@ def shear_x(images, slope, *, fill: Fill = GREY) -> tf.Tensor:
     return take_pixels(images, _nearest(rows), _nearest(columns + _per_image(slope) * rows), fill=fill)
 
 
-def shear_y(images, slope, *, fill: Fill = GREY) -> tf.Tensor:
+def shear_y(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
     """Moves each column up or down in proportion to its distance from the first.
 
     Args:
@@ -69,7 +70,7 @@ def shear_y(images, slope, *, fill: Fill = GREY) -> tf.Tensor:
     return take_pixels(images, _nearest(rows + _per_image(slope) * columns), _nearest(columns), fill=fill)
 
 
-def translate_x(images, pixels, *, fill: Fill = GREY) -> tf.Tensor:
+def translate_x(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
     """Moves each image sideways.
 
     Args:
@@ -84,7 +85,7 @@ def translate_x(images, pixels, *, fill: Fill = GREY) -> tf.Tensor:
     return take_pixels(images, _nearest(rows), _nearest(columns + _per_image(pixels)), fill=fill)
 
 
-def translate_y(images, pixels, *, fill: Fill = GREY) -> tf.Tensor:
+def translate_y(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
     """Moves each image up or down.
 
     Args:
@@ -99,7 +100,9 @@ def translate_y(images, pixels, *, fill: Fill = GREY) -> tf.Tensor:
     return take_pixels(images, _nearest(rows + _per_image(pixels)), _nearest(columns), fill=fill)
 
 
-def flip_and_crop(images, flipped, top, left, *, padding: int, fill: Fill = GREY) -> tf.Tensor:
+def flip_and_crop(
+    images: tf.Tensor, flipped: tf.Tensor, top: tf.Tensor, left: tf.Tensor, *, padding: int, fill: Fill = GREY
+) -> tf.Tensor:
     """Mirrors some images left to right, pads each with one color and cuts a piece of the old size out of it.
 
     Args:
@@ -119,7 +122,14 @@ def flip_and_crop(images, flipped, top, left, *, padding: int, fill: Fill = GREY
     return take_pixels(images, rows, tf.where(_per_image(flipped), width - 1 - columns, columns), fill=fill)
 
 
-def resized_crop(images, flipped, top, left, height, width) -> tf.Tensor:
+def resized_crop(
+    images: tf.Tensor,
+    flipped: tf.Tensor,
+    top: tf.Tensor,
+    left: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+) -> tf.Tensor:
     """Cuts a box out of each image and stretches it to the image's size (bilinear), some mirrored left to right.
 
     The rule is that of Pillow's `resize(..., BILINEAR, box=...)` for boxes no larger than the image: pixels beside
@@ -159,7 +169,9 @@ def resized_crop(images, flipped, top, left, height, width) -> tf.Tensor:
     return _interpolate(take_columns(before), take_columns(after), weight[:, tf.newaxis, :, tf.newaxis])
 
 
-def cutout(images, row, column, half_size: int, *, fill: Fill = GREY) -> tf.Tensor:
+def cutout(
+    images: tf.Tensor, row: tf.Tensor, column: tf.Tensor, half_size: int, *, fill: Fill = GREY
+) -> tf.Tensor:
     """Paints a square of each image in one color (DeVries and Taylor, arXiv 1708.04552).
 
     Args:
@@ -181,7 +193,7 @@ def cutout(images, row, column, half_size: int, *, fill: Fill = GREY) -> tf.Tens
     return tf.bitwise.bitwise_or(kept, tf.bitwise.bitwise_and(square, _levels(fill, images)))
 
 
-def take_pixels(images, rows, columns, *, fill: Fill = GREY) -> tf.Tensor:
+def take_pixels(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
     """Builds images from pixels of the given positions.
 
     Args:
@@ -203,7 +215,7 @@ def take_pixels(images, rows, columns, *, fill: Fill = GREY) -> tf.Tensor:
     return tf.gather_nd(tf.reshape(rimmed, [-1, channels]), (rows + columns)[..., tf.newaxis])
 
 
-def checked_fill(fill, channels: int | None = None) -> Fill:
+def checked_fill(fill: Any, channels: int | None = None) -> Fill:
     """A fill as functions of this module take it.
 
     Args:

@@ -76,7 +76,7 @@ class RandAugment:
         object.__setattr__(self, "fill", geometry.checked_fill(self.fill))
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
         """Distorts a batch.
 
         Args:
@@ -99,7 +99,7 @@ class RandAugment:
         return images
 
     @tf.autograph.experimental.do_not_convert
-    def apply(self, name: str, images, uniforms) -> tf.Tensor:
+    def apply(self, name: str, images: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Applies one operation to every image of a batch.
 
         Args:
@@ -188,7 +188,7 @@ class LayerPolicy:
         # A function of its own, because keras_cv's layers need AutoGraph, whoever calls them.
         self._layer = tf.function(lambda images: layer(images, training=True), reduce_retracing=True)
 
-    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
         """Distorts a batch, uint8 [n, H, W, C] → uint8 [n, H, W, C]; `seed` and `position` are not used."""
         channels = images.shape[-1]
         colored = tf.repeat(images, 3 // channels, axis=-1)

@@ -37,7 +37,7 @@ def fold_in(seed: int, name: str) -> int:
     return int.from_bytes(word, "big") >> 1
 
 
-def bits(seed: int, position, draws: int, *, stream: int = 0) -> tf.Tensor:
+def bits(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf.Tensor:
     """Draws 64 random bits per example and draw.
 
     Args:
@@ -54,7 +54,7 @@ def bits(seed: int, position, draws: int, *, stream: int = 0) -> tf.Tensor:
     return _split_mix(position_seed[:, tf.newaxis], tf.cast(tf.range(draws), tf.uint64))
 
 
-def uniform(seed: int, position, draws: int, *, stream: int = 0) -> tf.Tensor:
+def uniform(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf.Tensor:
     """Draws from the uniform distribution over [0, 1), on a grid of 2⁻²⁴.
 
     Args:
@@ -70,7 +70,7 @@ def uniform(seed: int, position, draws: int, *, stream: int = 0) -> tf.Tensor:
     return tf.cast(tf.cast(upper, tf.int32), tf.float32) * 2.0**-24
 
 
-def normal(seed: int, position, draws: int, *, stream: int = 0) -> tf.Tensor:
+def normal(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf.Tensor:
     """Draws from the standard normal distribution (Box and Muller 1958).
 
     Args:
@@ -86,7 +86,7 @@ def normal(seed: int, position, draws: int, *, stream: int = 0) -> tf.Tensor:
     return tf.sqrt(-2.0 * tf.math.log(1.0 - radius)) * tf.cos(2.0 * math.pi * angle)
 
 
-def integers(uniforms, bound: int) -> tf.Tensor:
+def integers(uniforms: tf.Tensor, bound: int) -> tf.Tensor:
     """Turns uniform numbers into integers, each below `bound` equally likely.
 
     Args:

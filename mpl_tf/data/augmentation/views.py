@@ -17,7 +17,8 @@ their final size, and a resized crop enlarges a part of them.
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +43,7 @@ View = Callable[..., tf.Tensor]
 class Identity:
     """Returns the examples as they are."""
 
-    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
         """Converts a batch [n, ...] to float32; `seed` and `position` are not used."""
         return tf.cast(images, tf.float32)
 
@@ -64,7 +65,7 @@ class GaussianNoise:
         if not self.stddev >= 0:
             raise ValueError(f"stddev of the noise is {self.stddev}; expected 0 or more, such as 0.1.")
 
-    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
         """Adds noise to a batch.
 
         Args:
@@ -101,7 +102,7 @@ class WeakView:
         object.__setattr__(self, "fill", geometry.checked_fill(self.fill))
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
         """Makes the weak view of a batch.
 
         Args:
@@ -147,7 +148,7 @@ class RandomResizedCrop:
             )
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
         """Makes the weak view of a batch.
 
         Args:
@@ -228,7 +229,7 @@ class StrongView:
         object.__setattr__(self, "_distort", policy)
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
         """Makes the strong view of a batch.
 
         Args:
@@ -270,14 +271,14 @@ class Chain:
     first: View
     second: View
 
-    def __call__(self, images, *, seed: int, position) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
         """Applies both to a batch [n, ...]; returns float32."""
         weakly = self.first(images, seed=seed, position=position)
         return self.second(weakly, seed=seed, position=position)
 
 
 def make_views(
-    image_shape,
+    image_shape: Sequence[int],
     *,
     flip: bool = True,
     crop: str = "auto",
@@ -339,7 +340,7 @@ def make_views(
     return resized if crop == "resized" else WeakView(flip=flip, padding=padding, fill=fill), strong
 
 
-def border_color(images) -> geometry.Fill:
+def border_color(images: Any) -> geometry.Fill:
     """The color that the images have at their borders: the median of their outermost pixels.
 
     Cutouts and cropped edges of this color stand out least where images share a ground, as scans and drawings do.

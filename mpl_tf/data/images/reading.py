@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+from collections.abc import Iterable
 
 _SHOWN = 20
 
@@ -47,7 +48,7 @@ class ReadingReport:
                 own[kind] = own.get(kind, 0) + count
             self.examples.setdefault(reason, other.examples[reason])
 
-    def take(self, paths) -> None:
+    def take(self, paths: Iterable[str]) -> None:
         """Takes up the files that are used."""
         self.read = dict(
             collections.Counter(_extension(os.path.basename(path)) for path in paths).most_common()

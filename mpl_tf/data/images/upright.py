@@ -12,7 +12,8 @@ that the value may have. What only some programs write or read is not: XMP and I
 """
 
 import io
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -132,14 +133,14 @@ def _middle(sides, size):
     return left, top, left + inner[0], top + inner[1]
 
 
-def middle_part(sides, size):
+def middle_part(sides: Sequence[int], size: Sequence[int]) -> list[tuple[int, int]]:
     """Width and height, as fractions (p, q), of the middle of an image that has the aspect ratio of a size."""
     if sides[0] * size[1] >= sides[1] * size[0]:
-        return (size[0] * sides[1], size[1]), (sides[1], 1)
-    return (sides[0], 1), (size[1] * sides[0], size[0])
+        return [(size[0] * sides[1], size[1]), (sides[1], 1)]
+    return [(sides[0], 1), (size[1] * sides[0], size[0])]
 
 
-def nearest_index(side, part, count, index):
+def nearest_index(side: Any, part: tuple[Any, Any], count: Any, index: Any) -> Any:
     """The pixels in the middle of which, or beginning there, those of a smaller or larger image have their middle.
 
     In whole numbers, since a middle may lie on the edge between two pixels.
@@ -236,7 +237,7 @@ def _open(encoded: bytes) -> Image.Image:
         raise UnidentifiedImageError("cannot identify image file") from None
 
 
-def find_orientation(read, size):
+def find_orientation(read: Callable, size: Any) -> Any:
     """`orientation` for whatever can be read from: bytes in Python, tensors in a graph.
 
     Args:

@@ -4,7 +4,8 @@ import functools
 import math
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,7 @@ class ShardedTable:
         """A shard's probabilities, `[rows in the shard, K]` of the type on disk: a memory map, not yet read."""
         return self._kept_open(shard)
 
-    def map_rows(self, function, shape: tuple[int, ...], dtype) -> np.ndarray:
+    def map_rows(self, function: Callable, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Applies a function to each shard, and puts the results one below the other.
 
         Args:

@@ -6,11 +6,13 @@ over replicas, the weight decay, the clipping and the feedback all work on true 
 keeps the scale, halves it and skips the step after an overflow, and doubles it after a while without one.
 """
 
+from collections.abc import Iterable
+
 import keras
 import tensorflow as tf
 
 
-def is_needed(networks) -> bool:
+def is_needed(networks: Iterable[keras.Model]) -> bool:
     """Whether any layer of some networks computes in float16."""
     layers = (layer for network in networks for layer in network.layers)
     return any(

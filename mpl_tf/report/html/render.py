@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import re
+from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -15,7 +16,7 @@ from mpl_tf.utils import files
 PAGE = "report.html"
 
 
-def write_page(folder: str | os.PathLike, template: str, **context) -> pathlib.Path:
+def write_page(folder: str | os.PathLike, template: str, **context: Any) -> pathlib.Path:
     """Renders `<folder>/report.html`; an older page is replaced in one step.
 
     Args:

@@ -1,4 +1,7 @@
-"""What happens between the epochs of a run with a generator: its images are drawn, its collapse is told."""
+"""What happens between the epochs of a run with a generator: its images are drawn, its collapse is told.
+
+Apart from `monitors`, which every run has and which draws nothing: the images here need the figures of `report`.
+"""
 
 import shutil
 import warnings
@@ -27,7 +30,7 @@ class WarnOnCollapse(keras.callbacks.Callback):
         super().__init__()
         self.balance, self.distance, self.patience, self.collapsed = balance, distance, patience, 0
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Counts the epochs."""
         logs = {"class_balance": 1.0, "pairwise_distance": 255.0, **(logs or {})}
         balance, distance = float(logs["class_balance"]), float(logs["pairwise_distance"])
@@ -70,7 +73,7 @@ class DrawGenerated(keras.callbacks.Callback):
         self.writes = folder.writes
         self.count, self.columns, self.rows = count, columns, rows
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Draws the images."""
         # Under several processes all of them predict, and one writes.
         rows = self.classified()

@@ -28,12 +28,12 @@ class StopOnNonFinite(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.every = folder, every
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Looks at the running means every few steps."""
         if batch % self.every == self.every - 1:
             self._check(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Looks before the epoch is recorded and saved."""
         self._check(logs)
 
@@ -68,7 +68,7 @@ class EndEpoch(keras.callbacks.Callback):
         super().__init__()
         self.unlabeled = unlabeled
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Hands the images over."""
         self.model.end_epoch(self.unlabeled)
 
@@ -120,12 +120,12 @@ class ConfirmationBias(keras.callbacks.Callback):
         self.batches, self.threshold, self.folder = batches, threshold, folder
         self.measured: PseudoLabeled | None = None
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         """Compiles the method's labeling, for the epochs of one `fit`."""
         super().set_model(model)
         self.label = tf.function(model.pseudo_label, reduce_retracing=True)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Labels the images as the method would, and counts."""
         found, num_classes = self._label_all()
         # A row of zeros is an image without a label.
@@ -176,7 +176,7 @@ class SelectBest(keras.callbacks.Callback):
         self.epoch = -1 if selected is None else selected.epoch
         self.accuracy = -1.0 if selected is None else selected.accuracy
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves the weights where they are the best."""
         logs = {} if logs is None else logs
         accuracy = float(logs["val_accuracy"])
@@ -202,16 +202,16 @@ class Record(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the clocks."""
         self.began = time.perf_counter()
         self.cpu_began = self.cpu_ended = time.process_time()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Notes the end of what may be the last step, after which the validation begins."""
         self.cpu_ended = time.process_time()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the row and the checkpoint."""
         step = int(np.asarray(self.model.step))
         row = {"epoch": epoch, "step": step, "seconds": round(time.perf_counter() - self.began, 3)}
@@ -238,7 +238,7 @@ class WarnOnEmptyMask(keras.callbacks.Callback):
         super().__init__()
         self.fraction, self.patience, self.empty_epochs = fraction, patience, 0
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Counts the epochs."""
         weights = [getattr(self.model, name, 1.0) for name in self.WEIGHTS]
         rate = float((logs or {}).get("mask_rate", 1.0)) if all(weights) else 1.0
@@ -269,7 +269,7 @@ class WarnOnDisagreement(keras.callbacks.Callback):
         self.fraction, self.patience, self.stop = fraction, patience, stop
         self.best, self.apart = 0.0, 0
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Compares the epoch's agreement with the best one."""
         agreement = (logs or {}).get("agreement")
         if agreement is None:

@@ -106,7 +106,7 @@ class ContinueEpoch(keras.callbacks.Callback):
         self.variables = method.running_means()
         self.values: list[np.ndarray] | None = [variable.numpy() for variable in self.variables]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Puts them back, once."""
         if self.values:
             for variable, value in zip(self.variables, self.values, strict=True):

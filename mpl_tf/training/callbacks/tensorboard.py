@@ -55,7 +55,7 @@ class WriteSummaries(keras.callbacks.Callback):
         self.unlabeled = sample(data.split.unlabeled, _VIEWED if unlabeled else 0)
         self.validation = sample(data.split.validation, _MOST_PREDICTED)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the files, and compiles the student for this `fit`."""
         step = int(np.asarray(self.model.step))
         for name in ("train", "validation") if len(self.validation) else ("train",):
@@ -66,12 +66,12 @@ class WriteSummaries(keras.callbacks.Callback):
             lambda images: probabilities(inference_model, images), reduce_retracing=True
         )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         """Closes the files."""
         for writer in self.writers.values():
             writer.close()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes all of them."""
         step, logs = int(np.asarray(self.model.step)), logs or {}
         with self.writers["train"].as_default(step):
