@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.programs import forked
+
 NOTEBOOK = pathlib.Path(__file__).parents[1] / "notebooks" / "own_images.ipynb"
-# What stands in the notebook → what makes it short. Most of what is left is the start of six processes.
+# What stands in the notebook → what makes it short.
 SHORTER = {
     "--undefok=unlabeled_ratio": "--undefok=unlabeled_ratio,confirmation_images\n--confirmation_images=0",
     "--model=wrn-10-1": "--model=mlp\n--randaugment_operations=0",
@@ -25,6 +27,8 @@ SHORTER = {
     "labels alone: supervised": "labels alone: supervised --noreport",
     "Meta Pseudo Labels: mpl": "Meta Pseudo Labels: mpl --noreport",
     "--seeds=0-2": "--seeds=0",
+    # The recipes are forked. The trials that the comparison starts are processes of the real Python.
+    "pathlib.Path(sys.executable).parent": "pathlib.Path(os.environ['PYTHON_OF_TESTS']).parent",
 }
 
 
@@ -63,6 +67,7 @@ def executed(tmp_path_factory):
         # Threads that wait for one another cost more than such small networks.
         patch.setenv("TF_NUM_INTRAOP_THREADS", "1")
         patch.setenv("TF_NUM_INTEROP_THREADS", "1")
+        patch.setenv("PYTHON_OF_TESTS", forked.python_command())
         client.execute()
     return folder, notebook
 

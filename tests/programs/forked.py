@@ -162,6 +162,9 @@ def _serve(listener):
         if not child:
             connection.close()
             _enter(program, arguments, cwd, environment, dict(enumerate(streams)))
+            # The streams that came with the process take a pipe for the file that they were opened on.
+            sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+            sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115
             with _exit_status() as status:
                 _execute(program)
             sys.stdout.flush()
