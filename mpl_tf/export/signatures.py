@@ -1,5 +1,6 @@
 """What an exported network answers: functions of pixels, of encoded files and of tf.Examples, with named outputs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -52,10 +53,15 @@ def classifier(
     names = tf.constant(class_names)
     count = min(top_k, len(class_names))
 
+    # A function of its own, so that the network is traced, written and read once and not for each signature.
+    @tf.function(input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
+    def network_logits(images):
+        return tf.cast(network(images, training=False), tf.float32)
+
     def classify(images):
         # Servers do not check it, and a convolution may take another number of channels for groups.
         images = tf.ensure_shape(images, network.input_shape)
-        logits = tf.cast(network(tf.cast(images, tf.float32), training=False), tf.float32)
+        logits = network_logits(tf.cast(images, tf.float32))
         probabilities = tf.nn.softmax(logits)
         scores, indices = tf.math.top_k(probabilities, count)
         return {
@@ -124,11 +130,22 @@ def decode(
     Returns:
         uint8 `[n, H, W, C]`.
     """
-    return tf.map_fn(
-        lambda file: decoding.decode_as_file(file, shape, resizing),
-        encoded,
-        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-    )
+    return _decoder(tuple(shape), resizing)(encoded)
+
+
+@functools.cache
+def _decoder(shape, resizing):
+    """`decode` for images of one shape, traced once for all signatures."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def decoded(encoded):
+        return tf.map_fn(
+            lambda file: decoding.decode_as_file(file, shape, resizing),
+            encoded,
+            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        )
+
+    return decoded
 
 
 def _classify_examples(classify, shape, resizing):
