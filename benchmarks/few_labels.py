@@ -23,6 +23,7 @@ class Task:
         common: flags of all trials.
         supervised: flags of the baseline, which has no unlabeled images.
         unlabeled: flags of the methods that have.
+        mpl: flags of Meta Pseudo Labels, in whose time its two networks make fewer steps.
         uda: flags of UDA's consistency, in UDA and in Meta Pseudo Labels' teacher.
         thresholds: FixMatch's, and FreeMatch's decay of its own.
         decay: of all averages.
@@ -32,6 +33,7 @@ class Task:
     common: tuple[str, ...]
     supervised: tuple[str, ...]
     unlabeled: tuple[str, ...]
+    mpl: tuple[str, ...]
     uda: tuple[str, ...]
     thresholds: tuple[float, float]
     decay: float
@@ -46,7 +48,7 @@ class Task:
         start = (f"--model={network}",) if network else ()
         average = ("--targets=average",)
         mpl = (
-            *self.uda, "--uda_targets=average", f"--teacher_ema_decay={self.decay}", "--uda_ramp_steps=1",
+            *self.mpl, *self.uda, "--uda_targets=average", f"--teacher_ema_decay={self.decay}", "--uda_ramp_steps=1",
             "--student_labeled_weight=1",
         )  # fmt: skip
         fixmatch = (*average, f"--threshold={self.thresholds[0]}")
@@ -97,7 +99,7 @@ def _length(steps: int) -> tuple[str, str]:
     return f"--steps={steps}", f"--epoch_steps={-(-steps // 2)}"
 
 
-def _cifar10(labels: int, **steps: int) -> Task:
+def _cifar10(labels: int, *, unlabeled: tuple, mpl: tuple, mpl_steps: int, **steps: int) -> Task:
     """From a network with weights of ImageNet, at 64 pixels, of which the first three blocks stay as they are."""
     return Task(
         common=(
@@ -106,13 +108,14 @@ def _cifar10(labels: int, **steps: int) -> Task:
         ),
         supervised=("--batch_size=32", "--learning_rate=3e-4", "--ema_decay=0.98"),
         unlabeled=(
-            "--batch_size=16", "--unlabeled_ratio=6", "--learning_rate=6e-4", "--ema_decay=0.97",
+            "--batch_size=16", "--unlabeled_ratio=6", *unlabeled, "--ema_decay=0.97",
             "--distribution_alignment=uniform", "--confirmation_images=0",
         ),
+        mpl=mpl,
         uda=("--uda_threshold=0.4", "--uda_temperature=0.4", "--uda_weight=2"),
         thresholds=(0.7, 0.95),
         decay=0.97,
-        steps=steps,
+        steps=steps | {"mpl": mpl_steps},
     )  # fmt: skip
 
 
@@ -125,6 +128,7 @@ def _from_scratch(dataset: str, labels: int, **steps: int) -> Task:
         ),
         supervised=(),
         unlabeled=("--unlabeled_ratio=7", "--confirmation_images=0"),
+        mpl=(),
         uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
         thresholds=(0.95, 0.99),
         decay=0.99,
@@ -133,8 +137,26 @@ def _from_scratch(dataset: str, labels: int, **steps: int) -> Task:
 
 
 TASKS = {
-    "cifar10_40": _cifar10(40, supervised=600, uda=160, fixmatch=160, freematch=160, mpl=65),
-    "cifar10_250": _cifar10(250, supervised=1000, uda=260, fixmatch=260, freematch=260, mpl=105),
+    "cifar10_40": _cifar10(
+        40,
+        unlabeled=("--learning_rate=3e-4", "--warmup_steps=16"),
+        mpl=("--warmup_steps=7",),
+        supervised=600,
+        uda=160,
+        fixmatch=160,
+        freematch=160,
+        mpl_steps=65,
+    ),
+    "cifar10_250": _cifar10(
+        250,
+        unlabeled=("--learning_rate=6e-4",),
+        mpl=("--learning_rate=3e-4", "--warmup_steps=10"),
+        supervised=1000,
+        uda=260,
+        fixmatch=260,
+        freematch=260,
+        mpl_steps=105,
+    ),
     "mnist_100": _from_scratch("mnist", 100, supervised=5000, uda=700, fixmatch=700, freematch=700, mpl=350),
     "fashion_1000": _from_scratch(
         "fashion_mnist", 1000, supervised=5000, uda=700, fixmatch=700, freematch=700, mpl=350

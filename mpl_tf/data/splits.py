@@ -312,10 +312,11 @@ def _warn_of_uncertainty(validation_per_class: dict[str, int]) -> None:
         some = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
         said.append(f"it says nothing of the classes without one ({some})")
     if said:
+        fewest, most = min(validation_per_class.values()), max(validation_per_class.values())
+        each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         warnings.warn(
-            f"{count} images are held out for validation, {min(validation_per_class.values())} to "
-            f"{max(validation_per_class.values())} of each class: {', and '.join(said)}. Label more images, or hold "
-            "out more of them.",
+            f"{count} images are held out for validation, {each} of each class: {', and '.join(said)}. Label more "
+            "images, or hold out more of them.",
             stacklevel=3,
         )
 

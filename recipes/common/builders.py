@@ -120,6 +120,20 @@ def load_network(path: str, source: Source) -> keras.Model:
     return models.load(path, class_names=source.class_names, resizing=source.resizing)
 
 
+def settle_optimizer() -> None:
+    """Fills in --optimizer and --learning_rate where they are not given.
+
+    What suits random weights destroys those that were learned elsewhere: docs/few_labels.md has what it costs.
+    """
+    if "optimizer" not in FLAGS:
+        return
+    name, rate = ("adamw", 3e-4) if models.is_pretrained(FLAGS.model, FLAGS.weights) else ("sgd", 0.05)
+    if FLAGS.optimizer is None:
+        FLAGS.optimizer = name
+    if FLAGS.learning_rate is None:
+        FLAGS.learning_rate = rate
+
+
 def optimizer(peak: float, *, steps: int, wait: int = 0) -> keras.optimizers.Optimizer:
     """The optimizer that the flags name, under the run's schedule; SGD has Nesterov momentum."""
     rate = learning_rate(peak, steps=steps, wait=wait)

@@ -77,9 +77,9 @@ PRETRAINED = Settings(
     unlabeled_ratio=3,
     optimizer="adamw",
     optimizer_options={},
-    learning_rate=1e-4,
-    warmup_fraction=0.02,
-    views={"randaugment_magnitude": 10.0},
+    learning_rate=3e-4,
+    warmup_fraction=0.1,
+    views={},
     supervised=Candidate(method="Supervised", options={"ema_decay": 0.98}),
     warm_start_fraction=0.2,
     most_methods=3,
@@ -89,11 +89,12 @@ PRETRAINED = Settings(
             method="UDA",
             options={
                 "targets": "average",
-                "consistency_weight": 1.0,
-                "temperature": 0.7,
-                "threshold": 0.6,
-                "ema_decay": 0.98,
+                "consistency_weight": 2.0,
+                "temperature": 0.4,
+                "threshold": 0.4,
+                "ema_decay": 0.97,
             },
+            alignment="labels",
         ),
         "mpl": Candidate(
             method="MetaPseudoLabels",
@@ -102,16 +103,21 @@ PRETRAINED = Settings(
                 "student_targets": "strong",
                 "student_labeled_weight": 1.0,
                 "uda_targets": "average",
-                "uda_weight": 1.0,
+                "uda_weight": 2.0,
+                "uda_temperature": 0.4,
+                "uda_threshold": 0.4,
                 "uda_ramp_steps": 0,
-                "teacher_ema_decay": 0.98,
-                "ema_decay": 0.98,
+                "teacher_ema_decay": 0.97,
+                "ema_decay": 0.97,
             },
+            alignment="labels",
         ),
         "fixmatch": Candidate(
-            method="FixMatch", options={"targets": "average", "threshold": 0.8, "ema_decay": 0.98}
+            method="FixMatch", options={"targets": "average", "threshold": 0.7, "ema_decay": 0.97}
         ),
-        "freematch": Candidate(method="FreeMatch", options={"ema_decay": 0.98}),
+        "freematch": Candidate(
+            method="FreeMatch", options={"targets": "average", "threshold_decay": 0.95, "ema_decay": 0.97}
+        ),
     },
 )
 

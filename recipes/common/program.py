@@ -162,6 +162,7 @@ def open_run(
     # Several processes have to find each other before TensorFlow computes anything.
     strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
     prepare()
+    builders.settle_optimizer()
     folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
     _adopt_steps(folder)
     options = {"resume": FLAGS.resume, "may_grow": may_grow}

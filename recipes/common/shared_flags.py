@@ -143,14 +143,21 @@ def define_training_flags():
         "select", "last", ["last", "best"],
         "The epoch whose weights each stage ends with: the last, or the best on the validation images.",
     )  # fmt: skip
-    flags.DEFINE_float("learning_rate", 0.05, "Peak of the student's learning rate.", 0.0)
+    flags.DEFINE_float(
+        "learning_rate", None,
+        "Peak of the student's learning rate; when not given 0.05, and 3e-4 under weights from elsewhere.",
+        0.0,
+    )  # fmt: skip
     flags.DEFINE_enum(
         "schedule", "cosine", ["cosine", "partial_cosine", "constant", "drops"],
         "Warm-up and cosine to zero; to a fifth, as cos(7π/16 t); none; or a tenth from 40 % and a hundredth from "
         "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
-    flags.DEFINE_string("optimizer", "sgd", "Of Keras, by name: " + ", ".join(OPTIMIZERS) + ".")
+    flags.DEFINE_string(
+        "optimizer", None,
+        f"Of Keras, by name: {', '.join(OPTIMIZERS)}; when not given sgd, and adamw under weights from elsewhere.",
+    )  # fmt: skip
     flags.DEFINE_list("optimizer_options", [], "Its further arguments, as in beta_2=0.99,epsilon=1e-6.")
     flags.DEFINE_float(
         "decoupled_weight_decay", None, "Of the optimizer, on kernels; its own default when not given.", 0.0

@@ -138,7 +138,7 @@ def test_every_class_of_two_images_has_one_in_validation(seed):
 
 def test_a_fraction_grows_until_every_class_has_one_and_a_number_does_not():
     source = make_source([2, 2, 3])
-    with pytest.warns(UserWarning, match=r"3 images .* 1 to 1 of each class: .* ±57 points \(95 %\)\. Label"):
+    with pytest.warns(UserWarning, match=r"3 images .* 1 of each class: .* ±57 points \(95 %\)\. Label"):
         assert counted(source, draw_split(source, num_labeled=None, seed=0).validation) == [1, 1, 1]
     with pytest.warns(UserWarning, match=r"and it says nothing of the classes without one \('class \d'\)"):
         split = draw_split(source, num_labeled=None, seed=0, validation=2)

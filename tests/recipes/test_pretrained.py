@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mpl_tf import data, models
+from recipes.common import builders
 from tests.programs import forked
 
 
@@ -53,11 +54,34 @@ def test_probe_then_fine_tuning(own, tmp_path):
 
     # With a learning rate of 0 for all but the head, and of next to nothing there, fine-tuning starts at the probe.
     tuning = [*options, "--steps=2", "--epoch_steps=1", "--batch_size=8", "--notensorboard", "--ema_decay=0"]
-    tuning += ["--optimizer=adamw", "--optimizer_options=beta_2=0.99", "--decoupled_weight_decay=0.1"]
+    # AdamW is the default here: SGD, which is elsewhere, has no beta_2.
+    tuning += ["--optimizer_options=beta_2=0.99", "--decoupled_weight_decay=0.1"]
     tuning += ["--learning_rate=1e-9", "--backbone_learning_rate_factor=0"]
     run("supervised", *tuning, f"--run_dir={tmp_path / 'tuned'}")
     tuned = json.loads((tmp_path / "tuned" / "metrics.json").read_text())
     assert tuned["validation"]["student"]["accuracy"] == measured
+
+
+class Flags(dict):
+    __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
+
+
+@pytest.mark.parametrize(
+    ("given", "settled"),
+    [
+        ({"model": "convnet", "weights": "none"}, ("sgd", 0.05)),
+        ({"model": "mobilenetv2", "weights": "none"}, ("sgd", 0.05)),
+        ({"model": "mobilenetv2", "weights": "imagenet"}, ("adamw", 3e-4)),
+        ({"model": "own.keras", "weights": "none"}, ("adamw", 3e-4)),
+        ({"model": "own.keras", "weights": "none", "optimizer": "lamb"}, ("lamb", 3e-4)),
+        ({"model": "own.keras", "weights": "none", "learning_rate": 0.0}, ("adamw", 0.0)),
+    ],
+)
+def test_the_optimizer_is_gentle_to_weights_from_elsewhere(given, settled, monkeypatch):
+    values = Flags({"optimizer": None, "learning_rate": None} | given)
+    monkeypatch.setattr(builders, "FLAGS", values)
+    builders.settle_optimizer()
+    assert (values.optimizer, values.learning_rate) == settled
 
 
 def test_a_network_of_other_classes_is_refused(tmp_path):
