@@ -53,6 +53,7 @@ def page(
         "base.html.j2",
         title=" · ".join(filter(None, parts)),
         summary=_summary(run),
+        details=_reason(run),
         facts=_facts(run),
         command=run.metrics.get("command"),
         sections=sections,
@@ -61,14 +62,15 @@ def page(
 
 
 def _summary(run):
-    # Why a network is served stands in a section of its own where there is a plan.
     if "plan" in run.metrics:
         return gain_summary(run.metrics, noun=run.noun)
-    return f"{run_summary(run.metrics, labels=_labels(run), noun=run.noun)} {_reason(run)}".strip()
+    return run_summary(run.metrics, labels=_labels(run), noun=run.noun)
 
 
 def _reason(run):
-    """Why this network is the one that is served, where there was a choice."""
+    """Why this network is the one that is served, where there was a choice; a plan's section says it there."""
+    if "plan" in run.metrics:
+        return ""
     chosen = run.metrics.get("served", {})
     return chosen["reason"] if len(chosen.get("candidates", ())) > 1 else ""
 
