@@ -24,7 +24,7 @@ from tests.training import test_loop
 # What a run does, and the function that does it.
 EVENTS = {
     "step": (MetaPseudoLabels, "train_step"),
-    "evaluation": (evaluation, "evaluate"),
+    "evaluation": (evaluation, "collect_outcomes"),
     "rename": (os, "replace"),
     "page": (report, "page"),
 }

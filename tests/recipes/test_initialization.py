@@ -80,6 +80,7 @@ from absl import flags
 from recipes import noisy_student as recipe
 from recipes.common import program
 flags.FLAGS(sys.argv)
+recipe.builders.settle_optimizer()
 from mpl_tf import models
 from mpl_tf.models.fingerprints import weights_fingerprint
 data = program.load_data("unused", write_split=False)
