@@ -99,7 +99,7 @@ def _length(steps: int) -> tuple[str, str]:
     return f"--steps={steps}", f"--epoch_steps={-(-steps // 2)}"
 
 
-def _cifar10(labels: int, *, unlabeled: tuple, mpl: tuple, mpl_steps: int, **steps: int) -> Task:
+def _cifar10(labels: int, *, unlabeled: tuple, mpl_flags: tuple, **steps: int) -> Task:
     """From a network with weights of ImageNet, at 64 pixels, of which the first three blocks stay as they are."""
     return Task(
         common=(
@@ -111,11 +111,11 @@ def _cifar10(labels: int, *, unlabeled: tuple, mpl: tuple, mpl_steps: int, **ste
             "--batch_size=16", "--unlabeled_ratio=6", *unlabeled, "--ema_decay=0.97",
             "--distribution_alignment=uniform", "--confirmation_images=0",
         ),
-        mpl=mpl,
+        mpl=mpl_flags,
         uda=("--uda_threshold=0.4", "--uda_temperature=0.4", "--uda_weight=2"),
         thresholds=(0.7, 0.95),
         decay=0.97,
-        steps=steps | {"mpl": mpl_steps},
+        steps=steps,
     )  # fmt: skip
 
 
@@ -140,22 +140,22 @@ TASKS = {
     "cifar10_40": _cifar10(
         40,
         unlabeled=("--learning_rate=3e-4", "--warmup_steps=16"),
-        mpl=("--warmup_steps=7",),
+        mpl_flags=("--warmup_steps=7",),
         supervised=600,
         uda=160,
         fixmatch=160,
         freematch=160,
-        mpl_steps=65,
+        mpl=65,
     ),
     "cifar10_250": _cifar10(
         250,
         unlabeled=("--learning_rate=6e-4",),
-        mpl=("--learning_rate=3e-4", "--warmup_steps=10"),
+        mpl_flags=("--learning_rate=3e-4", "--warmup_steps=10"),
         supervised=1000,
         uda=260,
         fixmatch=260,
         freematch=260,
-        mpl_steps=105,
+        mpl=105,
     ),
     "mnist_100": _from_scratch("mnist", 100, supervised=5000, uda=700, fixmatch=700, freematch=700, mpl=350),
     "fashion_1000": _from_scratch(

@@ -3,7 +3,6 @@
 python benchmarks/pointwise.py --model=resnet-50
 """
 
-import contextlib
 import os
 import time
 
@@ -11,34 +10,22 @@ import tensorflow as tf
 import workload
 
 from mpl_tf import models
-from mpl_tf.methods.engine import pointwise
 from mpl_tf.methods.engine.microbatching import TrainingPass
 
 REPEATS = 5
 
 
-def step(network, *, products: bool):
-    """A compiled gradient of the cross-entropy."""
-    training_pass = TrainingPass(network)
+def step(network, logits):
+    """A compiled gradient of the cross-entropy of these logits."""
 
     @tf.function
     def gradients(images, labels):
-        # `TrainingPass` has products on; this turns them off for the comparison.
-        with tf.GradientTape() as tape, _as_they_are() if not products else contextlib.nullcontext():
-            logits = training_pass.logits(images)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        with tf.GradientTape() as tape:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits(images))
+            loss = tf.reduce_mean(losses)
         return tape.gradient(loss, network.trainable_variables)[0]
 
     return gradients
-
-
-@contextlib.contextmanager
-def _as_they_are():
-    original, pointwise.products = pointwise.products, contextlib.nullcontext
-    try:
-        yield
-    finally:
-        pointwise.products = original
 
 
 def main():
@@ -49,7 +36,9 @@ def main():
     network = models.build(options.model, workload.NUM_CLASSES, (options.size, options.size, 3), seed=0)
     images = tf.random.uniform([options.labeled, options.size, options.size, 3], 0, 255)
     labels = tf.random.uniform([options.labeled], 0, workload.NUM_CLASSES, tf.int32)
-    steps = {"convolutions": step(network, products=False), "products": step(network, products=True)}
+    # Outside of a training pass the network convolves as TensorFlow does.
+    passes = {"products": TrainingPass(network).logits, "convolutions": lambda x: network(x, training=True)}
+    steps = {name: step(network, logits) for name, logits in passes.items()}
     seconds = {name: [] for name in steps}
     for repeat in range(REPEATS + 1):
         for name, run in steps.items():

@@ -73,10 +73,9 @@ from mpl_tf.methods.engine.optimizers import make_optimizer
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import StageSettings
-from mpl_tf.training import probing
+from mpl_tf.training import finalize, probing
 from mpl_tf.training.planning import plan_stages
 from mpl_tf.training.run import Run
-from mpl_tf.utils.progress import Progress
 from recipes.common import builders, minutes, program
 from recipes.common.candidates import Candidate, Settings
 
@@ -243,8 +242,11 @@ def compare(run: Run) -> None:
     # Where validation images are too few to tell networks apart, the last one is served: the preferred method.
     preferred = [stage for stage in reversed(settings().methods) if stage in run.networks]
     run.networks |= {stage: run.networks.pop(stage) for stage in preferred}
-    run.results, correct = evaluate(run)
-    run.folder.write_outcomes(correct.get("validation", {}))
+    outcomes = finalize.collect_outcomes(run.data, run.networks, verbose=program.verbose())
+    run.results = finalize.summarize(outcomes, run.data, run.folder)
+    correct = {
+        split: {role: found.correct for role, found in roles.items()} for split, roles in outcomes.items()
+    }
     methods = [role for role in run.networks if role not in (PROBE, SUPERVISED, LONGER)]
     measured = [split for split in ("validation", "test") if split in correct]
     if methods and LONGER in run.networks and measured:
@@ -283,23 +285,6 @@ def difference(correct: np.ndarray, other: np.ndarray) -> dict:
     """By how much the first network is right more often than the other on the same images, ready for JSON."""
     found = evaluation.paired_difference(correct, other)
     return {"difference": found.value, "standard_error": found.standard_error, "count": len(correct)}
-
-
-def evaluate(run: Run) -> tuple[dict, dict]:
-    """Split → role → numbers, and split → role → which images the network gets right, bool `[N]`."""
-    batches = {"validation": run.data.validation(), "test": run.data.test()}
-    batches = {split: of_split for split, of_split in batches.items() if of_split is not None}
-    sizes = {"validation": len(run.data.split.validation), "test": len(run.data.source.test or ())}
-    numbers: dict = {split: {} for split in batches}
-    correct: dict = {split: {} for split in batches}
-    total = len(run.networks) * sum(sizes[split] for split in batches)
-    with Progress(total, "evaluation", verbose=program.verbose()) as progress:
-        for split, of_split in batches.items():
-            for role, network in run.networks.items():
-                found = evaluation.collect_outcomes(network, of_split, advance=progress.update)
-                numbers[split][role] = evaluation.summarize(found, run.data.source.num_classes)
-                correct[split][role] = found.correct
-    return numbers, correct
 
 
 # --- the plan --------------------------------------------------------------------------------------------

@@ -114,13 +114,29 @@ def _choose(folder, metrics, serve, candidates, baseline=None):
     }
 
 
-def _evaluate(data, networks, verbose, splits=("validation", "test"), *, folder):
-    """Split → role → numbers; of each validation image the folder gets whether the networks are right."""
+def collect_outcomes(
+    data: RunData,
+    networks: dict[str, keras.Model],
+    *,
+    splits: Sequence[str] = ("validation", "test"),
+    verbose: int | str = "auto",
+) -> dict[str, dict[str, evaluation.Outcomes]]:
+    """Passes the images of each split through every network.
+
+    Args:
+        data: images and split.
+        networks: role → network.
+        splits: `"validation"`, `"test"`; one without images is left out.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        Split → role → what became of each image.
+    """
     batches = {split: getattr(data, split)() for split in splits}
     counts = {"validation": len(data.split.validation), "test": len(data.source.test or ())}
     total = len(networks) * sum(counts[split] for split in splits)
     with Progress(total, "evaluation", verbose=verbose) as progress:
-        outcomes = {
+        return {
             split: {
                 role: evaluation.collect_outcomes(network, of_split, advance=progress.update)
                 for role, network in networks.items()
@@ -128,12 +144,29 @@ def _evaluate(data, networks, verbose, splits=("validation", "test"), *, folder)
             for split, of_split in batches.items()
             if of_split is not None
         }
+
+
+def summarize(
+    outcomes: dict[str, dict[str, evaluation.Outcomes]], data: RunData, folder: RunFolder
+) -> dict[str, dict[str, dict]]:
+    """Split → role → numbers; of each validation image the folder gets whether the networks are right.
+
+    Args:
+        outcomes: what `collect_outcomes` returns.
+        data: images and split.
+        folder: of the run.
+    """
     if "validation" in outcomes:
         folder.write_outcomes({role: found.correct for role, found in outcomes["validation"].items()})
     return {
         split: {role: evaluation.summarize(found, data.source.num_classes) for role, found in roles.items()}
         for split, roles in outcomes.items()
     }
+
+
+def _evaluate(data, networks, verbose, splits=("validation", "test"), *, folder):
+    """Split → role → numbers, as `summarize`."""
+    return summarize(collect_outcomes(data, networks, splits=splits, verbose=verbose), data, folder)
 
 
 def complete(

@@ -102,8 +102,7 @@ class Rehearsal(Run):
         self.times[stage] = dataclasses.replace(times, preparation=times.preparation + built)
         if settings.unlabeled_ratio:
             self._monitored[stage] = len(data.unlabeled_sample(self.monitoring.confirmation_images))
-        others = {name: getattr(method, name) for name in method.classifiers if name != "student"}
-        self.networks |= others | {role or self._role(stage): method.inference_model}
+        self._take_networks(stage, method, role)
 
     def seconds_of(self, stage: str) -> float:
         """How long a stage would take, with what its network labels at its end."""
@@ -118,10 +117,6 @@ class Rehearsal(Run):
         """How long the evaluation of the networks at the end would take, of all stages or of some."""
         images = len(self.data.split.validation) + len(self.data.source.test or ())
         return images * sum(self.times[stage].evaluation for stage in stages or self.settings)
-
-    @staticmethod
-    def _role(stage):
-        return {"method": "student", "finetune": "finetuned"}.get(stage, stage)
 
 
 @dataclasses.dataclass(frozen=True)

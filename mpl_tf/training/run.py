@@ -142,11 +142,15 @@ class Run:
                 "steps": int(method.step.numpy()),
                 "images": settings.images,
             }
+        self._take_networks(stage, method, role)
+        for auxiliary in set(method.roles) - set(method.classifiers):
+            folder.save_network(auxiliary, getattr(method, auxiliary))
+
+    def _take_networks(self, stage: str, method: Method, role: str | None) -> None:
+        """Notes the classifiers of a stage's method by their roles."""
         others = {name: method.averaged(name) for name in method.classifiers if name != "student"}
         self.given |= set(others) - set(method.learners)
         self.networks |= others | {role or ("student" if stage == METHOD else stage): method.inference_model}
-        for auxiliary in set(method.roles) - set(method.classifiers):
-            folder.save_network(auxiliary, getattr(method, auxiliary))
 
     def add_network(self, role: str, load: Callable[[], keras.Model]) -> None:
         """Takes a network that needs no training into the run, to be evaluated and saved with the others.

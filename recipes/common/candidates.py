@@ -67,6 +67,15 @@ class Settings:
     methods: dict[str, Candidate]
 
 
+# Of Meta Pseudo Labels under both tables.
+_MPL = {
+    "feedback": "per_example",
+    "student_targets": "strong",
+    "student_labeled_weight": 1.0,
+    "uda_targets": "average",
+    "uda_ramp_steps": 0,
+}
+
 # BatchNorm is frozen and the head starts from the linear probe, as everywhere under weights from elsewhere.
 PRETRAINED = Settings(
     model="mobilenetv2",
@@ -98,15 +107,11 @@ PRETRAINED = Settings(
         ),
         "mpl": Candidate(
             method="MetaPseudoLabels",
-            options={
-                "feedback": "per_example",
-                "student_targets": "strong",
-                "student_labeled_weight": 1.0,
-                "uda_targets": "average",
+            options=_MPL
+            | {
                 "uda_weight": 2.0,
                 "uda_temperature": 0.4,
                 "uda_threshold": 0.4,
-                "uda_ramp_steps": 0,
                 "teacher_ema_decay": 0.97,
                 "ema_decay": 0.97,
             },
@@ -151,13 +156,9 @@ FROM_SCRATCH = Settings(
         ),
         "mpl": Candidate(
             method="MetaPseudoLabels",
-            options={
-                "feedback": "per_example",
-                "student_targets": "strong",
-                "student_labeled_weight": 1.0,
-                "uda_targets": "average",
+            options=_MPL
+            | {
                 "uda_weight": 2.0,
-                "uda_ramp_steps": 0,
                 "teacher_ema_decay": 0.99,
                 "ema_decay": 0.99,
                 "weight_decay": 5e-4,
