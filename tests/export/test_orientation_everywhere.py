@@ -2,9 +2,7 @@
 
 import io
 import pathlib
-import re
 import sys
-import types
 
 import keras
 import numpy as np
@@ -13,14 +11,12 @@ import tensorflow as tf
 from PIL import Image
 
 from mpl_tf import export
-from mpl_tf.data.images import upright
 from mpl_tf.data.images.folders import from_folders
 from mpl_tf.export import litert
-from mpl_tf.export.interpreter import interpreter_class
 from mpl_tf.inference import prediction
 from tests.data.images.test_upright import TYPES, note, turned, with_note
+from tests.export import device_program
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
 SIZE = 16
 # How an image has to be stored so that a note of the first number turns it upright.
 INVERSE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
@@ -113,22 +109,12 @@ def test_prediction_sees_every_photograph_upright(files, folder, exported, tmp_p
 def test_the_program_for_a_device_sees_every_photograph_upright(
     network, files, folder, tmp_path, monkeypatch, capsys
 ):
-    (program,) = (
-        code
-        for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-        if "ai_edge_litert" in code
-    )
     ((_, converted),) = litert.convert(network, ["float32"], np.zeros((1, SIZE, SIZE, 3), np.float32))
     (tmp_path / "model.tflite").write_bytes(converted.content)
     (tmp_path / "labels.txt").write_text("\n".join(NAMES))
     (tmp_path / "resizing.json").write_text('{"resize": "crop", "interpolation": "bilinear"}')
-    real = interpreter_class(builtin=True)
-    module = types.ModuleType("interpreter")
-    module.Interpreter = lambda path: real(model_path=path)
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
-    monkeypatch.syspath_prepend(pathlib.Path(upright.__file__).parent)
-    code = compile(program, str(PAGE), "exec")
+    device_program.give_it_what_it_imports(monkeypatch)
+    code = device_program.compiled()
     for path in sorted(folder.glob("*/*")):
         monkeypatch.setattr(
             sys, "argv", ["program", str(tmp_path / "model.tflite"), str(path), str(tmp_path / "labels.txt")]

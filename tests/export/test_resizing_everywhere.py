@@ -4,9 +4,7 @@ import io
 import json
 import math
 import pathlib
-import re
 import sys
-import types
 from fractions import Fraction
 
 import keras
@@ -20,10 +18,9 @@ from mpl_tf.data.images import decoding, upright
 from mpl_tf.data.images.decoding import Resizing
 from mpl_tf.data.images.folders import from_folders
 from mpl_tf.export import litert
-from mpl_tf.export.interpreter import interpreter_class
 from mpl_tf.inference import prediction
+from tests.export import device_program
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
 SIZE = (4, 6)
 NAMES = [f"pixel {index}" for index in range(24)]
 EVERY = [Resizing(resize, method) for resize in upright.RESIZES for method in upright.INTERPOLATIONS]
@@ -183,23 +180,14 @@ def test_the_network_of_a_folder_sees_the_same_everywhere(folder, tmp_path, monk
         row = rows[path.relative_to(folder).as_posix()]
         assert row[1] == NAMES[int(expected[path].argmax())]
 
-    (program,) = (
-        code
-        for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-        if "ai_edge_litert" in code
-    )
     ((_, converted),) = litert.convert(trained, ["float32"], np.zeros((1, *SIZE, 1), np.float32))
     (tmp_path / "model.tflite").write_bytes(converted.content)
-    real = interpreter_class(builtin=True)
-    module = types.ModuleType("interpreter")
-    module.Interpreter = lambda path: real(model_path=path)
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
-    monkeypatch.syspath_prepend(pathlib.Path(upright.__file__).parent)
+    device_program.give_it_what_it_imports(monkeypatch)
+    code = device_program.compiled()
     for path in paths:
         arguments = [tmp_path / "model.tflite", path, exported / "assets" / "labels.txt"]
         monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-        exec(compile(program, str(PAGE), "exec"), {})
+        exec(code, {})
         assert capsys.readouterr().out.strip() == NAMES[int(expected[path].argmax())]
 
 

@@ -2,12 +2,11 @@
 
 import json
 
-import keras
-import numpy as np
 import pytest
 
 from mpl_tf.runs.folder import RunFolder
 from tests.programs import forked
+from tests.support import run_folders
 
 PROGRAM = """
 import itertools, os, runpy, signal, sys, time
@@ -86,13 +85,7 @@ def test_killed_and_started_again_it_goes_on_as_planned(planned):
     options = [option for option in OPTIONS if not option.startswith("--minutes")]
     plain = forked.run(PROGRAM, "nowhere", *options, steps, f"--run_dir={folder / 'plain'}")
     assert plain.returncode == 0, plain.stderr
-    for file in sorted((folder / "run" / "networks").iterdir()):
-        weights = [
-            keras.saving.load_model(folder / name / "networks" / file.name).get_weights()
-            for name in ("run", "plain")
-        ]
-        for one, other in zip(*weights, strict=True):
-            np.testing.assert_array_equal(one, other)
+    run_folders.assert_same_networks(folder / "run", folder / "plain")
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,13 @@
 import json
 import types
 
-import keras
-import numpy as np
 import pytest
 from absl import flags
 
 from mpl_tf.runs.folder import RunFolder
 from recipes.common import minutes, start
 from tests.programs import forked
+from tests.support import run_folders
 
 PROGRAM = """
 import itertools, runpy, sys, time
@@ -63,13 +62,7 @@ def test_minutes_make_steps_once_and_train_as_these_steps_do(tmp_path):
     flagfile = f"--flagfile={tmp_path / 'minutes' / 'flags.txt'}"
     plain = run("fixmatch", flagfile, f"--run_dir={tmp_path / 'steps'}")
     assert plain.returncode == 0, plain.stderr
-    for file in sorted((tmp_path / "minutes" / "networks").iterdir()):
-        weights = [
-            keras.saving.load_model(tmp_path / name / "networks" / file.name).get_weights()
-            for name in ("minutes", "steps")
-        ]
-        for one, other in zip(*weights, strict=True):
-            np.testing.assert_array_equal(one, other)
+    run_folders.assert_same_networks(tmp_path / "minutes", tmp_path / "steps")
 
     both = run(
         "fixmatch", "--preset=fixmatch_digits", "--minutes=1", "--steps=5", f"--run_dir={tmp_path / 'both'}"
