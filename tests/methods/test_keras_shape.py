@@ -100,7 +100,9 @@ def test_options_without_an_effect(options, message):
 
 
 def test_options_that_say_nothing_pass():
-    supervised().compile("sgd", loss=None, metrics=None)
+    method = supervised()
+    method.compile("sgd", loss=None, metrics=None)
+    assert isinstance(method.student_optimizer, keras.optimizers.SGD)
 
 
 # --- fit ---------------------------------------------------------------------------------------------------
