@@ -33,15 +33,17 @@ def evaluated(method) -> list:
 
 
 @functools.cache
-def on_both(name, network, strategy, *, batches=3, run_eagerly=True) -> tuple:
+def on_both(name, network, strategy, *, first=0, batches=3, run_eagerly=True) -> tuple:
     """The method, trained on one replica and on two, and its weights before."""
     case = CASES[name]
     one = case.compiled(network, run_eagerly=True)
+    one.step.assign(first)
     start = tiny.values(one.trainable_variables)
     one.fit(case.data(batches=batches), verbose=0)
     with strategy.scope():
         two = case.compiled(network, run_eagerly=run_eagerly)
         two.inference_model.run_eagerly = run_eagerly
+        two.step.assign(first)
         two.fit(case.data(batches=batches), verbose=0)
     return one, two, start
 
@@ -53,7 +55,8 @@ def compare(name, strategy) -> dict:
         one, two, start = on_both(name, tiny.plain_network, strategy, run_eagerly=False)
         synchronized = on_both(name, tiny.synchronized_network, strategy, batches=1)[:2]
     else:
-        one, two, start = on_both(name, tiny.synchronized_network, strategy, batches=2)
+        # From a step on in which every ramp is under way.
+        one, two, start = on_both(name, tiny.synchronized_network, strategy, first=2, batches=2)
         synchronized = one, two
     with strategy.scope():
         logs_of_two = evaluated(two)
