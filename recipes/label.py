@@ -1,6 +1,6 @@
 """Labels images with a finished network, into a folder that other programs read.
 
-Started again it makes what is missing. Several processes, also on machines that fraction the folder, divide the work.
+Started again it makes what is missing. Several processes, also on machines that share the folder, divide the work.
 
 python -m recipes.label --network=runs/digits/networks/student.keras --store=labels/digits --labels=20
 """

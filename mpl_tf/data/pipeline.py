@@ -110,12 +110,14 @@ def training_batches(
         weights = Lookup(class_weights(source.train.labels[split.labeled], source.num_classes), tf.float32)
     images, shape = source.train, tuple(source.image_shape)
 
+    fetch = _traceable(images.fetch)
+
     def soft_labels(index):
         return tf.ensure_shape(targets.fetch(index), (index.shape[0], source.num_classes))
 
     def drawn(stream, step):
         index, position = stream.draw(step)
-        image = tf.ensure_shape(images.fetch(index), (stream.rows, *shape))
+        image = tf.ensure_shape(fetch(index), (stream.rows, *shape))
         return index, {"image": image, "position": position}
 
     def draw(step):
@@ -134,6 +136,7 @@ def training_batches(
 
     views = BatchViews(weak=weak, strong=strong, labeled_view=labeled_view, seed=seed)
 
+    @tf.autograph.experimental.do_not_convert
     def make_batch(step):
         return views(draw(step)) if augment else draw(step)
 
@@ -195,16 +198,19 @@ class BatchViews:
         labeled = dict(drawn["labeled"])
         images, place = labeled.pop("image"), self._position(labeled, LABELED_STREAM)
         batch = {
-            "labeled": {**labeled, "image": _like(images, (self.labeled_view or self.weak)(images, **place))}
+            "labeled": {
+                **labeled,
+                "image": _like(images, _traceable(self.labeled_view or self.weak)(images, **place)),
+            }
         }
         if "unlabeled" in drawn and self.strong is not None:
             unlabeled = dict(drawn["unlabeled"])
             images, place = unlabeled.pop("image"), self._position(unlabeled, UNLABELED_STREAM)
-            weak = _like(images, self.weak(images, **place))
+            weak = _like(images, _traceable(self.weak)(images, **place))
             batch["unlabeled"] = {
                 **unlabeled,
                 "weak": weak,
-                "strong": _like(images, self.strong(weak, **place)),
+                "strong": _like(images, _traceable(self.strong)(weak, **place)),
             }
         return batch
 
@@ -231,7 +237,12 @@ def index_batches(batch_size: int, *, start: int = 0, shard: tuple = (0, 1)) -> 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     rows = batch_size // shard[1]
     numbers = shard[0] * rows + tf.range(rows, dtype=tf.int64)
-    return steps.map(lambda step: {"generated": {"index": step * batch_size + numbers}})
+
+    @tf.autograph.experimental.do_not_convert
+    def make_batch(step):
+        return {"generated": {"index": step * batch_size + numbers}}
+
+    return steps.map(make_batch)
 
 
 def evaluation_batches(
@@ -247,10 +258,11 @@ def evaluation_batches(
     Returns:
         A dataset of `{"image": float32 [b, …], "label": int32 [b], "index": int64 [b]}`.
     """
-    labels = Lookup(images.labels, tf.int32)
+    labels, fetch = Lookup(images.labels, tf.int32), _traceable(images.fetch)
 
+    @tf.autograph.experimental.do_not_convert
     def make_batch(index):
-        image = tf.ensure_shape(tf.cast(images.fetch(index), tf.float32), (None, *images.image_shape))
+        image = tf.ensure_shape(tf.cast(fetch(index), tf.float32), (None, *images.image_shape))
         return {"image": image, "label": labels(index), "index": index}
 
     batches = _index_batches(images, indices, batch_size)
@@ -277,10 +289,12 @@ def image_batches(
     Returns:
         A dataset of `{"image": float32 [b, …], "index": int64 [b]}` with images in 0…255.
     """
-    view_seed = fold_in(seed, "pseudo labels")
+    view_seed, fetch = fold_in(seed, "pseudo labels"), _traceable(images.fetch)
+    view = view and _traceable(view)
 
+    @tf.autograph.experimental.do_not_convert
     def make_batch(index):
-        image = images.fetch(index)
+        image = fetch(index)
         image = tf.cast(image, tf.float32) if view is None else view(image, seed=view_seed, position=index)
         return {"image": tf.ensure_shape(image, (None, *images.image_shape)), "index": index}
 
@@ -293,7 +307,20 @@ def _index_batches(images, indices, batch_size: int) -> tf.data.Dataset:
     if indices is None:
         return tf.data.Dataset.range(len(images)).batch(batch_size)
     take = Lookup(indices, tf.int64)
-    return tf.data.Dataset.range(len(take)).batch(batch_size).map(take)
+    return (
+        tf.data.Dataset.range(len(take)).batch(batch_size).map(tf.autograph.experimental.do_not_convert(take))
+    )
+
+
+def _traceable(function: Callable) -> Callable:
+    """A function that may be traced without AutoGraph.
+
+    Ours branch on nothing that a graph computes, and translating them would take longer than tracing them. A user's
+    own may, so that it becomes a function of TensorFlow, which translates what it needs.
+    """
+    owner = getattr(function, "__self__", function)
+    name = getattr(owner, "__module__", type(owner).__module__)
+    return function if name.partition(".")[0] == __name__.partition(".")[0] else tf.function(function)
 
 
 class _Stream:

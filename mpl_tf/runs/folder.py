@@ -66,7 +66,12 @@ class RunFolder:
         return RunFolder(self.path / name, writes=self.writes)
 
     def check_configuration(
-        self, flags: Mapping[str, object], *, resume: bool = True, may_grow: bool = True
+        self,
+        flags: Mapping[str, object],
+        *,
+        defaults: Mapping[str, object] | None = None,
+        resume: bool = True,
+        may_grow: bool = True,
     ) -> None:
         """Checks that the folder is free for a run, or holds this very one, without writing anything.
 
@@ -75,6 +80,7 @@ class RunFolder:
 
         Args:
             flags: name → value of everything that the result depends on; None is left out.
+            defaults: name → value of a flag that is not given: what a run had of a flag that is newer than it.
             resume: whether a folder with the same configuration may be continued.
             may_grow: whether more `steps` go on from where fewer ended, and not on another way.
 
@@ -91,13 +97,16 @@ class RunFolder:
         known, wanted = self.read_flags(), _flag_values(flags)
         if not known:
             return
-        differing = {name for name in known.keys() | wanted.keys() if known.get(name) != wanted.get(name)}
+        then = _flag_values(defaults or {}) | known
+        differing = {
+            name for name in known.keys() | wanted.keys() if then.get(name) != wanted.get(name)
+        }
         if may_grow and self._grows(known, wanted):
             differing.discard("steps")
         if not self.has_completed() and not self.stage("finetune").has_results():
             differing = {name for name in differing if not name.startswith("finetune_")}
         if differing:
-            sides = (known, "there"), (wanted, "here")
+            sides = (then, "there"), (wanted, "here")
             named = [
                 f"--{name}={values[name]} {side}"
                 for values, side in sides
@@ -110,7 +119,12 @@ class RunFolder:
             )
 
     def verify_or_write_config(
-        self, flags: Mapping[str, object], *, resume: bool = True, may_grow: bool = True
+        self,
+        flags: Mapping[str, object],
+        *,
+        defaults: Mapping[str, object] | None = None,
+        resume: bool = True,
+        may_grow: bool = True,
     ) -> int | None:
         """Makes the folder this configuration's, as its `flags.txt`, a flagfile, says from then on.
 
@@ -119,6 +133,7 @@ class RunFolder:
 
         Args:
             flags: as for `check_configuration`.
+            defaults: as for `check_configuration`.
             resume: as for `check_configuration`.
             may_grow: as for `check_configuration`.
 
@@ -128,7 +143,7 @@ class RunFolder:
         Raises:
             ValueError: as `check_configuration`.
         """
-        self.check_configuration(flags, resume=resume, may_grow=may_grow)
+        self.check_configuration(flags, defaults=defaults, resume=resume, may_grow=may_grow)
         known, wanted = self.read_flags(), _flag_values(flags)
         results = self.has_results()
         before = int(known["steps"]) if results and self._grows(known, wanted) else None

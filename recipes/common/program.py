@@ -165,7 +165,8 @@ def open_run(
     builders.settle_optimizer()
     folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
     _adopt_steps(folder)
-    options = {"resume": FLAGS.resume, "may_grow": may_grow}
+    defaults = {name: _as_text(FLAGS[name].default) for name in configuration()}
+    options = {"defaults": defaults, "resume": FLAGS.resume, "may_grow": may_grow}
     to_plan = minutes.is_asked() and not minutes.adopt(folder, configuration)
     if not to_plan:
         folder.check_configuration(configuration(), **options)
@@ -342,7 +343,13 @@ def configuration() -> dict[str, str | None]:
 def _text(flag: flags.Flag) -> str | None:
     if flag.value is None:
         return None if flag.default is None else "none"
-    return ",".join(map(str, flag.value)) if isinstance(flag.value, list) else str(flag.value)
+    return _as_text(flag.value)
+
+
+def _as_text(value: object) -> str | None:
+    if value is None:
+        return None
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def verbose() -> int | str:

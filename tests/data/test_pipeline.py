@@ -145,6 +145,25 @@ def test_labeled_images_may_have_a_view_of_their_own():
         assert np.array_equal(other["unlabeled"]["weak"], one["unlabeled"]["weak"])
 
 
+def test_views_and_images_of_a_user_may_branch_on_what_the_graph_computes(monkeypatch):
+    def sparing(images, *, seed, position):
+        if tf.reduce_any(tf.cast(images, tf.int32) == 1):
+            return tf.cast(images, tf.float32)
+        return tf.cast(images, tf.float32) + 100.0
+
+    def fetch(self, index, fetch=Numbers.fetch):
+        if tf.size(index) > 100:
+            index = index[:0]
+        return fetch(self, index)
+
+    monkeypatch.setattr(Numbers, "fetch", fetch)
+    for batch in batches(3, weak=sparing, strong=sparing):
+        images = batch["labeled"]["image"]
+        assert 1.0 in images or (images > 100).all()
+    images = pipeline.image_batches(Numbers(8), batch_size=4, view=sparing)
+    assert [indices(batch["image"])[0] for batch in images.as_numpy_iterator()] == [0, 104]
+
+
 def test_without_unlabeled_images_there_is_no_unlabeled_entry():
     assert set(batches(1, unlabeled_ratio=0, strong=None)[0]) == {"labeled"}
 

@@ -44,6 +44,23 @@ def test_another_configuration_is_refused_and_named_where_anything_was_trained(t
         folder.verify_or_write_config({"labels": 10, "seed": 1}, resume=False)
 
 
+def test_a_run_that_is_older_than_a_flag_had_the_flags_default(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.verify_or_write_config({"labels": 10})
+    progress(folder)
+    newer = {"labels": 10, "select": "last", "serve": None}
+    defaults = {"labels": 1, "select": "last", "serve": None}
+    with pytest.raises(ValueError, match=r"\(--select=last there, --select=best here\)"):
+        folder.verify_or_write_config(newer | {"select": "best"}, defaults=defaults)
+    with pytest.raises(ValueError, match=r"\(--serve=teacher here\)"):
+        folder.verify_or_write_config(newer | {"serve": "teacher"}, defaults=defaults)
+    # And a flag that is there is not its default.
+    with pytest.raises(ValueError, match=r"\(--labels=10 there, --labels=1 here\)"):
+        folder.verify_or_write_config(newer | {"labels": 1}, defaults=defaults)
+    folder.verify_or_write_config(newer, defaults=defaults)
+    assert folder.read_flags() == {"labels": "10", "select": "last"}
+
+
 def test_a_folder_in_which_nothing_was_trained_is_claimed_anew(tmp_path):
     folder = RunFolder(tmp_path)
     folder.verify_or_write_config({"labels": 10})

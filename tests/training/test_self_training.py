@@ -19,13 +19,13 @@ THRESHOLD = 0.6
 
 def build_teacher():
     method = Supervised(student=network(1))
-    method.compile(keras.optimizers.SGD(0.3, momentum=0.9))
+    method.compile(keras.optimizers.SGD(0.3, momentum=0.9), run_eagerly=True)
     return method
 
 
 def build_student(number, teacher):
     method = NoisyStudent(student=network(10 + number), ema_decay=0.9)
-    method.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+    method.compile(keras.optimizers.SGD(0.05, momentum=0.9), run_eagerly=True)
     return method
 
 

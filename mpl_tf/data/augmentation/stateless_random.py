@@ -17,6 +17,7 @@ import math
 import tensorflow as tf
 
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+_FIRST_FACTOR, _SECOND_FACTOR = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _WORD = 2**64
 
 
@@ -49,7 +50,7 @@ def bits(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf.T
     Returns:
         uint64 [n, draws].
     """
-    stream_seed = _split_mix(_word(seed), _word(stream))
+    stream_seed = _word(_split_mix_of_words(seed, stream))
     position_seed = _split_mix(stream_seed, tf.cast(position, tf.uint64))
     return _split_mix(position_seed[:, tf.newaxis], tf.cast(tf.range(draws), tf.uint64))
 
@@ -103,11 +104,19 @@ def _word(value: int) -> tf.Tensor:
     return tf.constant(value % _WORD, tf.uint64)
 
 
+def _split_mix_of_words(state: int, index: int) -> int:
+    """The same as `_split_mix`, of numbers that are known before the graph is."""
+    word = (state + (index + 1) * _GOLDEN_GAMMA) % _WORD
+    word = (word ^ (word >> 30)) * _FIRST_FACTOR % _WORD
+    word = (word ^ (word >> 27)) * _SECOND_FACTOR % _WORD
+    return word ^ (word >> 31)
+
+
 def _split_mix(state, index) -> tf.Tensor:
     """Output number `index` (from 0) of the SplitMix64 generator with the given state."""
     word = state + (index + _word(1)) * _word(_GOLDEN_GAMMA)
-    word = _xor_shift(word, 30) * _word(0xBF58476D1CE4E5B9)
-    word = _xor_shift(word, 27) * _word(0x94D049BB133111EB)
+    word = _xor_shift(word, 30) * _word(_FIRST_FACTOR)
+    word = _xor_shift(word, 27) * _word(_SECOND_FACTOR)
     return _xor_shift(word, 31)
 
 

@@ -1,15 +1,22 @@
 """Encoded images of the formats that people have, decoded in a TensorFlow graph to what Pillow sees."""
 
+import functools
+
+import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data.augmentation import color
 from mpl_tf.data.images import upright
 
-# Of a BMP file: where its second header begins, with its own size in four bytes; the palette comes behind it.
-_BMP_HEADER = 14
-# Of a WebP file (RFC 9649): bits of the first byte of an extended header, and of the fifth of a lossless
-# image.
-_WEBP_ALPHA, _WEBP_LOSSLESS_ALPHA = 0x10, 0x10
+# Of a BMP file: where its second header begins, with its own size in four bytes (the palette comes behind it), and
+# where the number of bits per pixel is.
+_BMP_HEADER, _BMP_BITS = 14, 28
+# Of a WebP file (RFC 9649): where its first chunk begins, and bits of the first byte of an extended header, and of
+# the fifth of a lossless image.
+_WEBP_CHUNK, _WEBP_ALPHA, _WEBP_LOSSLESS_ALPHA = 12, 0x10, 0x10
+# By orientation, from 1: the order of rows, columns and channels, and which of them are reversed then.
+_ORDERS = ((0, 1, 2),) * 4 + ((1, 0, 2),) * 4
+_REVERSED = ((False, False, False), (False, True, False), (True, True, False), (True, False, False)) * 2
 
 
 def begins_with(encoded: tf.Tensor, start: bytes) -> tf.Tensor:
@@ -27,12 +34,28 @@ def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
         uint8 `[h, w, 3]`.
     """
-    image = tf.case(
+    start = tf.strings.substr(encoded, 0, 32) + bytes(32)
+    numbers = tf.io.decode_raw(start, tf.uint8)
+    bmp, chunk = begins_with(start, b"BM"), tf.strings.substr(start, _WEBP_CHUNK, 4)
+
+    def has(place, bit):
+        return tf.bitwise.bitwise_and(numbers[_WEBP_CHUNK + 8 + place], bit) > 0
+
+    # TensorFlow wants to be told how many channels a WebP file has. It refuses moving images without an alpha
+    # channel; when it is to find the number itself, they end the process.
+    transparent = ((chunk == b"VP8X") & has(0, _WEBP_ALPHA)) | (
+        (chunk == b"VP8L") & has(4, _WEBP_LOSSLESS_ALPHA)
+    )
+    transparent &= begins_with(start, b"RIFF")
+    bmp_kind = tf.where(numbers[_BMP_BITS] == 8, 3, 2)
+    image = tf.switch_case(
+        tf.where(bmp, bmp_kind, tf.cast(transparent, tf.int32)),
         [
-            (begins_with(encoded, b"BM"), lambda: _decode_bmp(encoded)),
-            (begins_with(encoded, b"RIFF"), lambda: _decode_webp(encoded)),
+            lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+            lambda: tf.io.decode_image(encoded, channels=4, expand_animations=False)[..., :3],
+            lambda: tf.io.decode_bmp(encoded)[..., :3],
+            lambda: _decode_palette(encoded),
         ],
-        default=lambda: _decode(encoded, 3),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -49,22 +72,26 @@ def read_orientation(encoded: tf.Tensor) -> tf.Tensor:
     return _orientation(encoded)
 
 
-# AutoGraph turns the loops and branches of the routine into those of a graph.
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def _orientation(encoded):
     size = tf.cast(tf.strings.length(encoded), tf.int64)
-    padded = encoded + tf.constant(bytes(4))
-    types = {1: tf.uint8, 2: tf.uint16, 4: tf.int32}
+    int64 = functools.partial(tf.convert_to_tensor, dtype=tf.int64)
 
-    def read(position, count):
+    def read(position, count, little=None):
         # Bytes behind the end of the file are zeros, wherever a broken note points to.
-        position = tf.clip_by_value(tf.cast(position, tf.int64), 0, size)
-        number = tf.io.decode_raw(
-            tf.strings.substr(padded, position, count), types[count], little_endian=False
-        )
-        return tf.cast(number[0], tf.int64) % 2**32
+        position = tf.minimum(int64(position), size)
+        digits = tf.io.decode_raw(tf.strings.substr(encoded, position, count), tf.uint8, fixed_length=count)
+        rising = 256 ** np.arange(count)
+        weights = rising[::-1] if little is None else tf.where(little, rising, rising[::-1])
+        return tf.reduce_sum(tf.cast(digits, tf.int64) * weights)
 
-    return upright.find_orientation(read, size)
+    def where(condition, if_true, if_false):
+        return tf.where(condition, int64(if_true), int64(if_false))
+
+    def repeat(condition, advance, numbers):
+        return tf.while_loop(condition, advance, [int64(number) for number in numbers])
+
+    return upright.find_orientation(read, size, where=where, repeat=repeat)
 
 
 def turn_upright(image: tf.Tensor, tag: tf.Tensor) -> tf.Tensor:
@@ -77,15 +104,12 @@ def turn_upright(image: tf.Tensor, tag: tf.Tensor) -> tf.Tensor:
     Returns:
         `[H, W, C]`, or `[W, H, C]` for the tags 5 to 8.
     """
-    image = tf.cond(tag >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-    for axis, mirroring in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
-        mirrored = tf.reduce_any(tag == tf.constant(mirroring, tf.int64))
-        image = tf.cond(
-            mirrored,
-            lambda image=image, axis=axis: tf.reverse(image, [axis]),
-            lambda image=image: image,
-        )
-    return image
+
+    def turned():
+        order, reversed_ = (tf.gather(table, tag - 1) for table in (_ORDERS, _REVERSED))
+        return tf.raw_ops.Reverse(tensor=tf.transpose(image, order), dims=reversed_)
+
+    return tf.ensure_shape(tf.cond(tag == 1, lambda: image, turned), (None, None, image.shape[-1]))
 
 
 def to_gray(image: tf.Tensor) -> tf.Tensor:
@@ -102,29 +126,11 @@ def to_gray(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(luma, tf.uint8)
 
 
-def _decode(encoded, channels):
-    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-
-
-def _decode_webp(encoded):
-    # TensorFlow wants to be told how many channels the file has. It refuses moving images without an alpha
-    # channel; when it is to find the number itself, they end the process.
-    kind = tf.strings.substr(encoded, 12, 4)
-    start = tf.io.decode_raw(tf.strings.substr(encoded, 20, 5) + b"\0" * 5, tf.uint8)
-    extended = (kind == b"VP8X") & (tf.bitwise.bitwise_and(start[0], _WEBP_ALPHA) > 0)
-    lossless = (kind == b"VP8L") & (tf.bitwise.bitwise_and(start[4], _WEBP_LOSSLESS_ALPHA) > 0)
-    return tf.cond(extended | lossless, lambda: _decode(encoded, 4)[..., :3], lambda: _decode(encoded, 3))
-
-
-def _decode_bmp(encoded):
-    image = tf.io.decode_bmp(encoded, channels=0)
+def _decode_palette(encoded):
+    # TensorFlow takes the numbers of the palette's colors, four bytes each in the order BGR, for gray.
+    numbers = tf.io.decode_bmp(encoded)[..., 0]
     header = tf.io.decode_raw(tf.strings.substr(encoded, _BMP_HEADER, 4), tf.int32)[0]
-
-    def through_palette():
-        # TensorFlow takes the numbers of the palette's colors, four bytes each in the order BGR, for gray.
-        entries = tf.io.decode_raw(tf.strings.substr(encoded, _BMP_HEADER + header, 4 * 256), tf.uint8)
-        entries = tf.concat([entries, tf.zeros([4 * 256], tf.uint8)], axis=0)[: 4 * 256]
-        colors = tf.reshape(entries, [256, 4])[:, 2::-1]
-        return tf.gather(colors, tf.cast(image[..., 0], tf.int32))
-
-    return tf.cond(tf.shape(image)[-1] == 1, through_palette, lambda: image[..., :3])
+    entries = tf.io.decode_raw(
+        tf.strings.substr(encoded, _BMP_HEADER + header, 4 * 256), tf.uint8, fixed_length=4 * 256
+    )
+    return tf.gather(tf.reshape(entries, [256, 4])[:, 2::-1], tf.cast(numbers, tf.int32))

@@ -1,10 +1,10 @@
 """Image files to upright pixels of one size, with Pillow and NumPy alone: for training, and to be copied to devices.
 
 Cameras save an image as the sensor saw it and note how the camera was held (EXIF 3.0, section 4.6.5.1.6).
-`orientation` reads the note from the bytes of a file. It is written in plain integer arithmetic and control
-flow, so that Python runs it while training reads files, and AutoGraph turns the very same lines into the
-graph of an exported model (`formats.read_orientation`). A program on a device that copies this file does what
-training did.
+`orientation` reads the note from the bytes of a file. It is written in plain integer arithmetic, with a choice
+and a loop that are passed in, so that Python runs it while training reads files, and the very same lines make the
+graph of an exported model (`formats.read_orientation`), which is small, as it is traced, written, read back and
+prepared by servers. A program on a device that copies this file does what training did.
 
 Read are the note of JPEG (its first APP1 segment that begins with "Exif"), of PNG (`eXIf`), of WebP (`EXIF`)
 and of TIFF (the file itself), with JPEG's header repeated or missing, in both byte orders and with every type
@@ -29,9 +29,9 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _MODES = {1: "L", 3: "RGB"}
-# The tag and, of a JPEG's segment, a PNG's and a WebP's chunk, the name, all as numbers.
+# The tag and the names of a JPEG's segment, and of a PNG's and a WebP's chunk, in the upper four of six bytes.
 _TAG = 0x0112
-_EXIF_HEADER, _PNG_CHUNK, _WEBP_CHUNK = 0x45786966, 0x65584966, 0x45584946
+_EXIF_HEADER, _PNG_CHUNK, _WEBP_CHUNK = 0x457869660000, 0x655849660000, 0x455849460000
 # What is looked at: enough for 64 MiB of PNG in chunks of the usual 8 KiB, and an end for files made to have
 # none.
 _MAX_SEGMENTS, _MAX_ENTRIES = 2**13, 512
@@ -175,11 +175,7 @@ def orientation(encoded: bytes) -> int:
     Returns:
         1 to 8; 1, upright, where the file does not say, or says nonsense.
     """
-
-    def read(position, count):
-        return int.from_bytes(encoded[position : position + count].ljust(count, b"\0"), "big")
-
-    return find_orientation(read, len(encoded))
+    return find_orientation(_reader(encoded), len(encoded), where=_where, repeat=_repeat)
 
 
 def open_upright(encoded: bytes, draft: tuple[str, int] | None = None) -> Image.Image:
@@ -237,168 +233,138 @@ def _open(encoded: bytes) -> Image.Image:
         raise UnidentifiedImageError("cannot identify image file") from None
 
 
-def find_orientation(read: Callable, size: Any) -> Any:
+def find_orientation(read: Callable, size: Any, *, where: Callable, repeat: Callable) -> Any:
     """`orientation` for whatever can be read from: bytes in Python, tensors in a graph.
 
     Args:
-        read: maps a position and a count of bytes (4 at most) to the big-endian number there; bytes behind
-            the end of the file count as zeros.
+        read: maps a position, a count of bytes (6 at most) and, where they may be little-endian, whether they are, to
+            the number there; bytes behind the end of the file count as zeros.
         size: of the file in bytes.
+        where: maps a condition and two numbers to one of them, as `tf.where` does.
+        repeat: maps a condition, a function of some numbers to their next values, and a tuple of the first ones to
+            the first values for which the condition does not hold, as `tf.while_loop` does.
 
     Returns:
         1 to 8.
     """
-    start = _note_position(read, size)
-    entry, little = _entry_position(read, start)
-    value = _value(read, start, entry, little)
-    if entry < 0 or value < 1 or value > 8:
-        value = value * 0 + 1
-    return value
+    start = _note_position(read, size, where, repeat)
+    entry, little = _entry_position(read, start, where, repeat)
+    value = _value(read, start, entry, little, where)
+    return where((entry < 0) | (value < 1) | (value > 8), 1, value)
 
 
-def _note_position(read, size):
+def _note_position(read, size, where, repeat):
     """Where the TIFF structure that holds the note begins; behind the end of the file where there is none."""
     start = read(0, 4)
-    position = size * 0
-    if start // 65536 == 0xFFD8:
-        position = _in_jpeg(read, size)
-    elif start == 0x89504E47:
-        position = _in_png(read, size)
-    elif start == 0x52494646:
-        position = _in_webp(read, size)
+    jpeg, png, webp = start // 65536 == 0xFFD8, start == 0x89504E47, start == 0x52494646
+
+    def of_format(in_jpeg, in_png, in_webp):
+        return where(jpeg, in_jpeg, where(png, in_png, in_webp))
+
+    wanted = of_format(_EXIF_HEADER, _PNG_CHUNK, _WEBP_CHUNK)
+
+    def next_segment(position, length, steps):
+        position = position + length
+        # JPEG: marker, length, contents. PNG: length, name, contents, checksum; the note may come last.
+        # WebP: name, length, contents, and a byte where their length is odd.
+        name = read(position + of_format(4, 4, 0), 6)
+        number = read(position + of_format(0, 0, 4), 4, webp)
+        marker = number // 65536
+        holds_note = (name - where(jpeg, 0, name % 65536) == wanted) & (where(jpeg, marker, 0xFFE1) == 0xFFE1)
+        # Behind these markers comes the image itself, or the file is broken.
+        last = (marker < 0xFF00) | (marker == 0xFFDA) | (marker == 0xFFD9)
+        # Fill bytes may stand before a marker.
+        segment = where(marker == 0xFFFF, 1, where(last, size, 2 + number % 65536))
+        length = of_format(segment, 12 + number, 8 + number + number % 2)
+        return position, where(holds_note, 0, length), steps + 1
+
+    position, length, _ = repeat(
+        lambda position, length, steps: (length > 0) & (position + length < size) & (steps < _MAX_SEGMENTS),
+        next_segment,
+        (0, where(jpeg | png | webp, of_format(2, 8, 12), 0), 0),
+    )
+    behind_name = where(jpeg, 4, where(png | webp, 8, 0))
+    position = where(length > 0, size, position + behind_name)
     # Some programs write JPEG's header again, or into other formats.
-    last = position + 6 * _MAX_SEGMENTS
-    while (position < last) & _begins_with_header(read, position):
-        position += 6
+    end = position + 6 * _MAX_SEGMENTS
+    (position,) = repeat(
+        lambda position: (position < end) & (read(position, 6) == _EXIF_HEADER),
+        lambda position: (position + 6,),
+        (position,),
+    )
     return position
 
 
-def _begins_with_header(read, position):
-    return (read(position, 4) == _EXIF_HEADER) & (read(position + 4, 2) == 0)
-
-
-# A graph computes both sides of "&" at once, which in these loops is several times cheaper than the branches
-# of "and".
-
-
-def _in_jpeg(read, size):
-    position, steps = size * 0 + 2, size * 0
-    marker = read(position, 2)
-    while (position < size) & (steps < _MAX_SEGMENTS):
-        if marker == 0xFFE1 and _begins_with_header(read, position + 4):
-            steps = steps + _MAX_SEGMENTS
-        elif marker == 0xFFFF:
-            position += 1  # Fill bytes may stand before a marker.
-        elif marker < 0xFF00 or marker == 0xFFDA or marker == 0xFFD9:
-            position = size  # The image itself begins here, or the file is broken.
-        else:
-            position += 2 + read(position + 2, 2)
-        marker = read(position, 2)
-        steps += 1
-    return position + 4
-
-
-def _in_png(read, size):
-    # Length, name, contents, checksum. The chunk with the note may be the last.
-    position, steps = size * 0 + 8, size * 0
-    while (position < size) & (read(position + 4, 4) != _PNG_CHUNK) & (steps < _MAX_SEGMENTS):
-        position += 12 + read(position, 4)
-        steps += 1
-    return position + 8
-
-
-def _in_webp(read, size):
-    # Name, length, contents, and a byte where their length is odd.
-    position, steps = size * 0 + 12, size * 0
-    while (position < size) & (read(position, 4) != _WEBP_CHUNK) & (steps < _MAX_SEGMENTS):
-        length = _ordered(read(position + 4, 4), 4, 1)
-        position += 8 + length + length % 2
-        steps += 1
-    return position + 8
-
-
-def _entry_position(read, start):
+def _entry_position(read, start, where, repeat):
     """Where the tag's entry in the first directory is, -1 where it is not, and whether numbers are little-endian."""
     order = read(start, 2)
-    little = order * 0
-    if order == 0x4949:
-        little = little + 1
-    count = order * 0
-    entry = start + _ordered(read(start + 4, 4), 4, little)
-    if order == 0x4949 or order == 0x4D4D:
-        count = _ordered(read(entry, 2), 2, little)
-    if count > _MAX_ENTRIES:
-        count = count * 0 + _MAX_ENTRIES
-    entry += 2
-    end = entry + 12 * count
-    tag = _ordered(count * 0 + _TAG, 2, little)
-    while (entry < end) & (read(entry, 2) != tag):
-        entry += 12
-    if entry >= end:
-        entry = entry * 0 - 1
-    return entry, little
+    little = order == 0x4949
+    directory = start + read(start + 4, 4, little)
+    count = where(little | (order == 0x4D4D), read(directory, 2, little), 0)
+    first = directory + 2
+    end = first + 12 * where(count > _MAX_ENTRIES, _MAX_ENTRIES, count)
+    (entry,) = repeat(
+        lambda entry: (entry < end) & (read(entry, 2, little) != _TAG),
+        lambda entry: (entry + 12,),
+        (first,),
+    )
+    return where(entry < end, entry, -1), little
 
 
-def _value(read, start, entry, little):
+def _value(read, start, entry, little, where):
     """The first number of an entry, of whatever type; 0 where it is none, or not a whole number."""
-    kind = _ordered(read(entry + 2, 2), 2, little)
-    count = _ordered(read(entry + 4, 4), 4, little)
+    kind = read(entry + 2, 2, little)
+    count = read(entry + 4, 4, little)
     width = _WIDTHS // 16 ** (kind % 16) % 16
-    position = entry + 8
     # Four bytes fit into the entry; what is longer is somewhere else.
-    if width * count > 4:
-        position = start + _ordered(read(entry + 8, 4), 4, little)
-    first = _ordered(read(position, 4), 4, little)
-    second = _ordered(read(position + 4, 4), 4, little)
-    value = kind * 0
-    if count < 1 or kind > 13:
-        value = value * 0
-    elif width == 1:
-        value = read(position, 1)
-        if kind == 2:  # ASCII
-            value = value - 48
-    elif width == 2:
-        value = _ordered(read(position, 2), 2, little)
-    elif kind == 11:  # FLOAT
-        value = _whole_number(first, 127, 2**23)
-    elif kind == 12:  # DOUBLE, whose upper half comes last where numbers are little-endian
-        value = _whole_number(first + little * (second - first), 1023, 2**20)
-    elif width == 8:  # RATIONAL, SRATIONAL
-        if second > 0 and first % second == 0:
-            value = first // second
-    elif width == 4:
-        value = first
-    return value
+    position = where(width * count > 4, start + read(entry + 8, 4, little), entry + 8)
+    first, second = read(position, 4, little), read(position + 4, 4, little)
+    # The upper half of DOUBLE comes last where numbers are little-endian.
+    upper = where(little & (kind == 12), second, first)
+    divisor = where(second > 0, second, 1)
+    ratio = where((second > 0) & (first % divisor == 0), first // divisor, 0)
+    value = where(
+        (kind == 11) | (kind == 12),  # FLOAT and DOUBLE
+        _whole_number(upper, where(kind == 11, 127, 1023), where(kind == 11, 2**23, 2**20), where),
+        where(width == 8, ratio, first),  # RATIONAL and SRATIONAL
+    )
+    value = where(width == 2, read(position, 2, little), value)
+    value = where(
+        width == 1, read(position, 1) - where(kind == 2, 48, 0), value
+    )  # ASCII's digits begin at 48
+    return where((width == 0) | (count < 1) | (kind > 13), 0, value)
 
 
-def _whole_number(bits, bias, unit):
+def _whole_number(bits, bias, unit, where):
     """What the upper 32 bits of a floating-point number from 1 to 15 stand for; 0 for others and for fractions."""
     exponent = bits // unit - bias
-    value = bits * 0
-    if exponent >= 0 and exponent <= 3:
-        scaled = (unit + bits % unit) * 2**exponent
-        if scaled % unit == 0:
-            value = scaled // unit
-    return value
+    known = (exponent >= 0) & (exponent <= 3)
+    scaled = (unit + bits % unit) * 2 ** where(known, exponent, 0)
+    return where(known & (scaled % unit == 0), scaled // unit, 0)
 
 
-def _ordered(number, count, little):
-    """A number of 2 or 4 bytes that was read as big-endian, in the order of the note."""
-    if count == 2:
-        swapped = number % 256 * 256 + number // 256
-    else:
-        low, high = number % 65536, number // 65536
-        swapped = (low % 256 * 256 + low // 256) * 65536 + high % 256 * 256 + high // 256
-    return number + little * (swapped - number)
+def _reader(encoded: bytes):
+    def read(position, count, little=False):
+        return int.from_bytes(
+            encoded[position : position + count].ljust(count, b"\0"), "little" if little else "big"
+        )
+
+    return read
+
+
+def _where(condition, if_true, if_false):
+    return if_true if condition else if_false
+
+
+def _repeat(condition, advance, numbers):
+    while condition(*numbers):
+        numbers = advance(*numbers)
+    return numbers
 
 
 def _without_tag(tiff: bytes) -> bytes:
     """A TIFF file whose orientation tags have the number of no tag."""
-
-    def read(position, count):
-        return int.from_bytes(tiff[position : position + count].ljust(count, b"\0"), "big")
-
-    while (entry := _entry_position(read, 0)[0]) >= 0 and entry + 2 <= len(tiff):
+    while (entry := _entry_position(_reader(tiff), 0, _where, _repeat)[0]) >= 0 and entry + 2 <= len(tiff):
         tiff = tiff[:entry] + b"\xff\xff" + tiff[entry + 2 :]
     return tiff
 

@@ -68,7 +68,7 @@ def fgsm(
 
 
 def gradient_signs(network: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Makes the compiled function that attacks fraction: the sign of each pixel's derivative of the loss.
+    """Makes the compiled function that attacks share: the sign of each pixel's derivative of the loss.
 
     Args:
         network: as for `fgsm`, run in inference mode.

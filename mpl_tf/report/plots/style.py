@@ -1,4 +1,4 @@
-"""The look that all figures fraction, and how a figure becomes a PNG file or pixels.
+"""The look that all figures share, and how a figure becomes a PNG file or pixels.
 
 Figures are made without pyplot, so that neither the backend nor the settings of the calling program change.
 """

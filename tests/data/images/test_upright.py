@@ -187,6 +187,9 @@ def test_the_first_note_counts_and_other_segments_do_not(pixels):
     assert everywhere(with_note(plain, note(6), segments=[app1])) == (6, 6)
     assert everywhere(with_note(plain, note(6), segments=[app0_with_the_words])) == (6, 6)
     assert everywhere(with_note(plain, note(6), segments=[b"\xff\xff\xff"])) == (6, 6)
+    # Behind this marker is the image itself, whatever it looks like.
+    of_image = b"\xff\xda" + struct.pack(">H", 60) + (b"Exif\0\0" + note(3)).ljust(58, b"\0")
+    assert everywhere(with_note(plain, note(6), segments=[of_image])) == (1, 1)
 
 
 def test_what_other_programs_do_not_read_is_not_obeyed(pixels):

@@ -51,7 +51,6 @@ def supervised():
 def fit(folder, method=None, *, writes=True, tensorboard=True, **changes):
     if method is None:
         method = build_pseudo_labels()
-        method.run_eagerly = True
     monitoring = dataclasses.replace(QUIET, tensorboard=tensorboard, confirmation_images=30)
     folder = RunFolder(folder, writes=writes)
     loop.fit(method, run_data(), stage(steps=10, **changes), folder, monitoring)
