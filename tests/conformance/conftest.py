@@ -73,7 +73,6 @@ def run(request, same_masks, tmp_path_factory):
     method = case.compiled(run_eagerly=True)
     start, after_one_step = role_values(method), {}
     files = {"weights_file": folder / "method.weights.h5", "model_file": folder / "method.keras"}
-    images, labels = tiny.examples(8)
     between = {}
 
     def keep(batch, logs):
@@ -84,8 +83,8 @@ def run(request, same_masks, tmp_path_factory):
         if epoch == 0:
             method.save_weights(files["weights_file"])
             method.save(files["model_file"])
-            between["evaluated"] = method.evaluate(images, labels, return_dict=True, verbose=0)
-            between["predicted"] = method.predict(images, verbose=0)
+            between["evaluated"] = method.evaluate(tiny.evaluation_batch(), return_dict=True, verbose=0)
+            between["predicted"] = method.predict(tiny.evaluation_batch(), verbose=0)
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=keep, on_epoch_end=save)
     begun = Run(case, method, start, after_one_step, {}, **files, evaluated={}, predicted=np.empty(0))

@@ -28,8 +28,7 @@ def largest_difference(left, right) -> float:
 
 
 def evaluated(method) -> list:
-    images, labels = tiny.examples(8)
-    return list(method.evaluate(images, labels, batch_size=8, return_dict=True, verbose=0).values())
+    return list(method.evaluate(tiny.evaluation_batch(), return_dict=True, verbose=0).values())
 
 
 @functools.cache

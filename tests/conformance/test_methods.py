@@ -82,17 +82,15 @@ def test_the_metrics_are_the_declared_ones_and_finite(run, graph_run):
 
 
 def test_evaluation_and_prediction(run, graph_run):
-    images, labels = tiny.examples(8)
+    data, (images, _) = tiny.evaluation_batch(), tiny.examples(8)
     assert set(run.evaluated) == {"loss", *run.method.evaluation_models()}
     assert all(np.isfinite(value) for value in run.evaluated.values())
     assert run.predicted.shape == (8, tiny.NUM_CLASSES)
-    predicted = graph_run.method.predict(images, verbose=0)
+    predicted = graph_run.method.predict(data, verbose=0)
     assert np.allclose(predicted, graph_run.method.inference_model(images, training=False), atol=1e-5)
     assert not np.allclose(predicted, run.predicted)
-    evaluated = graph_run.method.evaluate(images, labels, return_dict=True, verbose=0)
-    assert evaluated == pytest.approx(
-        run.method.evaluate(images, labels, return_dict=True, verbose=0), rel=1e-4
-    )
+    evaluated = graph_run.method.evaluate(data, return_dict=True, verbose=0)
+    assert evaluated == pytest.approx(run.method.evaluate(data, return_dict=True, verbose=0), rel=1e-4)
 
 
 def test_xla_equals_eager(run, graph_run):
@@ -122,10 +120,10 @@ def test_resumed_equals_uninterrupted(run):
 def test_saved_equals_loaded_and_goes_on_the_same(run):
     method = keras.saving.load_model(run.model_file, safe_mode=True)
     method.run_eagerly = True
-    images, labels = tiny.examples(8)
+    data = tiny.evaluation_batch()
     assert type(method) is type(run.method)
     assert settings_of(method) == settings_of(run.method)
-    assert method.evaluate(images, labels, return_dict=True, verbose=0) == run.evaluated
-    assert np.array_equal(method.predict(images, verbose=0), run.predicted)
+    assert method.evaluate(data, return_dict=True, verbose=0) == run.evaluated
+    assert np.array_equal(method.predict(data, verbose=0), run.predicted)
     method.fit(run.data(), verbose=0)
     assert_identical(method, run.method)
