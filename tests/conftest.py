@@ -1,6 +1,7 @@
 import gc
 import os
 import re
+from unittest import mock
 
 # Where each core has a process of pytest-xdist, more threads would only wait for one another. Before TensorFlow is.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -33,11 +34,32 @@ LONGEST = (
 DIVIDED = "conformance/test_methods.py"
 
 
-@pytest.fixture(autouse=True)
-def seeded():
+@pytest.fixture(autouse=True, scope="module")
+def seeded_module():
     import keras
 
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def seeded(seeded_module):
+    """All seeds but TensorFlow's own, from which few tests draw.
+
+    With that one TensorFlow forgets the kernels and functions that it has prepared. Each test would prepare anew what
+    an earlier one of its file has called.
+    """
+    import keras
+
+    with mock.patch("tensorflow.random.set_seed"):
+        keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def warned(recwarn):
+    """What the test has been warned of, but not the files left open that the garbage collector finds meanwhile."""
+    return lambda: [
+        str(warning.message) for warning in recwarn if not issubclass(warning.category, ResourceWarning)
+    ]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 A program of its own, because logical devices can be set only before TensorFlow has started.
 """
 
+import functools
 import json
 import sys
 
@@ -17,6 +18,9 @@ from tests.support import tiny
 
 # Two roles, of which one learns from a derivative along the other's gradient.
 IN_FLOAT16 = ("mpl per_example",)
+# What a graph adds to two replicas is seen in a method of each kind: one network, two, and a generator that makes the
+# images. The others that are not slow step eagerly; that a graph of theirs is the same, `test_methods.py` shows.
+AS_GRAPHS = ("supervised", "mpl per_example", "dafl")
 
 
 def largest_difference(left, right) -> float:
@@ -24,27 +28,39 @@ def largest_difference(left, right) -> float:
 
 
 def evaluated(method) -> list:
-    images, labels = tiny.examples(8)
-    return list(method.evaluate(images, labels, batch_size=8, return_dict=True, verbose=0).values())
+    return list(method.evaluate(tiny.evaluation_batch(), return_dict=True, verbose=0).values())
 
 
-def compare(case, strategy) -> dict:
-    """Largest differences between one replica and two, and between the two."""
-    one = case.compiled(tiny.plain_network, run_eagerly=True)
+@functools.cache
+def on_both(name, network, strategy, *, first=0, batches=3, run_eagerly=True) -> tuple:
+    """The method, trained on one replica and on two, and its weights before."""
+    case = CASES[name]
+    one = case.compiled(network, run_eagerly=True)
+    one.step.assign(first)
     start = tiny.values(one.trainable_variables)
-    one.fit(case.data(), verbose=0)
+    one.fit(case.data(batches=batches), verbose=0)
     with strategy.scope():
-        two = case.compiled(tiny.plain_network)
-        two.fit(case.data(), verbose=0)
+        two = case.compiled(network, run_eagerly=run_eagerly)
+        two.inference_model.run_eagerly = run_eagerly
+        two.step.assign(first)
+        two.fit(case.data(batches=batches), verbose=0)
+    return one, two, start
+
+
+def compare(name, strategy) -> dict:
+    """Largest differences between one replica and two, and between the two."""
+    case = CASES[name]
+    if name in AS_GRAPHS or case.on_several_replicas == "slow":
+        one, two, start = on_both(name, tiny.plain_network, strategy, run_eagerly=False)
+        synchronized = on_both(name, tiny.synchronized_network, strategy, batches=1)[:2]
+    else:
+        # From a step on in which every ramp is under way.
+        one, two, start = on_both(name, tiny.synchronized_network, strategy, first=2, batches=2)
+        synchronized = one, two
+    with strategy.scope():
         logs_of_two = evaluated(two)
-        # Eagerly, to save the tracing, which the fit before it has shown to be right.
         normalized = case.compiled(tiny.network, run_eagerly=True)
         normalized.fit(case.data(batches=1), verbose=0)
-    one_synchronized = case.compiled(tiny.synchronized_network, run_eagerly=True)
-    one_synchronized.fit(case.data(batches=1), verbose=0)
-    with strategy.scope():
-        two_synchronized = case.compiled(tiny.synchronized_network, run_eagerly=True)
-        two_synchronized.fit(case.data(batches=1), verbose=0)
     # An odd number: the replicas do not get equally many.
     images, _ = tiny.examples(7)
     shown = (
@@ -57,9 +73,7 @@ def compare(case, strategy) -> dict:
         "moved": largest_difference(start, tiny.values(one.trainable_variables)),
         "weights apart": largest_difference(tiny.values(one.weights), tiny.values(two.weights)),
         "logs apart": largest_difference(evaluated(one), logs_of_two),
-        "synchronized apart": largest_difference(
-            tiny.values(one_synchronized.weights), tiny.values(two_synchronized.weights)
-        ),
+        "synchronized apart": largest_difference(*(tiny.values(method.weights) for method in synchronized)),
         "rows predicted": len(shown[0]),
         "predictions apart": largest_difference(shown[:1], shown[1:]) if len(shown[0]) == 7 else None,
         "replicas apart": max(largest_difference(copy[:1], copy[1:]) for copy in copies),
@@ -67,19 +81,16 @@ def compare(case, strategy) -> dict:
 
 
 def several_steps_per_call(strategy) -> dict:
-    """Two replicas that make two steps per call from Python, until the data end in the third call, against one."""
-    case = CASES["mpl per_example"]
-    results = []
-    for steps in (1, 2):
-        with strategy.scope():
-            method = case.compiled(tiny.plain_network, steps_per_execution=steps)
-        history = method.fit(case.data(batches=5), verbose=0).history
-        results.append((tiny.values(method.weights), history))
-    (weights, one), (others, two) = results
+    """Two replicas that make two steps per call from Python, until the data end in the second call, against one."""
+    name = "mpl per_example"
+    _, one, _ = on_both(name, tiny.plain_network, strategy, run_eagerly=False)
+    with strategy.scope():
+        two = CASES[name].compiled(tiny.plain_network, steps_per_execution=2)
+    two.fit(CASES[name].data(), verbose=0)
     return {
-        "steps": int(method.step.numpy()),
-        "weights apart": largest_difference(weights, others),
-        "metrics": [sorted(one), sorted(two)],
+        "steps": int(two.step.numpy()),
+        "weights apart": largest_difference(tiny.values(one.weights), tiny.values(two.weights)),
+        "metrics": [sorted(method.history.history) for method in (one, two)],
     }
 
 
@@ -109,14 +120,9 @@ def scales(method, strategy) -> dict:
     }
 
 
-def compare_in_float16(case, strategy) -> dict:
+def compare_in_float16(name, strategy) -> dict:
     """Largest difference between one replica and two, beside the longest way, and the loss scales of both."""
-    one = case.compiled(tiny.plain_network, run_eagerly=True)
-    start = tiny.values(one.trainable_variables)
-    one.fit(case.data(batches=10), verbose=0)
-    with strategy.scope():
-        two = case.compiled(tiny.plain_network)
-        two.fit(case.data(batches=10), verbose=0)
+    one, two, start = on_both(name, tiny.plain_network, strategy, batches=5, run_eagerly=False)
     return {
         "moved": largest_difference(start, tiny.values(one.trainable_variables)),
         "apart": largest_difference(tiny.values(one.weights), tiny.values(two.weights)),
@@ -166,11 +172,11 @@ def main(names: list[str]):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     # One strategy for all: a second one in the same process mixes up its collective operations.
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    measured = {name: compare(CASES[name], strategy) for name in names}
+    measured = {name: compare(name, strategy) for name in names}
     measured["several steps per call"] = several_steps_per_call(strategy)
     measured["xla"] = xla_is_inside_of_the_replicas(strategy)
     keras.config.set_dtype_policy("mixed_float16")
-    measured["float16"] = {name: compare_in_float16(CASES[name], strategy) for name in IN_FLOAT16}
+    measured["float16"] = {name: compare_in_float16(name, strategy) for name in IN_FLOAT16}
     measured["overflow"] = overflow_on_the_second(strategy)
     print(json.dumps(measured))
 

@@ -30,7 +30,7 @@ def on_two_replicas(request):
 def test_two_replicas_equal_one(on_two_replicas, name):
     measured = on_two_replicas[name]
     assert measured["replicas"] == 2
-    assert measured["moved"] > 0.01
+    assert measured["moved"] > 0.005
     assert measured["weights apart"] < 1e-5
     assert measured["logs apart"] < 1e-5
     # BatchNorm over both replicas, through which the feedback has to be differentiated too. A micro-batch's
@@ -69,7 +69,7 @@ def test_an_overflow_on_one_replica_skips_the_step_on_both(on_two_replicas):
 
 def test_several_steps_per_call_on_two_replicas_are_those_of_single_calls(on_two_replicas):
     measured = on_two_replicas["several steps per call"]
-    assert measured["steps"] == 5
+    assert measured["steps"] == 3
     assert measured["weights apart"] == 0.0
     single, several = measured["metrics"]
     assert single == several

@@ -64,7 +64,7 @@ def test_a_card_says_what_is_not_known(tmp_path, monkeypatch):
 
 def test_uncalibrated_results_are_called_so(tmp_path):
     plain = dataclasses.replace(provenance("student"), temperature=None)
-    folder = export.saved_model(network(), tmp_path, class_names=NAMES, provenance=plain)
+    folder = export.saved_model(network(shape=(2,)), tmp_path, class_names=NAMES, provenance=plain)
     assert "The probabilities are the plain softmax of the logits.\n" in (folder / "card.md").read_text()
 
 

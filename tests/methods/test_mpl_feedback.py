@@ -1,5 +1,7 @@
 """What the feedback does to the teacher in a real step, against autodiff and enumeration over labelings."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -23,10 +25,17 @@ from tests.methods.replays import (
 from tests.support import oracles, tiny
 
 
+@functools.cache
+def by_autodiff(plain, view="strong", labeled_weight=0.0):
+    """∂L_l(θ_S')/∂θ_T on the standard batch."""
+    batch = tiny.tensors(tiny.batch())
+    return meta_gradients(compiled(plain=plain), batch, view=view, labeled_weight=labeled_weight)
+
+
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "BatchNorm and dropout"])
 @pytest.mark.parametrize("estimator", ["per_example", "unrolled"])
 def test_the_teacher_descends_the_loss_of_the_new_student(estimator, plain, batch):
-    expected = [-TEACHER_RATE * tangent for tangent in meta_gradients(compiled(plain=plain), batch)]
+    expected = [-TEACHER_RATE * tangent for tangent in by_autodiff(plain)]
     moved = feedback_changes(raw(estimator), batch, plain=plain)
     assert all(np.abs(change).max() > 1e-6 for change in expected)
     assert relative_error(moved, expected) < 1e-4
@@ -43,10 +52,12 @@ def test_the_teacher_descends_the_loss_of_the_new_student(estimator, plain, batc
     ],
 )
 def test_the_teacher_descends_the_loss_of_a_student_that_learns_more(estimator, settings, plain, batch):
-    replayed = {"view": settings.get("student_targets", "strong")}
-    replayed["labeled_weight"] = settings.get("student_labeled_weight", 0.0)
-    tangents = meta_gradients(compiled(plain=plain), batch, **replayed)
-    assert relative_error(tangents, meta_gradients(compiled(plain=plain), batch)) > 0.01
+    view, labeled_weight = (
+        settings.get("student_targets", "strong"),
+        settings.get("student_labeled_weight", 0.0),
+    )
+    tangents = by_autodiff(plain, view, labeled_weight)
+    assert relative_error(tangents, by_autodiff(plain)) > 0.01
     moved = feedback_changes(raw(estimator), batch, plain=plain, **settings)
     assert relative_error(moved, [-TEACHER_RATE * tangent for tangent in tangents]) < 1e-4
 
@@ -62,27 +73,31 @@ def test_the_teacher_descends_the_loss_of_a_student_that_learns_more(estimator, 
     ],
     ids=lambda settings: settings.estimator,
 )
-def test_float64_networks_get_the_feedback_of_float32_ones(settings, batch):
-    start = [compiled().teacher.get_weights(), compiled().student.get_weights()]
-    changes = {}
-    policy = keras.config.dtype_policy()
-    try:
-        for dtype in ("float32", "float64"):
-            keras.config.set_dtype_policy(dtype)
-            moved = []
-            for feedback in (settings, "none"):
-                method = compiled(feedback, ema_decay=0.9)
-                # An initializer draws other numbers for float64.
-                method.teacher.set_weights(start[0])
-                method.student.set_weights(start[1])
-                moved.append(teacher_changes(method, batch, labels=LABELS))
-            changes[dtype] = difference(*moved)
-    finally:
-        keras.config.set_dtype_policy(policy)
+def test_float64_networks_get_the_feedback_of_float32_ones(settings):
+    changes = {
+        dtype: difference(changes_in(dtype, settings), changes_in(dtype, "none"))
+        for dtype in ("float32", "float64")
+    }
     assert {change.dtype.name for change in changes["float64"]} == {"float64"}
     assert relative_error(changes["float32"], changes["float64"]) < (
         0.1 if settings.finite_difference else 2e-3
     )
+
+
+@functools.cache
+def changes_in(dtype, feedback):
+    """How one step on the standard batch moves a teacher of this format."""
+    float32 = [network.get_weights() for network in (compiled().teacher, compiled().student)]
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(dtype)
+        method = compiled(feedback, ema_decay=0.9)
+        # An initializer draws other numbers for float64.
+        method.teacher.set_weights(float32[0])
+        method.student.set_weights(float32[1])
+        return teacher_changes(method, tiny.tensors(tiny.batch()), labels=LABELS)
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def test_the_finite_difference_is_close_to_the_forward_mode(batch):

@@ -40,17 +40,17 @@ def optimizer():
     return keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True)
 
 
-def meta_pseudo_labels(network):
+def meta_pseudo_labels(network, **options):
     method = MetaPseudoLabels(
         teacher=network("teacher"), student=network("student", seed=1), uda_ramp_steps=5
     )
-    method.compile(optimizer(), optimizer())
+    method.compile(optimizer(), optimizer(), **options)
     return method
 
 
 def learner(method, **settings):
     method = method(student=tiny.plain_network("student"), **settings)
-    method.compile(optimizer())
+    method.compile(optimizer(), run_eagerly=True)
     return method
 
 
@@ -80,7 +80,7 @@ def main(folder: str, _: str, moment: str = "never"):
     data = test_loop.run_data()
 
     quiet = Monitoring(verbose=2, tensorboard=False, confirmation_images=0)
-    short = test_loop.stage(steps=6, epoch_steps=3)
+    short = test_loop.stage(steps=4, epoch_steps=2)
 
     def fit(name, build, data):
         folder = RunFolder(path / name, writes=workers.is_chief(strategy))
@@ -97,14 +97,16 @@ def main(folder: str, _: str, moment: str = "never"):
             data=data,
             monitoring=Monitoring(verbose=2, confirmation_images=20),
             strategy=strategy,
-            export_dir=path / "exported",
+            # A process that is alone has no others to wait for while it exports.
+            export_dir=path / "exported" if workers.worker_count(strategy) > 1 else None,
         )
 
-        # Of the others, what is of their own; nothing is held out.
+        # Of the others, what is of their own: eagerly, since the first has shown that a graph is right here; nothing
+        # is held out.
         unlabeled = np.union1d(data.split.unlabeled, data.split.validation)
         split = dataclasses.replace(data.split, unlabeled=unlabeled, validation=unlabeled[:0])
         data = dataclasses.replace(data, split=split)
-        fit("normalized", lambda: meta_pseudo_labels(tiny.synchronized_network), data)
+        fit("normalized", lambda: meta_pseudo_labels(tiny.synchronized_network, run_eagerly=True), data)
 
         stored = {"labels": "stored", "num_images": 100, "threshold": 0.0, "ramp_start": 0, "ramp_end": 3}
         fit("stored", lambda: learner(PseudoLabels, **stored, hard=False), data)
@@ -115,7 +117,7 @@ def main(folder: str, _: str, moment: str = "never"):
                 lambda: learner(Supervised),
                 lambda number, teacher: learner(NoisyStudent, ema_decay=0.9),
                 short,
-                self_training.Rounds(rounds=1, teacher_steps=6, label_shard_size=25),
+                self_training.Rounds(rounds=1, teacher_steps=4, label_shard_size=25),
             )
             run.finish(report=False)
     except workers.WorkerLostError as error:

@@ -102,6 +102,11 @@ def examples(count: int, *, seed: int = 100) -> tuple:
     return images(np.random.default_rng(seed), count), np.arange(count, dtype=np.int32) % NUM_CLASSES
 
 
+def evaluation_batch() -> tf.data.Dataset:
+    """Eight of them in one batch, for `evaluate` and `predict`: arrays cost Keras five times as much."""
+    return tf.data.Dataset.from_tensors(examples(8))
+
+
 def unlabeled_images(count: int, *, seed: int = 7) -> tf.data.Dataset:
     """Images 0…count-1 of a source, each once, as evaluation batches are."""
     images, labels = examples(count, seed=seed)

@@ -210,9 +210,9 @@ def test_unlabeled_copies_of_labeled_arrays_are_warned_of(images):
         from_arrays(images, LABELS, unlabeled_images=images[:3])
 
 
-def test_points_are_no_copies(recwarn):
+def test_points_are_no_copies(warned):
     from_arrays(np.zeros((4, 2)), [0, 1, 0, 1])
-    assert not recwarn
+    assert warned() == []
 
 
 def photograph(rng):

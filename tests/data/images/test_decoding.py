@@ -84,12 +84,12 @@ def test_other_color_models_are_read(form, mode):
     np.testing.assert_allclose(decode_file(encode(pixels, form, mode), (8, 8, 3)), pixels, atol=2)
 
 
-def test_transparent_palettes_are_read_without_a_warning(recwarn):
+def test_transparent_palettes_are_read_without_a_warning(warned):
     image = Image.fromarray(np.full((4, 4, 3), (204, 51, 102), np.uint8)).convert("P")
     file = io.BytesIO()
     image.save(file, "PNG", transparency=bytes([0] * 128 + [255] * 128))
     assert decode_file(file.getvalue(), (4, 4, 3))[0, 0].tolist() == [204, 51, 102]
-    assert not recwarn
+    assert warned() == []
 
 
 def test_sixteen_bit_gray_keeps_its_upper_byte():

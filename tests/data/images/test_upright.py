@@ -94,7 +94,9 @@ def pixels():
 @functools.cache
 def graph_that_decodes(shape):
     signature = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda file: decoding.decode_as_file(file, shape), input_signature=signature)
+    return tf.function(
+        lambda file: decoding.decode_as_file(file, shape), input_signature=signature, autograph=False
+    )
 
 
 FORMS = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {}, "WEBP": {"lossless": True}}

@@ -35,13 +35,13 @@ def test_few_bits_in_16_bit_files_are_refused_with_the_remedy(tmp_path, rng, bit
 
 
 @pytest.mark.parametrize("extension", [".png", ".tif"])
-def test_sixteen_bits_are_looked_at_as_a_whole(tmp_path, rng, extension, recwarn):
+def test_sixteen_bits_are_looked_at_as_a_whole(tmp_path, rng, extension, warned):
     # One of them is dark, as one of many may be.
     images = rng.integers(0, 65536, (4, 8, 8), dtype=np.uint16)
     images[1] //= 256
     source = from_folders(write(tmp_path, images, extension), channels=1)
     np.testing.assert_array_equal(source.train.examples[..., 0], (images >> 8)[[0, 2, 1, 3]])
-    assert not recwarn
+    assert warned() == []
     write(tmp_path, images // 3, extension)
     with pytest.warns(UserWarning, match=r"16-bit files hold values up to [\d,]+ of 65,535: .* rather dark"):
         from_folders(tmp_path, channels=1)
@@ -111,11 +111,11 @@ def test_transparency_that_is_dropped_is_warned_of(tmp_path, rng, way):
     assert len(source.reading.notes) == 1
 
 
-def test_opaque_images_with_an_alpha_channel_are_no_matter(tmp_path, rng, recwarn):
+def test_opaque_images_with_an_alpha_channel_are_no_matter(tmp_path, rng, warned):
     images = rng.integers(0, 256, (4, 8, 8, 4), dtype=np.uint8)
     images[..., 3] = 255
     from_folders(write(tmp_path, images))
-    assert not recwarn
+    assert warned() == []
 
 
 @pytest.fixture
@@ -154,14 +154,14 @@ def test_whole_numbers_of_few_levels_are_warned_of(fractions):
     assert source.train.examples.max() == 16
 
 
-def test_arrays_are_looked_at_as_a_whole(fractions, recwarn):
+def test_arrays_are_looked_at_as_a_whole(fractions, warned):
     bright, dark = (fractions * 255).round(), (fractions[:1] * 3).round()
     assert from_arrays(bright, LABELS, test=(dark, [0]), unlabeled_images=dark * 0).test.examples.max() == 3
-    assert not recwarn
+    assert warned() == []
     with pytest.raises(ValueError, match=r"test images are float64 with values in .*, so multiply by 255"):
         from_arrays(bright, LABELS, test=(fractions, LABELS))
 
 
-def test_black_images_are_black(fractions, recwarn):
+def test_black_images_are_black(fractions, warned):
     from_arrays((fractions * 255).round(), LABELS, test=(np.zeros((1, 6, 6, 1)), [0]))
-    assert not recwarn
+    assert warned() == []
