@@ -45,10 +45,11 @@ test: lint
 tests: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# And XLA with all the optimizations that the tests above do without.
+# And with all the optimizations, of graphs and by XLA, that the tests above do without.
 test-slow: export XLA_FLAGS :=
+test-slow: export TEST_GRAPHS := rewritten
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 	$(BIN)/python -m pytest tests/conformance/test_methods.py -k xla_equals_eager
 
 bench: $(VENV)/.installed

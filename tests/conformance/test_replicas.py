@@ -30,7 +30,8 @@ def on_two_replicas(request):
 def test_two_replicas_equal_one(on_two_replicas, name):
     measured = on_two_replicas[name]
     assert measured["replicas"] == 2
-    assert measured["moved"] > 0.005
+    # Data-free learning per example takes small steps.
+    assert measured["moved"] > (0.005 if name == "dafl per example" else 0.01)
     assert measured["weights apart"] < 1e-5
     assert measured["logs apart"] < 1e-5
     # BatchNorm over both replicas, through which the feedback has to be differentiated too. A micro-batch's

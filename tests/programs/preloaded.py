@@ -1,6 +1,7 @@
 """What takes long to import, for the process from which `forked` forks the others."""
 
 import gc
+import os
 
 import keras  # noqa: F401
 import matplotlib.backends.backend_agg
@@ -11,9 +12,13 @@ import scipy.optimize
 import scipy.stats  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import tensorboard  # noqa: F401
-import tensorflow  # noqa: F401
+import tensorflow as tf
 
 import mpl_tf  # noqa: F401
+
+# As in the tests, see conftest.py.
+if os.environ.get("TEST_GRAPHS") != "rewritten":
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 # The garbage collector need not look at all this in each forked process.
 gc.collect()

@@ -161,6 +161,7 @@ def test_views_made_inside_of_the_step_are_those_of_the_pipeline(tmp_path):
         np.testing.assert_allclose(weight, other, rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_is_not_repeated(tmp_path):
     first = whole_run(tmp_path, **SHORT)
 
@@ -184,6 +185,7 @@ class KilledError(Exception):
     ],
     ids=["mpl per_example", "mpl dot_product", "stored pseudo labels"],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path, monkeypatch, build, after_epoch
 ):
@@ -336,6 +338,7 @@ def test_an_averaged_teacher_is_the_one_that_is_evaluated(tmp_path, monkeypatch)
 # --- labels of the unlabeled images --------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_fixed_teacher_is_trained_first_and_gives_the_labels(tmp_path):
     with Run(tmp_path, run_data(), monitoring=QUIET) as run:
         run.train("teacher", build_baseline, stage(steps=6, unlabeled_ratio=0))
@@ -357,6 +360,7 @@ def test_a_fixed_teacher_is_trained_first_and_gives_the_labels(tmp_path):
     assert not kept[split.validation].any()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_network_without_training_is_evaluated_and_saved_as_it_is(tmp_path):
     with Run(tmp_path, run_data(), monitoring=QUIET) as run:
         run.add_network("teacher", lambda: network(5))

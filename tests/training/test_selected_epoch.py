@@ -13,6 +13,8 @@ from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.run import Run
 from tests.training.test_loop import run_data
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EPOCHS, QUIET = 8, Monitoring(verbose=0, tensorboard=False)
 
 

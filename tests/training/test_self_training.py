@@ -116,6 +116,7 @@ def test_the_student_draws_confident_images_with_their_stored_labels(finished, t
         assert np.array_equal(batch["unlabeled"]["probabilities"], store.probabilities()[rows])
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("moment", ["labeling", "training"])
 def test_killed_in_round_2_a_run_ends_with_the_same_weights(finished, tmp_path, monkeypatch, moment):
     whole, expected = finished
