@@ -147,27 +147,35 @@ FROM_SCRATCH = Settings(
             method="UDA",
             options={
                 "targets": "average",
-                "consistency_weight": 2.0,
-                "temperature": 0.7,
+                "consistency_weight": 1.0,
+                "temperature": 0.5,
                 "threshold": 0.6,
                 "ema_decay": 0.99,
                 "weight_decay": 5e-4,
             },
+            alignment="labels",
+            learning_rate=0.02,
         ),
         "mpl": Candidate(
             method="MetaPseudoLabels",
             options=_MPL
             | {
-                "uda_weight": 2.0,
+                "uda_weight": 1.0,
+                "uda_temperature": 0.5,
                 "teacher_ema_decay": 0.99,
                 "ema_decay": 0.99,
                 "weight_decay": 5e-4,
             },
+            alignment="labels",
+            learning_rate=0.02,
         ),
         "fixmatch": Candidate(
             method="FixMatch",
             options={"targets": "average", "threshold": 0.95, "ema_decay": 0.99, "weight_decay": 5e-4},
+            learning_rate=0.02,
         ),
-        "freematch": Candidate(method="FreeMatch", options={"ema_decay": 0.99, "weight_decay": 5e-4}),
+        "freematch": Candidate(
+            method="FreeMatch", options={"ema_decay": 0.99, "weight_decay": 5e-4}, learning_rate=0.02
+        ),
     },
 )
