@@ -1,0 +1,20 @@
+"""The programs of docs/few_labels.md: each task names its trials and their lengths."""
+
+import runpy
+
+import pytest
+
+from tests.test_layout import ROOT
+
+PROGRAM = runpy.run_path(str(ROOT / "benchmarks" / "few_labels.py"))
+
+
+@pytest.mark.parametrize("name", PROGRAM["TASKS"])
+def test_every_task_has_all_methods_and_a_length_for_each(name):
+    trials = PROGRAM["TASKS"][name].trials(None)
+    assert [trial.split(": ")[0] for trial in trials] == [
+        f"--trial={method}"
+        for method in ("supervised", "UDA", "FixMatch", "FreeMatch", "MPL", PROGRAM["WITHOUT_FEEDBACK"])
+    ]
+    assert all(" --steps=" in trial and " --epoch_steps=" in trial for trial in trials)
+    assert all("--supervised_steps=" in trial for trial in trials[-2:])
