@@ -108,9 +108,7 @@ def training_batches(
     weights = None
     if balance == "weight":
         weights = Lookup(class_weights(source.train.labels[split.labeled], source.num_classes), tf.float32)
-    images, shape = source.train, tuple(source.image_shape)
-
-    fetch = _traceable(images.fetch)
+    fetch, shape = _traceable(source.train.fetch), tuple(source.image_shape)
 
     def soft_labels(index):
         return tf.ensure_shape(targets.fetch(index), (index.shape[0], source.num_classes))
@@ -306,10 +304,8 @@ def _index_batches(images, indices, batch_size: int) -> tf.data.Dataset:
     """Some indices in order, or all where they are None, int64 `[b]` at a time."""
     if indices is None:
         return tf.data.Dataset.range(len(images)).batch(batch_size)
-    take = Lookup(indices, tf.int64)
-    return (
-        tf.data.Dataset.range(len(take)).batch(batch_size).map(tf.autograph.experimental.do_not_convert(take))
-    )
+    take = tf.autograph.experimental.do_not_convert(Lookup(indices, tf.int64))
+    return tf.data.Dataset.range(len(indices)).batch(batch_size).map(take)
 
 
 def _traceable(function: Callable) -> Callable:
