@@ -9,7 +9,10 @@ FLAGS = flags.FLAGS
 
 # What `mpl_tf.models.names`, but for keras.applications, and `optimizers.optimizer_names` list; to ask them would
 # import TensorFlow.
-NETWORKS = ("convnet", "hinton_mlp", "lenet-5", "lenet-5-half", "mlp", "moons_mlp", "wrn-10-1", "wrn-28-2")
+NETWORKS = (
+    "alexnet", "alexnet-half", "convnet", "efficientnet-l2", "hinton_mlp", "lenet-5", "lenet-5-half", "mlp",
+    "moons_mlp", "resnet-18", "resnet-34", "wrn-10-1", "wrn-28-2",
+)  # fmt: skip
 OPTIMIZERS = (
     "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon", "nadam", "rmsprop",
     "schedulefreeadamw", "sgd",
