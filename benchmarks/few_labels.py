@@ -124,20 +124,25 @@ def _cifar10(labels: int, *, unlabeled: tuple[str, ...], mpl: tuple[str, ...]) -
     )  # fmt: skip
 
 
-def _from_scratch(dataset: str, labels: int) -> Task:
-    """LeNet-5 from random weights; labeled images under RandAugment, as the other images are."""
+def _from_scratch(dataset: str, labels: int, *, supervised: tuple[str, ...]) -> Task:
+    """LeNet-5 from random weights; what a view shifts in has the color of the images' borders."""
     return Task(
         common=(
-            f"--dataset={dataset}", f"--labels={labels}", "--model=lenet-5", "--validation=0.04", "--batch_size=32",
-            "--learning_rate=0.05", "--ema_decay=0.99", "--randaugment_labeled",
+            f"--dataset={dataset}", f"--labels={labels}", "--model=lenet-5", "--validation=0.04", "--ema_decay=0.99",
+            "--fill=auto",
         ),
-        supervised=(),
-        unlabeled=("--unlabeled_ratio=7", "--confirmation_images=0"),
-        mpl=("--supervised_steps=1500",),
+        supervised=("--batch_size=32", "--randaugment_labeled", *supervised),
+        unlabeled=(
+            "--batch_size=20", "--unlabeled_ratio=5", "--optimizer=adam", "--learning_rate=2e-3",
+            "--randaugment_magnitude=6", "--distribution_alignment=uniform", "--confirmation_images=0",
+        ),
+        mpl=("--supervised_steps=1000",),
         uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
         thresholds=(0.95, 0.99),
         decay=0.99,
-        steps={"supervised": 5000, "uda": 700, "fixmatch": 700, "freematch": 700, "mpl": 275, WITHOUT_FEEDBACK: 400},
+        steps={
+            "supervised": 6000, "uda": 1600, "fixmatch": 1600, "freematch": 1600, "mpl": 570, WITHOUT_FEEDBACK: 690,
+        },
     )  # fmt: skip
 
 
@@ -152,8 +157,23 @@ TASKS = {
         unlabeled=("--learning_rate=6e-4",),
         mpl=("--learning_rate=3e-4", "--supervised_steps=500", "--warmup_steps=8"),
     ),
-    "mnist_100": _from_scratch("mnist", 100),
-    "fashion_1000": _from_scratch("fashion_mnist", 1000),
+    "cifar10_4000": dataclasses.replace(
+        _cifar10(
+            4000,
+            unlabeled=("--learning_rate=6e-4",),
+            mpl=("--learning_rate=3e-4", "--supervised_steps=900", "--warmup_steps=8"),
+        ),
+        steps={
+            "supervised": 1600,
+            "uda": 340,
+            "fixmatch": 340,
+            "freematch": 340,
+            "mpl": 80,
+            WITHOUT_FEEDBACK: 115,
+        },
+    ),
+    "mnist_100": _from_scratch("mnist", 100, supervised=("--learning_rate=0.05",)),
+    "fashion_1000": _from_scratch("fashion_mnist", 1000, supervised=("--learning_rate=0.05",)),
 }
 
 FINE_TUNING = "fine_tuning"
