@@ -124,25 +124,18 @@ def _cifar10(labels: int, *, unlabeled: tuple[str, ...], mpl: tuple[str, ...]) -
     )  # fmt: skip
 
 
-def _from_scratch(dataset: str, labels: int, *, supervised: tuple[str, ...]) -> Task:
+def _from_scratch(dataset: str, labels: int, *, supervised: tuple[str, ...], **others) -> Task:
     """LeNet-5 from random weights; what a view shifts in has the color of the images' borders."""
     return Task(
         common=(
             f"--dataset={dataset}", f"--labels={labels}", "--model=lenet-5", "--validation=0.04", "--ema_decay=0.99",
             "--fill=auto",
         ),
-        supervised=("--batch_size=32", "--randaugment_labeled", *supervised),
-        unlabeled=(
-            "--batch_size=20", "--unlabeled_ratio=5", "--optimizer=adam", "--learning_rate=2e-3",
-            "--randaugment_magnitude=6", "--distribution_alignment=uniform", "--confirmation_images=0",
-        ),
+        supervised=("--batch_size=32", *supervised),
         mpl=("--supervised_steps=1000",),
-        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
         thresholds=(0.95, 0.99),
         decay=0.99,
-        steps={
-            "supervised": 6000, "uda": 1600, "fixmatch": 1600, "freematch": 1600, "mpl": 570, WITHOUT_FEEDBACK: 690,
-        },
+        **others,
     )  # fmt: skip
 
 
@@ -172,8 +165,53 @@ TASKS = {
             WITHOUT_FEEDBACK: 115,
         },
     ),
-    "mnist_100": _from_scratch("mnist", 100, supervised=("--learning_rate=0.05",)),
-    "fashion_1000": _from_scratch("fashion_mnist", 1000, supervised=("--learning_rate=0.05",)),
+    "mnist_100": _from_scratch(
+        "mnist",
+        100,
+        supervised=("--learning_rate=0.05", "--randaugment_labeled"),
+        unlabeled=(
+            "--batch_size=20",
+            "--unlabeled_ratio=5",
+            "--optimizer=adam",
+            "--learning_rate=2e-3",
+            "--randaugment_magnitude=6",
+            "--distribution_alignment=uniform",
+            "--confirmation_images=0",
+        ),
+        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
+        steps={
+            "supervised": 6000,
+            "uda": 1600,
+            "fixmatch": 1600,
+            "freematch": 1600,
+            "mpl": 570,
+            WITHOUT_FEEDBACK: 690,
+        },
+    ),  # fmt: skip
+    "fashion_1000": _from_scratch(
+        "fashion_mnist",
+        1000,
+        supervised=("--optimizer=adam", "--learning_rate=2e-3"),
+        unlabeled=(
+            "--batch_size=32",
+            "--unlabeled_ratio=2",
+            "--optimizer=adam",
+            "--learning_rate=4e-3",
+            "--randaugment_operations=1",
+            "--randaugment_magnitude=4",
+            "--distribution_alignment=uniform",
+            "--confirmation_images=0",
+        ),
+        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=0.5"),
+        steps={
+            "supervised": 6500,
+            "uda": 2200,
+            "fixmatch": 2200,
+            "freematch": 2200,
+            "mpl": 780,
+            WITHOUT_FEEDBACK: 950,
+        },
+    ),  # fmt: skip
 }
 
 FINE_TUNING = "fine_tuning"
