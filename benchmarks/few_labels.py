@@ -170,49 +170,25 @@ TASKS = {
         100,
         supervised=("--learning_rate=0.05", "--randaugment_labeled"),
         unlabeled=(
-            "--batch_size=20",
-            "--unlabeled_ratio=5",
-            "--optimizer=adam",
-            "--learning_rate=2e-3",
-            "--randaugment_magnitude=6",
-            "--distribution_alignment=uniform",
-            "--confirmation_images=0",
+            "--batch_size=20", "--unlabeled_ratio=5", "--optimizer=adam", "--learning_rate=2e-3",
+            "--randaugment_magnitude=6", "--distribution_alignment=uniform", "--confirmation_images=0",
         ),
         uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
-        steps={
-            "supervised": 6000,
-            "uda": 1600,
-            "fixmatch": 1600,
-            "freematch": 1600,
-            "mpl": 570,
-            WITHOUT_FEEDBACK: 690,
-        },
-    ),  # fmt: skip
+        steps={"supervised": 6000, "uda": 1600, "fixmatch": 1600, "freematch": 1600, "mpl": 570, WITHOUT_FEEDBACK: 690},
+    ),
     "fashion_1000": _from_scratch(
         "fashion_mnist",
         1000,
         supervised=("--optimizer=adam", "--learning_rate=2e-3"),
         unlabeled=(
-            "--batch_size=32",
-            "--unlabeled_ratio=2",
-            "--optimizer=adam",
-            "--learning_rate=4e-3",
-            "--randaugment_operations=1",
-            "--randaugment_magnitude=4",
-            "--distribution_alignment=uniform",
+            "--batch_size=32", "--unlabeled_ratio=2", "--optimizer=adam", "--learning_rate=4e-3",
+            "--randaugment_operations=1", "--randaugment_magnitude=4", "--distribution_alignment=uniform",
             "--confirmation_images=0",
         ),
         uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=0.5"),
-        steps={
-            "supervised": 6500,
-            "uda": 2200,
-            "fixmatch": 2200,
-            "freematch": 2200,
-            "mpl": 780,
-            WITHOUT_FEEDBACK: 950,
-        },
-    ),  # fmt: skip
-}
+        steps={"supervised": 6500, "uda": 2200, "fixmatch": 2200, "freematch": 2200, "mpl": 780, WITHOUT_FEEDBACK: 950},
+    ),
+}  # fmt: skip
 
 FINE_TUNING = "fine_tuning"
 ABLATION = f"MPL = {WITHOUT_FEEDBACK}"
