@@ -162,14 +162,7 @@ TASKS = {
             unlabeled=("--learning_rate=6e-4",),
             mpl=("--learning_rate=3e-4", "--supervised_steps=900", "--warmup_steps=8"),
         ),
-        steps={
-            "supervised": 1600,
-            "uda": 340,
-            "fixmatch": 340,
-            "freematch": 340,
-            "mpl": 80,
-            WITHOUT_FEEDBACK: 115,
-        },
+        steps=_steps(1600, 340, mpl=80, without_feedback=115),
     ),
     "mnist_100": _from_scratch(
         "mnist",
