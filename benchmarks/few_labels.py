@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-WITHOUT_FEEDBACK = "MPL, no feedback"
+WITHOUT_FEEDBACK, PLACEBO = "MPL, no feedback", "MPL, placebo"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +42,12 @@ class Task:
     decay: float
     steps: Mapping[str, int]
 
-    def trials(self, network: str | None) -> list[str]:
+    def trials(self, network: str | None, *, placebo: bool = False) -> list[str]:
         """The arguments `--trial=…` of recipes.compare.
 
         Args:
             network: a pre-trained network's file, where the task begins with one.
+            placebo: whether Meta Pseudo Labels is run with each image's neighbor's feedback too.
         """
         start = (f"--model={network}",) if network else ()
         average = ("--targets=average",)
@@ -66,6 +67,9 @@ class Task:
         steps = {name: self.steps[recipe] for name, (recipe, _) in trials.items()}
         trials[WITHOUT_FEEDBACK] = ("mpl", (*self.unlabeled, *mpl, "--feedback=none"))
         steps[WITHOUT_FEEDBACK] = self.steps[WITHOUT_FEEDBACK]
+        if placebo:
+            trials[PLACEBO] = ("mpl", (*self.unlabeled, *mpl, "--feedback_placebo"))
+            steps[PLACEBO] = steps["MPL"]
         return [
             f"--trial={name}: {' '.join((recipe, *start, *self.common, *flags, *_length(steps[name])))}"
             for name, (recipe, flags) in trials.items()
@@ -202,12 +206,18 @@ def main():
     parser.add_argument(
         "--network", help="a pre-trained network, for cifar10: EfficientNet-Lite0's .keras file"
     )
+    parser.add_argument(
+        "--placebo", action="store_true", help="run Meta Pseudo Labels with the neighbors' feedback too"
+    )
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--data_dir", help="of TensorFlow Datasets")
     parser.add_argument("--run_dir", required=True)
     options = parser.parse_args()
     fine_tuning = options.task == FINE_TUNING
-    trials = (fine_tuning_trials if fine_tuning else TASKS[options.task].trials)(options.network)
+    if fine_tuning:
+        trials = fine_tuning_trials(options.network)
+    else:
+        trials = TASKS[options.task].trials(options.network, placebo=options.placebo)
     if options.data_dir:
         trials = [f"{trial} --data_dir={options.data_dir}" for trial in trials]
     if options.network:
@@ -216,6 +226,7 @@ def main():
     compare = [
         sys.executable, "-m", "recipes.compare", *trials, f"--seeds={options.seeds}", f"--run_dir={options.run_dir}",
         *(["--reference=careful"] if fine_tuning else ["--reference=supervised", f"--ablation={ABLATION}"]),
+        *([f"--ablation={PLACEBO} = {WITHOUT_FEEDBACK}"] if options.placebo and not fine_tuning else []),
     ]  # fmt: skip
     sys.exit(subprocess.run(compare).returncode)
 

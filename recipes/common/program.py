@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
     "run_dir", "export_dir", "resume", "serve", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "trusted_dir",
-    "progress", "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
+    "progress", "tensorboard", "confirmation_images", "on_collapse", "report", "near_duplicates", "feature_cache",
     "jit", "steps_per_execution", "rematerialize", "skip_unreadable", "label_batch_size", "preset",
     # The steps that they make are.
     "minutes", "clock", "plan_only",
@@ -187,7 +187,8 @@ def open_run(
     check_selection(_optional("select").get("select", "last"), data)
     _check_feedback(data)
     initial = None if folder.has_completed() else builders.load_initial(data)
-    monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
+    shown = _optional("tensorboard", "confirmation_images", "on_collapse")
+    monitoring = Monitoring(verbose=verbose(), **shown)
     planned = None
     if to_plan:
         environment = {"strategy": strategy, "monitoring": monitoring}

@@ -411,6 +411,14 @@ def define_unlabeled_flags():
     )  # fmt: skip
 
 
+def define_collapse_flag():
+    """What is done about a student that the feedback to its teacher has led astray."""
+    flags.DEFINE_enum(
+        "on_collapse", "warn", parameters.constant("mpl_tf.runs.settings", "ON_COLLAPSE"),
+        "When the student agrees with its teacher far less than before, as under a too strong feedback.",
+    )  # fmt: skip
+
+
 def define_supervised_flags():
     """Of the supervised baseline or teacher, where a method trains one beside its own."""
     parameters.MethodFlags("mpl_tf", "Supervised")
