@@ -116,9 +116,9 @@ def _digits(model: str, steps: Mapping[str, int]) -> Task:
 
 TASKS = {
     "digits_convnet": _digits(
-        "convnet", {"supervised": 5500, "uda": 1500, "mpl": 700, WITHOUT_FEEDBACK: 900}
+        "convnet", {"supervised": 5200, "uda": 1400, "mpl": 780, WITHOUT_FEEDBACK: 1000}
     ),
-    "digits_mlp": _digits("mlp", {"supervised": 4000, "uda": 1500, "mpl": 800, WITHOUT_FEEDBACK: 1000}),
+    "digits_mlp": _digits("mlp", {"supervised": 5000, "uda": 2900, "mpl": 2200, WITHOUT_FEEDBACK: 2250}),
     "mnist": Task(
         data=("--dataset=mnist", "--validation=0.04", "--randaugment_labeled"),
         common=("--model=lenet-5", "--batch_size=32", "--learning_rate=0.05", "--ema_decay=0.99"),
