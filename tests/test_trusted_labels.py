@@ -63,4 +63,5 @@ def test_the_map_compares_with_the_best_of_all_others(tmp_path):
     assert cells[4] == "all labels, UDA, then trusted: 72.0 ± 2.8"
     assert cells[5] == "MPL: 75.5 ± 3.5"
     assert cells[6:9] == ["+3.5 ± 0.5", "+4.5 ± 0.5", "+5.5 ± 0.5"]
-    assert cells[9] == "12, 12"
+    # The fine-tuning goes on from a network that has taken as long.
+    assert cells[9] == "24, 12"

@@ -64,7 +64,7 @@ def list_files(
         ValueError: for folders laid out in another way, and images in both `labeled_dir` and `test_dir`.
     """
     labeled, class_names = list_class_files("labeled_dir", labeled_dir, report)
-    trusted = []
+    trusted: list[tuple[ImageFile, int]] = []
     if trusted_dir is not None:
         trusted, _ = list_class_files("trusted_dir", trusted_dir, report, class_names)
         checked = {file.identity for file, _ in trusted}
