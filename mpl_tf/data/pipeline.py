@@ -327,14 +327,13 @@ class _Stream:
         self.count = len(indices)
         self.size = size
         self.rows = size // shard[1]
-        self.first = shard[0] * self.rows
+        self.own = shard[0] * self.rows + np.arange(self.rows)
         self.seed = fold_in(seed, stream)
 
     def draw(self, step):
         """The indices of a step's images, int64 `[rows]`, and their positions in the stream."""
-        position = step * self.size + self.first + tf.range(self.rows, dtype=tf.int64)
-        walk = tf.zeros(self.rows, tf.int64)
-        return self.indices(self.shuffled(walk, position, self.count)), position
+        position = step * self.size + self.own
+        return self.indices(self.shuffled(np.zeros(self.rows, np.int64), position, self.count)), position
 
     def shuffled(self, walk, position, count) -> tf.Tensor:
         """Where endless walks over 0…count-1, shuffled anew in each of their epochs, are at some positions.
@@ -347,10 +346,9 @@ class _Stream:
         Returns:
             int64 `[n]`, each in 0…count-1.
         """
-        count = tf.cast(count, tf.int64)
         # A bijection of 0…count-1 for each epoch. The public index_shuffle takes one seed for the whole vector,
         # but a batch may span several epochs of a few labeled images.
-        seeds = [tf.fill([self.rows], self.seed)]
+        seeds = [np.full(self.rows, self.seed, np.int32)]
         seeds += [tf.cast(part, tf.int32) for part in (walk, position // count)]
         return tf.raw_ops.RandomIndexShuffle(
             index=position % count, seed=tf.stack(seeds, 1), max_index=count - 1
@@ -371,7 +369,7 @@ class _BalancedStream(_Stream):
 
     def draw(self, step):
         """As in a plain stream."""
-        position = step * self.size + self.first + tf.range(self.rows, dtype=tf.int64)
+        position = step * self.size + self.own
         # Each class once per round; in round r, the class is at position r of its own walk.
         turn = position // self.num_classes
         chosen = self.shuffled(tf.zeros_like(turn), position, self.num_classes)
