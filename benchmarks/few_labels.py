@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-WITHOUT_FEEDBACK = "MPL, no feedback"
+WITHOUT_FEEDBACK, PLACEBO = "MPL, no feedback", "MPL, placebo"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +42,12 @@ class Task:
     decay: float
     steps: Mapping[str, int]
 
-    def trials(self, network: str | None) -> list[str]:
+    def trials(self, network: str | None, *, placebo: bool = False) -> list[str]:
         """The arguments `--trial=…` of recipes.compare.
 
         Args:
             network: a pre-trained network's file, where the task begins with one.
+            placebo: whether Meta Pseudo Labels is run with each image's neighbor's feedback too.
         """
         start = (f"--model={network}",) if network else ()
         average = ("--targets=average",)
@@ -66,6 +67,9 @@ class Task:
         steps = {name: self.steps[recipe] for name, (recipe, _) in trials.items()}
         trials[WITHOUT_FEEDBACK] = ("mpl", (*self.unlabeled, *mpl, "--feedback=none"))
         steps[WITHOUT_FEEDBACK] = self.steps[WITHOUT_FEEDBACK]
+        if placebo:
+            trials[PLACEBO] = ("mpl", (*self.unlabeled, *mpl, "--feedback_placebo"))
+            steps[PLACEBO] = steps["MPL"]
         return [
             f"--trial={name}: {' '.join((recipe, *start, *self.common, *flags, *_length(steps[name])))}"
             for name, (recipe, flags) in trials.items()
@@ -104,6 +108,12 @@ def _length(steps: int) -> tuple[str, str]:
     return f"--steps={steps}", f"--epoch_steps={-(-steps // 2)}"
 
 
+def _steps(supervised: int, unlabeled: int, *, mpl: int, without_feedback: int) -> dict[str, int]:
+    """Updates in the same time: the methods that pass one network are equally fast."""
+    same = dict.fromkeys(("uda", "fixmatch", "freematch"), unlabeled)
+    return {"supervised": supervised, **same, "mpl": mpl, WITHOUT_FEEDBACK: without_feedback}
+
+
 def _cifar10(labels: int, *, unlabeled: tuple[str, ...], mpl: tuple[str, ...]) -> Task:
     """From a network with weights of ImageNet, at 64 pixels, of which the first three blocks stay as they are."""
     return Task(
@@ -120,24 +130,22 @@ def _cifar10(labels: int, *, unlabeled: tuple[str, ...], mpl: tuple[str, ...]) -
         uda=("--uda_threshold=0.4", "--uda_temperature=0.4", "--uda_weight=2"),
         thresholds=(0.7, 0.95),
         decay=0.97,
-        steps={"supervised": 1000, "uda": 260, "fixmatch": 260, "freematch": 260, "mpl": 75, WITHOUT_FEEDBACK: 110},
+        steps=_steps(1000, 260, mpl=75, without_feedback=110),
     )  # fmt: skip
 
 
-def _from_scratch(dataset: str, labels: int) -> Task:
-    """LeNet-5 from random weights; labeled images under RandAugment, as the other images are."""
+def _from_scratch(dataset: str, labels: int, *, supervised: tuple[str, ...], **others) -> Task:
+    """LeNet-5 from random weights; what a view shifts in has the color of the images' borders."""
     return Task(
         common=(
-            f"--dataset={dataset}", f"--labels={labels}", "--model=lenet-5", "--validation=0.04", "--batch_size=32",
-            "--learning_rate=0.05", "--ema_decay=0.99", "--randaugment_labeled",
+            f"--dataset={dataset}", f"--labels={labels}", "--model=lenet-5", "--validation=0.04", "--ema_decay=0.99",
+            "--fill=auto",
         ),
-        supervised=(),
-        unlabeled=("--unlabeled_ratio=7", "--confirmation_images=0"),
-        mpl=("--supervised_steps=1500",),
-        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
+        supervised=("--batch_size=32", *supervised),
+        mpl=("--supervised_steps=1000",),
         thresholds=(0.95, 0.99),
         decay=0.99,
-        steps={"supervised": 5000, "uda": 700, "fixmatch": 700, "freematch": 700, "mpl": 275, WITHOUT_FEEDBACK: 400},
+        **others,
     )  # fmt: skip
 
 
@@ -152,9 +160,38 @@ TASKS = {
         unlabeled=("--learning_rate=6e-4",),
         mpl=("--learning_rate=3e-4", "--supervised_steps=500", "--warmup_steps=8"),
     ),
-    "mnist_100": _from_scratch("mnist", 100),
-    "fashion_1000": _from_scratch("fashion_mnist", 1000),
-}
+    "cifar10_4000": dataclasses.replace(
+        _cifar10(
+            4000,
+            unlabeled=("--learning_rate=6e-4",),
+            mpl=("--learning_rate=3e-4", "--supervised_steps=900", "--warmup_steps=8"),
+        ),
+        steps=_steps(1600, 340, mpl=80, without_feedback=115),
+    ),
+    "mnist_100": _from_scratch(
+        "mnist",
+        100,
+        supervised=("--learning_rate=0.05", "--randaugment_labeled"),
+        unlabeled=(
+            "--batch_size=20", "--unlabeled_ratio=5", "--optimizer=adam", "--learning_rate=2e-3",
+            "--randaugment_magnitude=6", "--distribution_alignment=uniform", "--confirmation_images=0",
+        ),
+        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
+        steps=_steps(6000, 1600, mpl=570, without_feedback=690),
+    ),
+    "fashion_1000": _from_scratch(
+        "fashion_mnist",
+        1000,
+        supervised=("--optimizer=adam", "--learning_rate=2e-3"),
+        unlabeled=(
+            "--batch_size=32", "--unlabeled_ratio=2", "--optimizer=adam", "--learning_rate=4e-3",
+            "--randaugment_operations=1", "--randaugment_magnitude=4", "--distribution_alignment=uniform",
+            "--confirmation_images=0",
+        ),
+        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=0.5"),
+        steps=_steps(6500, 2200, mpl=780, without_feedback=950),
+    ),
+}  # fmt: skip
 
 FINE_TUNING = "fine_tuning"
 ABLATION = f"MPL = {WITHOUT_FEEDBACK}"
@@ -169,12 +206,18 @@ def main():
     parser.add_argument(
         "--network", help="a pre-trained network, for cifar10: EfficientNet-Lite0's .keras file"
     )
+    parser.add_argument(
+        "--placebo", action="store_true", help="run Meta Pseudo Labels with the neighbors' feedback too"
+    )
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--data_dir", help="of TensorFlow Datasets")
     parser.add_argument("--run_dir", required=True)
     options = parser.parse_args()
     fine_tuning = options.task == FINE_TUNING
-    trials = (fine_tuning_trials if fine_tuning else TASKS[options.task].trials)(options.network)
+    if fine_tuning:
+        trials = fine_tuning_trials(options.network)
+    else:
+        trials = TASKS[options.task].trials(options.network, placebo=options.placebo)
     if options.data_dir:
         trials = [f"{trial} --data_dir={options.data_dir}" for trial in trials]
     if options.network:
@@ -183,6 +226,7 @@ def main():
     compare = [
         sys.executable, "-m", "recipes.compare", *trials, f"--seeds={options.seeds}", f"--run_dir={options.run_dir}",
         *(["--reference=careful"] if fine_tuning else ["--reference=supervised", f"--ablation={ABLATION}"]),
+        *([f"--ablation={PLACEBO} = {WITHOUT_FEEDBACK}"] if options.placebo and not fine_tuning else []),
     ]  # fmt: skip
     sys.exit(subprocess.run(compare).returncode)
 

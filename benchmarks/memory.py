@@ -1,12 +1,14 @@
 """What micro-batches and rematerialized activations save of a training step's memory, and what they cost in time.
 
 Each line is a process of its own, which makes the step three times. Its memory is how much the resident set has
-grown, at its peak, since the networks, the optimizers and the batch were made.
-Options: --method, --model, --size, --labeled, --ratio, --jit, --only.
+grown, at its peak, since the networks, the optimizers and the batch were made. The processes return freed tensors to
+the system at once, so that it is what is alive; with --heap the C library keeps them in its heap, as it is wont to.
+Options: --method, --model, --size, --labeled, --ratio, --jit, --only, --heap.
 """
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -24,6 +26,8 @@ SAVINGS = {
     "rematerialize": {"rematerialize": True},
     "micro_batches=4, rematerialize": {"micro_batches": 4, "rematerialize": True},
 }
+# glibc's own threshold grows to the size of what was freed once, up to 32 MiB; then it lies about in the heap.
+RETURNING = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 METHODS = {
     "Supervised": lambda network: mpl_tf.Supervised(student=network(0)),
     "UDA": lambda network: mpl_tf.UDA(student=network(0), ema_decay=None),
@@ -38,6 +42,7 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="UDA")
     parser.add_argument("--jit", action="store_true")
     parser.add_argument("--only", action="append", choices=list(SAVINGS))
+    parser.add_argument("--heap", action="store_true")
     parser.add_argument("--child", choices=list(SAVINGS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -47,7 +52,7 @@ def main() -> None:
     print(f"{'':30s} peak MiB  share  seconds  multiple")
     first = None
     for name in options.only or SAVINGS:
-        used = in_a_process(name)
+        used = in_a_process(name, {} if options.heap else RETURNING)
         first = first or used
         print(
             f"{name:30s} {used['peak']:8.0f}  {used['peak'] / first['peak']:5.2f}  {used['seconds']:7.2f}"
@@ -56,9 +61,10 @@ def main() -> None:
         )
 
 
-def in_a_process(name: str) -> dict:
+def in_a_process(name: str, environment: dict) -> dict:
     command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 

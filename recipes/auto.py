@@ -133,7 +133,8 @@ def _network() -> tuple[str, str]:
 
 def _image_size() -> str | None:
     """The size that images are resized to; None where all have one that is small enough."""
-    sizes = data_module.labeled_image_sizes(FLAGS.labeled_dir)
+    folders = (FLAGS.labeled_dir, FLAGS.trusted_dir)
+    sizes = set().union(*(data_module.labeled_image_sizes(folder) for folder in folders if folder))
     sides = [side for size in sizes for side in size]
     if len(sizes) == 1 and min(sides) >= _SMALLEST_SIDE and max(sides) <= settings().largest_side:
         return None

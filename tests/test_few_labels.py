@@ -18,3 +18,10 @@ def test_every_task_has_all_methods_and_a_length_for_each(name):
     ]
     assert all(" --steps=" in trial and " --epoch_steps=" in trial for trial in trials)
     assert all("--supervised_steps=" in trial for trial in trials[-2:])
+
+
+def test_the_placebo_is_the_same_but_for_whose_feedback_it_is():
+    task = PROGRAM["TASKS"]["mnist_100"]
+    name, _, trial = task.trials(None, placebo=True)[-1].partition(": ")
+    assert name == f"--trial={PROGRAM['PLACEBO']}"
+    assert trial.replace(" --feedback_placebo", "") == task.trials(None)[4].partition(": ")[2]

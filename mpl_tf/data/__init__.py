@@ -14,6 +14,7 @@ from mpl_tf.data.augmentation.views import (
 from mpl_tf.data.images.folders import labeled_image_sizes
 from mpl_tf.data.images.images import ArrayImages, FileImages, Images
 from mpl_tf.data.images.load import Source, from_arrays, from_folders, load
+from mpl_tf.data.label_noise import LabelNoise
 from mpl_tf.data.pipeline import (
     BALANCES,
     BatchViews,
@@ -26,10 +27,11 @@ from mpl_tf.data.pipeline import (
 from mpl_tf.data.run_data import RunData
 from mpl_tf.data.soft_labels.selection import SelectionReport, select_indices, selection_report
 from mpl_tf.data.soft_labels.store import LabelStore
-from mpl_tf.data.splits import Split, draw_split, load_or_draw_split
+from mpl_tf.data.splits import CHEAP_LABELS, Split, draw_split, load_or_draw_split, write_split
 
 __all__ = [
     "BALANCES",
+    "CHEAP_LABELS",
     "CROPS",
     "ArrayImages",
     "BatchViews",
@@ -38,6 +40,7 @@ __all__ = [
     "GaussianNoise",
     "Identity",
     "Images",
+    "LabelNoise",
     "LabelStore",
     "RandomResizedCrop",
     "RunData",
@@ -61,4 +64,5 @@ __all__ = [
     "select_indices",
     "selection_report",
     "training_batches",
+    "write_split",
 ]

@@ -40,7 +40,13 @@ def evaluation_weights(data: Any) -> tf.Tensor | None:
 
 
 def check_training_batch(
-    data: Any, network: keras.Model, *, unlabeled: bool, index: bool = False, probabilities: tuple = ()
+    data: Any,
+    network: keras.Model,
+    *,
+    unlabeled: bool,
+    index: bool = False,
+    probabilities: tuple = (),
+    trusted: bool = False,
 ) -> None:
     """Raises for a batch that does not have the structure and the shapes that a `train_step` reads.
 
@@ -50,6 +56,7 @@ def check_training_batch(
         unlabeled: whether both views of unlabeled images are read.
         index: whether their positions among the training images are read too.
         probabilities: the streams, of `"labeled"` and `"unlabeled"`, that come with a teacher's stored labels.
+        trusted: whether it is read which labels are trusted.
     """
     needed: dict[str, tuple[str, ...]] = {"labeled": ("image", "label")}
     if unlabeled:
@@ -72,7 +79,15 @@ def check_training_batch(
         if "weight" in data[stream]:
             keys = (*keys, "weight")
             _check_weights(data[stream]["weight"])
+        if "trusted" in data[stream]:
+            keys = (*keys, "trusted")
+            _check_trusted(data[stream]["trusted"])
         _check_same_length(stream, {key: data[stream][key].shape[0] for key in keys})
+    if trusted and "trusted" not in data["labeled"]:
+        raise ValueError(
+            "The batch's labeled entry has no 'trusted', and feedback_on='trusted' measures the student on trusted "
+            "images alone: draw the split with trusted=, load them with trusted_dir=, or pass feedback_on='labeled'."
+        )
     for stream in probabilities:
         if "probabilities" not in data[stream]:
             raise ValueError(
@@ -100,6 +115,14 @@ def _check_weights(weights):
         raise ValueError(
             f"The batch's weights are {tf.as_dtype(weights.dtype).name} of shape {tuple(weights.shape)}: pass one "
             "floating-point number per labeled image."
+        )
+
+
+def _check_trusted(trusted):
+    if len(trusted.shape) != 1 or tf.as_dtype(trusted.dtype) != tf.bool:
+        raise ValueError(
+            f"The batch's trusted is {tf.as_dtype(trusted.dtype).name} of shape {tuple(trusted.shape)}: pass one "
+            "bool per labeled image."
         )
 
 

@@ -22,6 +22,8 @@ from mpl_tf.utils.validation import check_choice
 BALANCES = ("none", "sample", "weight")
 # Both streams, and their augmentations, draw from seeds of their own.
 LABELED_STREAM, UNLABELED_STREAM = "labeled", "unlabeled"
+# So are trusted images, which are seen under the augmentations of the labeled stream, of which they are half.
+TRUSTED_STREAM = "trusted"
 
 
 def training_batches(
@@ -49,6 +51,9 @@ def training_batches(
     images: every class comes equally often, and within a class every image does. With `balance="weight"`, images are
     drawn as with `"none"`, and each brings the weight of its class for the losses on labels, see `class_weights`.
 
+    Where some labels are trusted and others cheap, every other labeled image is a trusted one: half of each batch,
+    and of each replica's part of it, however few there are. Both kinds go through their own images as above.
+
     Args:
         source: `mpl_tf.data.Source`.
         split: `mpl_tf.data.Split` of it.
@@ -73,7 +78,8 @@ def training_batches(
         drawn, of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
         [μB, …], "strong": float32 [μB, …], "index": int64 [μB]}}` with images in 0…255. With `targets`, the
         unlabeled entry has `"probabilities"` float32 [μB, K] too, and with `labeled_targets` the labeled one
-        float32 [B, K]. With `balance="weight"` the labeled entry has `"weight"` float32 [B].
+        float32 [B, K]. With `balance="weight"` the labeled entry has `"weight"` float32 [B], and where the split has
+        trusted labels `"trusted"` bool [B].
 
     Raises:
         ValueError: for a size out of range or an empty part of the split.
@@ -87,14 +93,10 @@ def training_batches(
         raise ValueError(
             "labeled_targets=True needs soft labels: pass targets=, what LabelStore.targets returns."
         )
+    source = split.as_trained(source)
     _check_labels(source, split)
     check_choice("balance", balance, BALANCES)
-    placed = (batch_size, seed, LABELED_STREAM, shard)
-    labeled: _Stream | _BalancedStream
-    if balance == "sample":
-        labeled = _BalancedStream(split.labeled, source.train.labels, *placed)
-    else:
-        labeled = _Stream(split.labeled, *placed)
+    labeled = _labeled_stream(source, split, batch_size, seed, shard, by_class=balance == "sample")
     unlabeled = None
     if unlabeled_ratio:
         if strong is None:
@@ -107,7 +109,14 @@ def training_batches(
     labels = Lookup(source.train.labels, tf.int32)
     weights = None
     if balance == "weight":
-        weights = Lookup(class_weights(source.train.labels[split.labeled], source.num_classes), tf.float32)
+        own = source.train.labels[split.labeled]
+        drawn_how_often = np.where(np.isin(split.labeled, split.trusted), *_frequencies(split))
+        weights = Lookup(class_weights(own, source.num_classes, drawn_how_often), tf.float32)
+    trusted = None
+    if len(split.trusted):
+        mask = np.zeros(len(source.train), bool)
+        mask[split.trusted] = True
+        trusted = Lookup(mask, tf.bool)
     fetch, shape = _traceable(source.train.fetch), tuple(source.image_shape)
 
     def soft_labels(index):
@@ -123,6 +132,8 @@ def training_batches(
         batch = {"labeled": {**entry, "label": labels(index)}}
         if weights is not None:
             batch["labeled"]["weight"] = weights(batch["labeled"]["label"])
+        if trusted is not None:
+            batch["labeled"]["trusted"] = trusted(index)
         if labeled_targets:
             batch["labeled"]["probabilities"] = soft_labels(index)
         if unlabeled is not None:
@@ -146,7 +157,7 @@ def training_batches(
     return batches
 
 
-def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+def class_weights(labels: np.ndarray, num_classes: int, frequencies: np.ndarray | None = None) -> np.ndarray:
     """Weights of the classes that make each count the same, however many labels it has.
 
     w_c = N / (K n_c), inverse to the class' frequency: every class has the same sum of weights, and the mean weight
@@ -156,11 +167,13 @@ def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     Args:
         labels: int `[N]`, of the labeled images.
         num_classes: K; of these, classes without a label count neither in K nor get a weight.
+        frequencies: float `[N]`, how often each image is drawn, of a mean of 1; None for all alike. n_c then counts
+            draws.
 
     Returns:
         float32 `[num_classes]`.
     """
-    counts = np.bincount(np.asarray(labels), minlength=num_classes)
+    counts = np.bincount(np.asarray(labels), weights=frequencies, minlength=num_classes)
     present = np.count_nonzero(counts)
     weights = np.divide(len(labels), present * counts, out=np.zeros(num_classes), where=counts > 0)
     return weights.astype(np.float32)
@@ -319,12 +332,10 @@ def _traceable(function: Callable) -> Callable:
     return function if name.partition(".")[0] == __name__.partition(".")[0] else tf.function(function)
 
 
-class _Stream:
-    """An endless, reshuffled walk over some indices, readable at any position."""
+class _Positions:
+    """Which positions of an endless stream a step takes, or a shard of them."""
 
-    def __init__(self, indices, size, seed, stream, shard):
-        self.indices = Lookup(indices, tf.int64)
-        self.count = len(indices)
+    def __init__(self, size, seed, stream, shard):
         self.size = size
         self.rows = size // shard[1]
         self.own = shard[0] * self.rows + np.arange(self.rows)
@@ -333,7 +344,11 @@ class _Stream:
     def draw(self, step):
         """The indices of a step's images, int64 `[rows]`, and their positions in the stream."""
         position = step * self.size + self.own
-        return self.indices(self.shuffled(np.zeros(self.rows, np.int64), position, self.count)), position
+        return self.at(position), position
+
+    def at(self, position) -> tf.Tensor:
+        """The indices at some positions, int64 `[rows]`."""
+        raise NotImplementedError
 
     def shuffled(self, walk, position, count) -> tf.Tensor:
         """Where endless walks over 0…count-1, shuffled anew in each of their epochs, are at some positions.
@@ -355,6 +370,19 @@ class _Stream:
         )
 
 
+class _Stream(_Positions):
+    """An endless, reshuffled walk over some indices, readable at any position."""
+
+    def __init__(self, indices, *placed):
+        super().__init__(*placed)
+        self.indices = Lookup(indices, tf.int64)
+        self.count = len(indices)
+
+    def at(self, position) -> tf.Tensor:
+        """Where the walk is."""
+        return self.indices(self.shuffled(tf.zeros_like(position), position, self.count))
+
+
 class _BalancedStream(_Stream):
     """A walk over the classes, and in each class over its own indices: all classes come equally often."""
 
@@ -367,14 +395,52 @@ class _BalancedStream(_Stream):
         self.starts = tf.constant(np.cumsum(counts) - counts, tf.int64)
         self.num_classes = len(counts)
 
-    def draw(self, step):
-        """As in a plain stream."""
-        position = step * self.size + self.own
+    def at(self, position) -> tf.Tensor:
+        """Where the walk of the class is whose turn it is."""
         # Each class once per round; in round r, the class is at position r of its own walk.
         turn = position // self.num_classes
         chosen = self.shuffled(tf.zeros_like(turn), position, self.num_classes)
         member = self.shuffled(1 + chosen, turn, tf.gather(self.counts, chosen))
-        return self.indices(tf.gather(self.starts, chosen) + member), position
+        return self.indices(tf.gather(self.starts, chosen) + member)
+
+
+class _AlternatingStream(_Positions):
+    """Two streams in turn: half of every batch, and of every part of one, is of the first."""
+
+    def __init__(self, first, second, *placed):
+        super().__init__(*placed)
+        self.streams = (first, second)
+        # An epoch is over when the longer one has been gone through.
+        self.count = 2 * max(first.count, second.count)
+
+    def at(self, position) -> tf.Tensor:
+        """Where that one of the two is whose turn it is."""
+        first, second = (stream.at(position // 2) for stream in self.streams)
+        return tf.where(position % 2 == 0, first, second)
+
+
+def _labeled_stream(source, split, batch_size, seed, shard, *, by_class) -> _Stream | _AlternatingStream:
+    """The labeled images; where some are trusted and others are not, both kinds in turn."""
+
+    def stream(indices, name):
+        placed = (batch_size, seed, name, shard)
+        if by_class:
+            return _BalancedStream(indices, source.train.labels, *placed)
+        return _Stream(indices, *placed)
+
+    if len(split.trusted) in (0, len(split.labeled)):
+        return stream(split.labeled, LABELED_STREAM)
+    cheap = stream(np.setdiff1d(split.labeled, split.trusted), LABELED_STREAM)
+    trusted = stream(split.trusted, TRUSTED_STREAM)
+    return _AlternatingStream(trusted, cheap, batch_size, seed, LABELED_STREAM, shard)
+
+
+def _frequencies(split) -> tuple[float, float]:
+    """How often a trusted and a cheap labeled image is drawn, of a mean of 1."""
+    total, trusted = len(split.labeled), len(split.trusted)
+    if trusted in (0, total):
+        return 1.0, 1.0
+    return total / (2 * trusted), total / (2 * (total - trusted))
 
 
 def _check_labels(source, split):

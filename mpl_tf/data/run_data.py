@@ -17,7 +17,8 @@ class RunData:
     """The images of a run, which of them are for what, and how they are augmented.
 
     Args:
-        source: `mpl_tf.data.Source`.
+        source: `mpl_tf.data.Source`. Its training images get the labels that the split has for them, with label
+            noise and without the ignored ones: nothing in a run sees any others, but what asks for `true_labels`.
         split: `mpl_tf.data.Split` of its training images.
         weak: the weak view, see `mpl_tf.data.make_views`.
         strong: the strong view.
@@ -39,6 +40,9 @@ class RunData:
     labeled_targets: bool = False
     balance: str = "none"
     augment_in_step: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.split.as_trained(self.source))
 
     def batches(
         self, *, batch_size: int, unlabeled_ratio: int, seed: int, start: int, shard: tuple = (0, 1)

@@ -15,16 +15,27 @@ from typing import Any
 
 import numpy as np
 
-from mpl_tf.data.images.images import content_fingerprint
+from mpl_tf.data.images.images import RelabeledImages, content_fingerprint
 from mpl_tf.data.images.source import Source
+from mpl_tf.data.label_noise import LabelNoise
 from mpl_tf.utils import files
 from mpl_tf.utils.files import replacing
+from mpl_tf.utils.validation import check_choice
+
+CHEAP_LABELS = ("use", "ignore")
 
 # Up to so many labeled and validation indices stand in the JSON file itself.
 LISTED_INDICES = 1_000_000
 
 # A validation split that leaves an accuracy more uncertain than this (95 %) comes with a warning.
 _WIDE_INTERVAL = 0.1
+# Arrays of a split that its file lists; those of the second line only where there are any.
+_LISTED = ("labeled", "validation")
+_LISTED_WHERE_ANY = ("trusted", "ignored", "mislabeled", "wrong_labels")
+
+
+def _no_indices() -> np.ndarray:
+    return np.zeros(0, np.int64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -33,12 +44,18 @@ class Split:
 
     Attributes:
         name: `<dataset>.<seed>@<labels>`, as FixMatch (Sohn et al., 2020) names its splits: `cifar10.3@4000`.
-        labeled: int64, sorted: images whose labels may be looked at.
+        labeled: int64, sorted: images whose labels are learned from.
         unlabeled: int64, sorted: images to learn from without a label.
         validation: int64, sorted: images with labels that are in neither of the others.
         labels_per_class: how many labeled images each class has, by its name.
         validation_per_class: how many validation images each class has, likewise.
         fingerprint: of the images that were drawn from.
+        trusted: int64, sorted: those of the labeled images whose labels somebody has checked; empty where nothing
+            says so of any.
+        ignored: int64, sorted: images whose cheap labels are not looked at, and which count as unlabeled.
+        mislabeled: int64, sorted: images that label noise has given a wrong label.
+        wrong_labels: int32, these labels.
+        arguments: that the split was drawn with.
     """
 
     name: str
@@ -48,12 +65,60 @@ class Split:
     labels_per_class: dict[str, int]
     validation_per_class: dict[str, int]
     fingerprint: str
+    trusted: np.ndarray = dataclasses.field(default_factory=_no_indices)
+    ignored: np.ndarray = dataclasses.field(default_factory=_no_indices)
+    mislabeled: np.ndarray = dataclasses.field(default_factory=_no_indices)
+    wrong_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return (
-            f"Split({self.name!r}: {len(self.labeled)} labeled, {len(self.unlabeled)} unlabeled, "
-            f"{len(self.validation)} validation)"
-        )
+        parts = [
+            f"{len(self.labeled)} labeled",
+            *([f"{len(self.trusted)} of these trusted"] if len(self.trusted) else []),
+            *([f"{len(self.mislabeled)} cheap labels wrong"] if self.label_noise else []),
+            f"{len(self.unlabeled)} unlabeled",
+            *([f"{len(self.ignored)} of these with ignored labels"] if len(self.ignored) else []),
+            f"{len(self.validation)} validation",
+        ]
+        return f"Split({self.name!r}: {', '.join(parts)})"
+
+    @property
+    def cheap(self) -> np.ndarray:
+        """Int64, sorted: images with a label that nobody is known to have checked, learned from or ignored."""
+        return np.union1d(np.setdiff1d(self.labeled, self.trusted), self.ignored)
+
+    @property
+    def label_noise(self) -> str | None:
+        """The noise that cheap labels were given, as in `"symmetric:0.3"`; None for none."""
+        return self.arguments.get("label_noise")
+
+    def given_labels(self, labels: np.ndarray) -> np.ndarray:
+        """The labels as they were given to the run: with the wrong ones of label noise.
+
+        Args:
+            labels: int32 `[N]`, of the source.
+
+        Returns:
+            Int32 `[N]`.
+        """
+        if not len(self.mislabeled):
+            return labels
+        given = np.array(labels)
+        given[self.mislabeled] = self.wrong_labels
+        return given
+
+    def as_trained(self, source: Source) -> Source:
+        """The source as training sees it: with label noise, and without the labels that are ignored.
+
+        Args:
+            source: that was drawn from, or what this method has returned for it.
+        """
+        train = source.train
+        if isinstance(train, RelabeledImages) or not (len(self.mislabeled) or len(self.ignored)):
+            return source
+        labels = np.array(self.given_labels(train.labels))
+        labels[self.ignored] = -1
+        return dataclasses.replace(source, train=RelabeledImages(train, labels))
 
 
 def draw_split(
@@ -63,6 +128,9 @@ def draw_split(
     seed: int,
     validation: int | float = 0.1,
     labeled_in_unlabeled: bool = True,
+    trusted: int | None = None,
+    cheap_labels: str = "use",
+    label_noise: str | None = None,
 ) -> Split:
     """Draws labeled, unlabeled and validation images.
 
@@ -73,55 +141,147 @@ def draw_split(
     those of any larger number. A validation split on which an accuracy would be uncertain by more than 10 points, or
     that lacks a class, comes with a warning.
 
+    Where the source says which labels are trusted, validation images are drawn from these alone, since cheap labels
+    are nothing to measure with, and of each class the trusted images come first among the labeled ones.
+
     Args:
         source: to draw from. Images of unknown class (label -1) are always unlabeled.
-        num_labeled: labels over all classes; None for all that the validation split leaves.
+        num_labeled: labels over all classes, trusted and cheap ones; None for all that the validation split leaves.
         seed: of the draw, at least 0.
-        validation: number of images with known labels to hold out, or (as a float) which fraction of them. A fraction
-            above 0 holds out more where it takes more to have one of every class that has two or more.
+        validation: number of images with known (trusted) labels to hold out, or (as a float) which fraction of them.
+            A fraction above 0 holds out more where it takes more to have one of every class that has two or more.
         labeled_in_unlabeled: whether the labeled images are among the unlabeled ones too.
+        trusted: of the labeled images, how many count as trusted and all others as cheap, equally many of each class
+            and under one seed always the same; None for what the source says.
+        cheap_labels: `"use"`, or `"ignore"`: images whose labels are not trusted then count as unlabeled.
+        label_noise: wrong labels to give to cheap images, `"symmetric:0.3"` or `"pairs:0.4"`, see `LabelNoise`; those
+            of trusted, validation and test images stay as they are. None for none.
 
     Returns:
         A `Split`.
 
     Raises:
-        ValueError: for more labels than there are, fewer than classes, a class without a label, or a validation
-            split that leaves a class none.
+        ValueError: for more labels than there are, fewer than classes, a class without a label, a validation split
+            that leaves a class none, and cheap labels to ignore where none is trusted.
     """
+    noise = None if label_noise is None else LabelNoise.parse(label_noise)
+    check_choice("cheap_labels", cheap_labels, CHEAP_LABELS)
     labels = source.train.labels
     class_order, queues = _shuffled_classes(source, seed)
-    # The first of each class comes before all others, unless it is the only one, which is needed as a labeled one.
-    several = sum(len(queue) > 1 for queue in queues)
-    size = _validation_size(labels, validation, several)
-    known = sum(map(len, queues))
-    # No class can hold out more than these, so that only so many are sorted, of however many there are.
-    heads = [queue[: math.ceil((size + len(queues)) / known * len(queue)) + 2] for queue in queues]
-    keys = [(np.arange(len(head)) + 0.5) / len(queue) for queue, head in zip(queues, heads, strict=True)]
-    for queue, key in zip(queues, keys, strict=True):
-        if len(queue) > 1:
-            key[0] = 0.0
-    held_out = _merged(heads, keys)[:size]
+    held_out = _held_out(_to_measure_with(source, queues), validation)
     counts = np.bincount(labels[held_out], minlength=source.num_classes)[class_order]
     queues = [queue[count:] for queue, count in zip(queues, counts, strict=True)]
     _check_labels_left(source, class_order, queues, num_labeled, validation)
-    labeled = np.concatenate(queues)
-    if num_labeled is not None:
-        heads = [queue[:num_labeled] for queue in queues]
-        labeled = _merged(heads, [np.arange(len(head)) for head in heads])[:num_labeled]
+    drawn = np.concatenate(queues) if num_labeled is None else _evenly(queues, num_labeled)
+    _warn_of_short_classes(source, drawn, num_labeled)
+    checked = _trusted(source, queues, drawn, trusted)
+    labeled, cheap = drawn, np.setdiff1d(drawn, checked)
+    if cheap_labels == "ignore":
+        _check_trusted_suffice(source, checked)
+        labeled = checked
+    wrong = (_no_indices(), np.zeros(0, np.int32))
+    if noise is not None:
+        wrong = noise.draw(labels, cheap, num_classes=source.num_classes, seed=seed)
     validation_per_class = class_counts(source, held_out)
     if validation:
         _warn_of_uncertainty(validation_per_class)
-    return Split(
+    split = Split(
         name=f"{source.name}.{seed}@{len(labeled)}",
         labeled=np.sort(labeled),
         unlabeled=unlabeled_indices(
             len(labels), labeled, held_out, labeled_in_unlabeled=labeled_in_unlabeled
         ),
         validation=np.sort(held_out),
-        labels_per_class=_labels_per_class(source, labeled, num_labeled),
+        labels_per_class={},
         validation_per_class=validation_per_class,
         fingerprint=source.train.fingerprint(),
+        trusted=np.sort(checked),
+        ignored=cheap if cheap_labels == "ignore" else _no_indices(),
+        mislabeled=wrong[0],
+        wrong_labels=wrong[1],
+        arguments=_arguments(
+            source, num_labeled, seed, validation, labeled_in_unlabeled, trusted, cheap_labels, label_noise
+        ),
     )
+    return dataclasses.replace(split, labels_per_class=class_counts(split.as_trained(source), split.labeled))
+
+
+def _arguments(
+    source, num_labeled, seed, validation, labeled_in_unlabeled, trusted, cheap_labels, label_noise
+) -> dict[str, Any]:
+    """What a split's file says about its draw; what is at its default since before there was anything else, not."""
+    arguments = {
+        "dataset": source.name,
+        "num_labeled": num_labeled,
+        "seed": seed,
+        "validation": validation,
+        "labeled_in_unlabeled": labeled_in_unlabeled,
+        **({} if trusted is None else {"trusted": trusted}),
+        **({} if cheap_labels == "use" else {"cheap_labels": cheap_labels}),
+        **({} if label_noise is None else {"label_noise": label_noise}),
+    }
+    # Through JSON and back, so that what is compared with a file is what a file can hold.
+    return json.loads(json.dumps(arguments, default=lambda value: value.item()))
+
+
+def _to_measure_with(source: Source, queues: list[np.ndarray]) -> list[np.ndarray]:
+    """The images of each class whose labels are right, as far as anybody knows."""
+    trusted = source.trusted
+    return queues if trusted is None else [queue[trusted[queue]] for queue in queues]
+
+
+def _held_out(queues: list[np.ndarray], validation: int | float) -> np.ndarray:
+    """The validation images: the first of each class, in proportion to its size."""
+    # The first of each class comes before all others, unless it is the only one, which is needed as a labeled one.
+    several = sum(len(queue) > 1 for queue in queues)
+    known = sum(map(len, queues))
+    size = _validation_size(known, validation, several)
+    # No class can hold out more than these, so that only so many are sorted, of however many there are.
+    heads = [queue[: math.ceil((size + len(queues)) / known * len(queue)) + 2] for queue in queues]
+    keys = [(np.arange(len(head)) + 0.5) / len(queue) for queue, head in zip(queues, heads, strict=True)]
+    for queue, key in zip(queues, keys, strict=True):
+        if len(queue) > 1:
+            key[0] = 0.0
+    return _merged(heads, keys)[:size]
+
+
+def _evenly(queues: list[np.ndarray], count: int) -> np.ndarray:
+    """So many images, equally many of each class as far as these have them."""
+    heads = [queue[:count] for queue in queues]
+    return _merged(heads, [np.arange(len(head)) for head in heads])[:count]
+
+
+def _trusted(source: Source, queues, drawn: np.ndarray, count: int | None) -> np.ndarray:
+    """The trusted ones of the labeled images that were drawn."""
+    if source.trusted is not None:
+        if count is not None:
+            raise ValueError(
+                f"trusted={count} draws what is trusted, and {source.name!r} says which labels are: leave it out."
+            )
+        return drawn[source.trusted[drawn]]
+    if count is None:
+        return _no_indices()
+    whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+    if not whole or not 1 <= count <= len(drawn):
+        raise ValueError(
+            f"trusted={count!r} is out of range: {len(drawn)} images are labeled, so pass 1 to {len(drawn)} of them."
+        )
+    return _evenly(queues, int(count))
+
+
+def _check_trusted_suffice(source: Source, trusted: np.ndarray) -> None:
+    """Raises where ignoring all other labels would leave a class without any."""
+    if not len(trusted):
+        raise ValueError(
+            "cheap_labels='ignore' leaves no label to learn from, since none is trusted: say which are, by "
+            "trusted or trusted_dir, or pass 'use'."
+        )
+    for name, count in class_counts(source, trusted).items():
+        if not count:
+            raise ValueError(
+                f"cheap_labels='ignore' leaves no label to the class {name!r}, of which none is trusted: trust one "
+                "of each class or more, or pass 'use'."
+            )
 
 
 def unlabeled_indices(
@@ -166,6 +326,9 @@ def load_or_draw_split(
     seed: int,
     validation: int | float = 0.1,
     labeled_in_unlabeled: bool = True,
+    trusted: int | None = None,
+    cheap_labels: str = "use",
+    label_noise: str | None = None,
 ) -> Split:
     """Reads a split from its file, or draws it and writes the file where there is none.
 
@@ -176,6 +339,9 @@ def load_or_draw_split(
         seed: as for `draw_split`.
         validation: as for `draw_split`.
         labeled_in_unlabeled: as for `draw_split`.
+        trusted: as for `draw_split`.
+        cheap_labels: as for `draw_split`.
+        label_noise: as for `draw_split`.
 
     Returns:
         The `Split`.
@@ -184,16 +350,10 @@ def load_or_draw_split(
         ValueError: for a file that holds another split or none at all, and for what `draw_split` refuses.
     """
     path = files.user_path(path)
-    arguments = {
-        "dataset": source.name,
-        "num_labeled": num_labeled,
-        "seed": seed,
-        "validation": validation,
-        "labeled_in_unlabeled": labeled_in_unlabeled,
-    }
-    # Through JSON and back, so that what is compared with a file is what a file can hold.
-    arguments = json.loads(json.dumps(arguments, default=lambda value: value.item()))
     if path.exists():
+        arguments = _arguments(
+            source, num_labeled, seed, validation, labeled_in_unlabeled, trusted, cheap_labels, label_noise
+        )
         return _read(path, source, arguments)
     split = draw_split(
         source,
@@ -201,13 +361,28 @@ def load_or_draw_split(
         seed=seed,
         validation=validation,
         labeled_in_unlabeled=labeled_in_unlabeled,
+        trusted=trusted,
+        cheap_labels=cheap_labels,
+        label_noise=label_noise,
     )
-    _write(path, split, arguments)
+    write_split(path, split)
     return split
 
 
+def write_split(path: str | os.PathLike, split: Split) -> None:
+    """Writes a split that was drawn, where there is no file yet.
+
+    Args:
+        path: of the JSON file. One that exists is never written to.
+        split: from `draw_split`.
+    """
+    path = files.user_path(path)
+    if not path.exists():
+        _write(path, split)
+
+
 def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The classes in the order of the draw, and the shuffled indices of the images of each."""
+    """The classes in the order of the draw, and the shuffled indices of the images of each, trusted ones first."""
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(f"seed={seed!r} is no seed: pass a whole number of at least 0.")
     labels = source.train.labels
@@ -225,6 +400,8 @@ def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.nd
     counts = np.bincount(labels[members], minlength=source.num_classes)
     members = np.split(members, np.cumsum(counts)[:-1])
     queues = [generator.permutation(members[label]) for label in order]
+    if (trusted := source.trusted) is not None:
+        queues = [np.concatenate([queue[trusted[queue]], queue[~trusted[queue]]]) for queue in queues]
     for label, queue in zip(order, queues, strict=True):
         if not len(queue):
             raise ValueError(
@@ -239,8 +416,7 @@ def _merged(queues: list[np.ndarray], keys: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(queues)[np.argsort(np.concatenate(keys), kind="stable")]
 
 
-def _validation_size(labels: np.ndarray, validation: int | float, num_classes: int) -> int:
-    known = int(np.sum(labels >= 0))
+def _validation_size(known: int, validation: int | float, num_classes: int) -> int:
     if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
         raise ValueError(f"validation={validation!r} is neither a number of images nor a fraction: pass one.")
     if isinstance(validation, numbers.Integral):
@@ -285,7 +461,7 @@ def _check_labels_left(source, class_order, queues, num_labeled, validation) -> 
         )
 
 
-def _labels_per_class(source, labeled, num_labeled) -> dict[str, int]:
+def _warn_of_short_classes(source, labeled, num_labeled) -> None:
     counts = class_counts(source, labeled)
     even = 0 if num_labeled is None else num_labeled // source.num_classes
     short = {name: count for name, count in counts.items() if count < even}
@@ -294,7 +470,6 @@ def _labels_per_class(source, labeled, num_labeled) -> dict[str, int]:
             f"{source.name!r} has fewer than {even} labels for some classes, {short}: other classes have more.",
             stacklevel=3,
         )
-    return counts
 
 
 def _warn_of_uncertainty(validation_per_class: dict[str, int]) -> None:
@@ -321,19 +496,24 @@ def _warn_of_uncertainty(validation_per_class: dict[str, int]) -> None:
         )
 
 
-def _write(path: pathlib.Path, split: Split, arguments: dict) -> None:
+def _write(path: pathlib.Path, split: Split) -> None:
     """Writes the JSON file, and beside it an array file where there are many indices.
 
     The unlabeled images, which are what the others leave, are counted only.
     """
     fields = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
-    fields["counts"] = {name: len(fields[name]) for name in ("labeled", "unlabeled", "validation")}
-    del fields["unlabeled"]
-    if len(split.labeled) + len(split.validation) > LISTED_INDICES:
-        indices = {name: fields.pop(name) for name in ("labeled", "validation")}
+    names = [*_LISTED, *(name for name in _LISTED_WHERE_ANY if len(fields[name]))]
+    arrays = {name: fields[name] for name in names}
+    arguments = fields.pop("arguments")
+    counted = [name for name in ("labeled", "unlabeled", *names[1:]) if name != "wrong_labels"]
+    fields["counts"] = {name: len(fields[name]) for name in counted}
+    fields = {name: value for name, value in fields.items() if not isinstance(value, np.ndarray)}
+    if sum(map(len, arrays.values())) > LISTED_INDICES:
         with replacing(_array_path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **indices)
-        fields["indices"] = content_fingerprint(indices["labeled"], indices["validation"])
+            np.savez(file, **arrays)
+        fields["indices"] = content_fingerprint(*arrays.values())
+    else:
+        fields |= arrays
     with replacing(path) as temporary:
         document = {"arguments": arguments, **fields}
         temporary.write_text(json.dumps(document, default=np.ndarray.tolist), encoding="utf-8")
@@ -343,15 +523,17 @@ def _array_path(path: pathlib.Path) -> pathlib.Path:
     return path.with_suffix(".npz")
 
 
-def _read_indices(path: pathlib.Path, document: dict) -> dict[str, np.ndarray]:
-    """Labeled and validation indices, from the document or from the file beside it."""
+def _read_arrays(path: pathlib.Path, document: dict) -> dict[str, np.ndarray]:
+    """The listed arrays, from the document or from the file beside it."""
     if "indices" not in document:
-        return {name: np.array(document[name], np.int64) for name in ("labeled", "validation")}
-    with np.load(_array_path(path), allow_pickle=False) as arrays:
-        indices = {name: arrays[name] for name in ("labeled", "validation")}
-    if content_fingerprint(indices["labeled"], indices["validation"]) != document["indices"]:
+        names = [*_LISTED, *(name for name in _LISTED_WHERE_ANY if name in document)]
+        types = {"wrong_labels": np.int32}
+        return {name: np.array(document[name], types.get(name, np.int64)) for name in names}
+    with np.load(_array_path(path), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    if content_fingerprint(*arrays.values()) != document["indices"]:
         raise ValueError(f"{_array_path(path).name} is not the one that it was written with")
-    return indices
+    return arrays
 
 
 def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
@@ -360,7 +542,7 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
         document = json.loads(path.read_text(encoding="utf-8"))
         found = dict(document["arguments"])
         values = {name: document[name] for name in ("name", "labels_per_class", "fingerprint")}
-        indices = _read_indices(path, document)
+        arrays = _read_arrays(path, document)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} holds no split ({type(error).__name__}: {error}): remove it, or give another path."
@@ -377,25 +559,43 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
             f"{values['fingerprint'][:12]}…, and those of {source.name!r} now have {fingerprint[:12]}…: bring the "
             "former back, or give another path."
         )
-    _check_indices(path, len(source.train), **indices)
-    content: dict[str, Any] = {**values, **indices}
-    return Split(
+    _check_indices(path, len(source.train), arrays)
+    labeled, validation = arrays["labeled"], arrays["validation"]
+    content: dict[str, Any] = {**values, **arrays}
+    split = Split(
         **content,
         unlabeled=unlabeled_indices(
-            len(source.train), **indices, labeled_in_unlabeled=found["labeled_in_unlabeled"]
+            len(source.train), labeled, validation, labeled_in_unlabeled=found["labeled_in_unlabeled"]
         ),
-        validation_per_class=class_counts(source, indices["validation"]),
+        validation_per_class=class_counts(source, validation),
+        arguments=found,
     )
+    _check_same_trust(path, source, split)
+    return split
 
 
-def _check_indices(path: pathlib.Path, count: int, labeled, validation) -> None:
-    for indices in (labeled, validation):
-        if len(indices) and (indices.min() < 0 or indices.max() >= count):
+def _check_indices(path: pathlib.Path, count: int, arrays: dict[str, np.ndarray]) -> None:
+    for name, indices in arrays.items():
+        if name != "wrong_labels" and len(indices) and (indices.min() < 0 or indices.max() >= count):
             raise ValueError(f"{path} has indices outside 0…{count - 1}: remove it, or give another path.")
     held_out = np.zeros(count, bool)
-    held_out[validation] = True
-    if held_out[labeled].any():
+    held_out[arrays["validation"]] = True
+    if held_out[arrays["labeled"]].any():
         raise ValueError(f"{path} trains on validation images: remove it, or give another path.")
+
+
+def _check_same_trust(path: pathlib.Path, source: Source, split: Split) -> None:
+    """Raises where other labels are trusted than when the split was drawn."""
+    if "trusted" in split.arguments:
+        return
+    drawn = np.union1d(split.labeled, split.ignored)
+    now = _no_indices() if source.trusted is None else drawn[source.trusted[drawn]]
+    if not np.array_equal(now, split.trusted):
+        raise ValueError(
+            f"{path} holds the split {split.name!r} with {len(split.trusted)} trusted labels, and {len(now)} of "
+            f"the same images, or others of them, are trusted in {source.name!r} now: bring the former back, or give "
+            "another path."
+        )
 
 
 def _listed(arguments: dict) -> str:

@@ -18,6 +18,7 @@ from mpl_tf.evaluation.robustness.scores import (
     mean_flip_rate,
 )
 from mpl_tf.evaluation.selection import AUTO, Choice, choose, paired_difference
+from mpl_tf.evaluation.suspects import contradiction, suspects
 
 __all__ = [
     "AUTO",
@@ -25,6 +26,7 @@ __all__ = [
     "Outcomes",
     "choose",
     "collect_outcomes",
+    "contradiction",
     "corrupt",
     "corruption_errors",
     "evaluate",
@@ -42,4 +44,5 @@ __all__ = [
     "reliability",
     "selective",
     "summarize",
+    "suspects",
 ]

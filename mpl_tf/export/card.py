@@ -41,6 +41,9 @@ class Provenance:
         data: name of the dataset.
         split: name of the split; None without one.
         labels_per_class: class name → labeled images.
+        trusted: how many of the labels somebody has checked; 0 where nothing says so of any.
+        ignored: how many cheap labels were not looked at.
+        label_noise: the noise that cheap labels were given for an experiment; None for none.
         flip: whether views mirrored half of the images; None for points, and where it was not recorded.
         method: name of the method's class.
         command: that trained it.
@@ -56,6 +59,9 @@ class Provenance:
     data: str
     split: str | None = None
     labels_per_class: dict | None = None
+    trusted: int = 0
+    ignored: int = 0
+    label_noise: str | None = None
     flip: bool | None = None
     method: str | None = None
     command: str = ""
@@ -93,6 +99,9 @@ class Provenance:
             data=data,
             split=split.name,
             labels_per_class=split.labels_per_class,
+            trusted=len(split.trusted),
+            ignored=len(split.ignored),
+            label_noise=split.label_noise,
             flip=flip,
             method=metrics.get("method"),
             command=metrics.get("command", ""),
@@ -184,6 +193,13 @@ def _origin(provenance):
         counts = sorted(provenance.labels_per_class.values())
         each = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
         lines.append(f"- labels: {sum(counts):,}, {each} per class")
+    if provenance.trusted:
+        others = f"; {provenance.ignored:,} cheap labels ignored" if provenance.ignored else ""
+        lines.append(f"- trusted labels: {provenance.trusted:,} of these, checked by somebody{others}")
+    if provenance.label_noise:
+        lines.append(
+            f"- label noise: {provenance.label_noise} of the cheap labels, made wrong for an experiment"
+        )
     if provenance.flip is not None:
         said = (
             "half of the images, which have the class that they had"

@@ -26,7 +26,7 @@ from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number, Settings
 from mpl_tf.methods.engine.pseudo_labeling import CONSISTENCIES, Consistency, DistributionAlignment
-from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.feedback.settings import FEEDBACK_ON, FeedbackSettings
 from mpl_tf.methods.feedback.student import FeedbackState, student_step
 from mpl_tf.models.heads import probabilities
 from mpl_tf.models.surgery import clone
@@ -40,6 +40,8 @@ class MetaPseudoLabels(Method):
         teacher: built `keras.Model` from images `[B, H, W, C]` in 0…255 to logits `[B, K]`.
         student: another one, with the same input shape and number of classes.
         feedback: the name of an estimator or `FeedbackSettings`; `"none"` is the ablation.
+        feedback_on: the labeled images that the student's success is measured on: all, `"labeled"`, as in the paper;
+            or the `"trusted"` ones of each batch, where the labels of the others are cheap and may be wrong.
         student_targets: what labels the unlabeled images for the student: the teacher on their `"strong"` views, as
             in the paper, or on their `"weak"` ones; or the `"average"` of the teacher, in inference mode and on the
             weak ones, which no feedback reaches.
@@ -78,6 +80,7 @@ class MetaPseudoLabels(Method):
     learners = ("teacher", "student")
     parameter_constraints = Method.parameter_constraints | {
         "feedback": Settings(FeedbackSettings),
+        "feedback_on": Choice(*FEEDBACK_ON),
         "student_targets": Choice("strong", "weak", "average"),
         "student_labeled_weight": Number(),
         "student_labels": Choice("soft", "sampled", optional=True),
@@ -102,6 +105,7 @@ class MetaPseudoLabels(Method):
         teacher: keras.Model,
         student: keras.Model,
         feedback: str | FeedbackSettings = "per_example",
+        feedback_on: str = "labeled",
         student_targets: str = "strong",
         student_labeled_weight: float = 0.0,
         student_labels: str | None = None,
@@ -144,6 +148,7 @@ class MetaPseudoLabels(Method):
             name=name,
         )
         self.feedback = feedback
+        self.feedback_on = feedback_on
         self.student_targets = student_targets
         self.student_labeled_weight = student_labeled_weight
         self.student_labels = student_labels or ("sampled" if self.feedback.is_scalar else "soft")
@@ -207,7 +212,8 @@ class MetaPseudoLabels(Method):
     def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        check_training_batch(data, self.student, unlabeled=True)
+        needs_trusted = self.feedback.needs_trusted(self.feedback_on)
+        check_training_batch(data, self.student, unlabeled=True, trusted=needs_trusted)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
 

@@ -26,7 +26,7 @@ from mpl_tf.data.batches import check_training_batch
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
-from mpl_tf.methods.feedback.settings import FeedbackSettings
+from mpl_tf.methods.feedback.settings import FEEDBACK_ON, FeedbackSettings
 from mpl_tf.methods.feedback.student import FeedbackState, student_step
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
@@ -42,6 +42,8 @@ class ReducedMetaPseudoLabels(Method):
         calibrator: built `keras.Model` from log-probabilities `[B, K]` to logits `[B, K]`.
         feedback: the name of an estimator or `FeedbackSettings`; with `"none"` and `labeled_weight=0` the
             calibrator stays as it is, which is plain learning from stored labels.
+        feedback_on: the labeled images that the student's success is measured on: all, `"labeled"`, or the
+            `"trusted"` ones of each batch, where the labels of the others are cheap and may be wrong.
         student_labels: `"soft"` trains the student on the adjusted distribution, `"sampled"` on one draw from
             it. None is `"sampled"` for the scalar feedbacks, which need it, and `"soft"` otherwise.
         labeled_weight: factor on the calibrator's own cross-entropy with the labels, which needs the stored labels
@@ -60,6 +62,7 @@ class ReducedMetaPseudoLabels(Method):
     learners = ("calibrator", "student")
     parameter_constraints = Method.parameter_constraints | {
         "feedback": Settings(FeedbackSettings),
+        "feedback_on": Choice(*FEEDBACK_ON),
         "student_labels": Choice("soft", "sampled", optional=True),
         "labeled_weight": Number(),
         "label_smoothing": Number(high=1.0),
@@ -72,6 +75,7 @@ class ReducedMetaPseudoLabels(Method):
         student: keras.Model,
         calibrator: keras.Model,
         feedback: str | FeedbackSettings = "per_example",
+        feedback_on: str = "labeled",
         student_labels: str | None = None,
         labeled_weight: float = 0.0,
         label_smoothing: float = 0.0,
@@ -99,6 +103,7 @@ class ReducedMetaPseudoLabels(Method):
             name=name,
         )
         self.feedback = feedback
+        self.feedback_on = feedback_on
         self.student_labels = student_labels or ("sampled" if feedback.is_scalar else "soft")
         self.labeled_weight = labeled_weight
         self.label_smoothing = label_smoothing
@@ -139,7 +144,13 @@ class ReducedMetaPseudoLabels(Method):
         """One iteration on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are stored."""
         data = self.views(data)
         streams = ("labeled", "unlabeled") if self.labeled_weight else ("unlabeled",)
-        check_training_batch(data, self.student, unlabeled=True, probabilities=streams)
+        check_training_batch(
+            data,
+            self.student,
+            unlabeled=True,
+            probabilities=streams,
+            trusted=self.feedback.needs_trusted(self.feedback_on),
+        )
         metrics = {}
 
         with tf.GradientTape() as calibrator_tape:

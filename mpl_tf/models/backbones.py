@@ -44,7 +44,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # −1…1; with the moments of ImageNet's pixels; its mean subtracted from blue, green, red; the same as the first, but
 # for a divisor of 128.
 _SYMMETRIC = Pixels((1 / 127.5,) * 3, (-1.0,) * 3)
-_STANDARDIZED = Pixels(
+STANDARDIZED = Pixels(
     tuple(1 / (255 * std) for std in _IMAGENET_STD),
     tuple(-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)),
 )
@@ -77,7 +77,7 @@ def _table() -> dict[str, Application]:
         table[f"resnet-{depth}"] = Application(f"ResNet{depth}", _CENTERED)
         table[f"resnetv2-{depth}"] = Application(f"ResNet{depth}V2", _SYMMETRIC)
     for depth in (121, 169, 201):
-        table[f"densenet-{depth}"] = Application(f"DenseNet{depth}", _STANDARDIZED)
+        table[f"densenet-{depth}"] = Application(f"DenseNet{depth}", STANDARDIZED)
     for depth in (16, 19):
         table[f"vgg-{depth}"] = Application(f"VGG{depth}", _CENTERED)
     table["mobilenet"] = Application("MobileNet", _SYMMETRIC)
@@ -86,15 +86,15 @@ def _table() -> dict[str, Application]:
         name = f"mobilenetv3-{width.lower()}"
         table[name] = Application(f"MobileNetV3{width}", _SYMMETRIC, options=unprocessed)
     for number in range(8):
-        table[f"efficientnet-b{number}"] = Application(f"EfficientNetB{number}", _STANDARDIZED, 32, True)
+        table[f"efficientnet-b{number}"] = Application(f"EfficientNetB{number}", STANDARDIZED, 32, True)
     for size in ("B0", "B1", "B2", "B3", "S", "M", "L"):
-        pixels = _STANDARDIZED if size.startswith("B") else _BY_128
+        pixels = STANDARDIZED if size.startswith("B") else _BY_128
         name = f"efficientnetv2-{size.lower()}"
         table[name] = Application(f"EfficientNetV2{size}", pixels, 32, True, unprocessed)
     for size in ("Tiny", "Small", "Base", "Large", "XLarge"):
         name = f"convnext-{size.lower()}"
         options = unprocessed | {"pooling": "avg"}
-        table[name] = Application(f"ConvNeXt{size}", _STANDARDIZED, 32, True, options)
+        table[name] = Application(f"ConvNeXt{size}", STANDARDIZED, 32, True, options)
     table["xception"] = Application("Xception", _SYMMETRIC, 71)
     table["inceptionv3"] = Application("InceptionV3", _SYMMETRIC, 75)
     table["inception-resnetv2"] = Application("InceptionResNetV2", _SYMMETRIC, 75)

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import keras
 
 from mpl_tf.models import backbones, pretrained, small, validation
+from mpl_tf.models.alexnet import alexnet
 from mpl_tf.models.class_names import set_class_names
+from mpl_tf.models.efficientnet import efficientnet
+from mpl_tf.models.resnet import resnet
 from mpl_tf.models.surgery import Edit, clone_with_edits, seed_from, synchronize_batch_norm
 from mpl_tf.models.wide_resnet import wide_resnet
 
@@ -18,6 +21,7 @@ class _Network(NamedTuple):
     builder: Callable[..., keras.Model]
     accepts_points: bool = False
     smallest_side: int | None = None  # of an image, in pixels; None where images are not taken
+    rgb: bool = False  # whether its images are color ones, and gray ones are made such
     residual: bool = False  # whether branches can be dropped
     pretrained: bool = False  # whether there are weights of it, which its builder loads
 
@@ -36,18 +40,28 @@ def _application(name: str) -> _Network:
     return _Network(
         partial(backbones.application, name),
         smallest_side=description.smallest_side,
+        rgb=True,
         residual=description.has_stochastic_depth,
         pretrained=True,
     )
 
 
+def _efficientnet(width: float, depth: float) -> _Network:
+    return _Network(partial(efficientnet, width, depth), smallest_side=32, rgb=True, residual=True)
+
+
 _NETWORKS = {
+    "alexnet": _Network(alexnet, smallest_side=28),
+    "alexnet-half": _Network(partial(alexnet, filters=(32, 96, 192, 128, 128)), smallest_side=28),
     "convnet": _Network(small.convnet, smallest_side=4),
+    "efficientnet-l2": _efficientnet(4.3, 5.3),
     "hinton_mlp": _perceptron(1200, 2),
     "lenet-5": _Network(small.lenet5, smallest_side=28),
     "lenet-5-half": _Network(partial(small.lenet5, filters=(3, 8, 60), units=42), smallest_side=28),
     "mlp": _perceptron(128, 2),
     "moons_mlp": _Network(small.moons_mlp, accepts_points=True),
+    "resnet-18": _Network(partial(resnet, (2, 2, 2, 2)), smallest_side=8),
+    "resnet-34": _Network(partial(resnet, (3, 4, 6, 3)), smallest_side=8),
     "wrn-10-1": _wide_resnet(10, 1),
     "wrn-28-2": _wide_resnet(28, 2),
 } | {name: _application(name) for name in backbones.APPLICATIONS}
@@ -205,7 +219,7 @@ def _checked_shape(name, network, image_shape):
         image_shape,
         accepts_points=network.accepts_points,
         smallest_side=network.smallest_side,
-        rgb=network.pretrained,
+        rgb=network.rgb,
     )
     return tuple(map(int, image_shape))
 

@@ -4,6 +4,8 @@ import dataclasses
 
 from mpl_tf.utils.validation import check_choice, check_range
 
+ON_COLLAPSE = ("warn", "stop")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageSettings:
@@ -51,6 +53,8 @@ class Monitoring:
         tensorboard: whether to write event files into `<run_dir>/tensorboard`.
         confirmation_images: unlabeled images, of known class where there are any, on which each epoch's
             confirmation bias and classes are measured, at most; 0 measures none.
+        on_collapse: `"warn"` of a student that has fallen far behind its teacher, as a too strong feedback makes it,
+            or `"stop"` the run.
 
     Raises:
         ValueError: for a value out of range.
@@ -59,6 +63,8 @@ class Monitoring:
     verbose: int | str = "auto"
     tensorboard: bool = True
     confirmation_images: int = 1000
+    on_collapse: str = "warn"
 
     def __post_init__(self):
         check_range("confirmation_images", self.confirmation_images, low=0)
+        check_choice("on_collapse", self.on_collapse, ON_COLLAPSE)

@@ -17,6 +17,7 @@ from mpl_tf.distribute import replicas
 from mpl_tf.models.fingerprints import weights_fingerprint
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import baseline_role, chosen_role, role_name
+from mpl_tf.training.suspect_labels import write_suspect_labels
 from mpl_tf.utils import files
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_choice
@@ -88,6 +89,7 @@ def finish(
         # Numbers do not say on which images the networks differ.
         _evaluate(data, networks, verbose, ("validation",), folder=folder)
     metrics["served"] = _choose(folder, metrics, serve, candidates, baseline)
+    write_suspect_labels(folder, data, networks[metrics["served"]["role"]])
     if export_dir:
         metrics["export"] = str(_export(folder, data, export_dir, networks, metrics))
     folder.write_metrics(metrics)
@@ -226,6 +228,7 @@ def _choose_again(folder, data, networks, metrics, serve, verbose) -> list[str]:
     if (role := metrics["served"]["role"]) != before:
         # It is another network's.
         metrics.pop("export", None)
+        write_suspect_labels(folder, data, networks()[role])
     return [f"the {role_name(role)} chosen to be served"]
 
 

@@ -150,7 +150,7 @@ def _hooks(
     yield monitors.StopOnNonFinite(folder)
     yield monitors.WarnOnEmptyMask()
     if getattr(method, "feedback", None) is not None and method.feedback.estimator != "none":
-        yield monitors.WarnOnDisagreement()
+        yield monitors.WarnOnDisagreement(stop=monitoring.on_collapse == "stop", folder=folder)
     if "generator" in method.roles:
         yield generator_monitors.WarnOnCollapse()
         yield generator_monitors.DrawGenerated(folder, data.source.class_names)

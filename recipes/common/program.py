@@ -31,8 +31,8 @@ FLAGS = flags.FLAGS
 
 # Where a run lies and how it is shown; its result depends on none of these.
 NOT_PART_OF_THE_RUN = {
-    "run_dir", "export_dir", "resume", "serve", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "progress",
-    "tensorboard", "confirmation_images", "report", "near_duplicates", "feature_cache",
+    "run_dir", "export_dir", "resume", "serve", "data_dir", "labeled_dir", "unlabeled_dir", "test_dir", "trusted_dir",
+    "progress", "tensorboard", "confirmation_images", "on_collapse", "report", "near_duplicates", "feature_cache",
     "jit", "steps_per_execution", "rematerialize", "skip_unreadable", "label_batch_size", "preset",
     # The steps that they make are.
     "minutes", "clock", "plan_only",
@@ -64,6 +64,7 @@ def load_source() -> data_module.Source:
         labeled_dir=FLAGS.labeled_dir,
         unlabeled_dir=FLAGS.unlabeled_dir,
         test_dir=FLAGS.test_dir,
+        trusted_dir=FLAGS.trusted_dir,
         image_size=shared_flags.image_size(FLAGS.image_size),
         skip_unreadable=FLAGS.skip_unreadable,
         channels=None if FLAGS.channels is None else int(FLAGS.channels),
@@ -86,6 +87,9 @@ def split_options() -> dict:
         "seed": FLAGS.seed,
         "validation": FLAGS.validation,
         "labeled_in_unlabeled": FLAGS.labeled_in_unlabeled,
+        "trusted": FLAGS.trusted,
+        "cheap_labels": FLAGS.cheap_labels,
+        "label_noise": FLAGS.label_noise,
     }
 
 
@@ -181,8 +185,10 @@ def open_run(
     if FLAGS.report and folder.writes and not folder.has_completed():
         report.check_can_draw(data.source.class_names)
     check_selection(_optional("select").get("select", "last"), data)
+    _check_feedback(data)
     initial = None if folder.has_completed() else builders.load_initial(data)
-    monitoring = Monitoring(verbose=verbose(), **_optional("tensorboard", "confirmation_images"))
+    shown = _optional("tensorboard", "confirmation_images", "on_collapse")
+    monitoring = Monitoring(verbose=verbose(), **shown)
     planned = None
     if to_plan:
         environment = {"strategy": strategy, "monitoring": monitoring}
@@ -196,7 +202,7 @@ def open_run(
         run.completed = folder.has_completed()
         if steps_before is not None and folder.writes:
             _say_that_it_grows(steps_before)
-        data_module.load_or_draw_split(folder.path / "split.json", data.source, **split_options())
+        data_module.write_split(folder.path / "split.json", data.split)
         if folder.writes and data.source.reading is not None:
             with files.replacing(folder.path / "reading.json") as temporary:
                 temporary.write_text(
@@ -207,6 +213,18 @@ def open_run(
             run.initial = builders.load_initial(data) if initial is None else initial
             _note_initialization(run)
         yield run
+
+
+def _check_feedback(data: RunData) -> None:
+    """Raises where the feedback is to be measured on trusted images, and there are none."""
+    values = _optional("feedback", "feedback_on")
+    if values.get("feedback", "none") == "none" or values.get("feedback_on") != "trusted":
+        return
+    if not len(data.split.trusted):
+        raise ValueError(
+            f"--feedback_on=trusted measures the student on trusted images, and {data.split.name} has none: say "
+            "which are by --trusted_dir or --trusted, or leave --feedback_on out."
+        )
 
 
 def _note_initialization(run: Run) -> None:

@@ -9,7 +9,10 @@ FLAGS = flags.FLAGS
 
 # What `mpl_tf.models.names`, but for keras.applications, and `optimizers.optimizer_names` list; to ask them would
 # import TensorFlow.
-NETWORKS = ("convnet", "hinton_mlp", "lenet-5", "lenet-5-half", "mlp", "moons_mlp", "wrn-10-1", "wrn-28-2")
+NETWORKS = (
+    "alexnet", "alexnet-half", "convnet", "efficientnet-l2", "hinton_mlp", "lenet-5", "lenet-5-half", "mlp",
+    "moons_mlp", "resnet-18", "resnet-34", "wrn-10-1", "wrn-28-2",
+)  # fmt: skip
 OPTIMIZERS = (
     "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon", "nadam", "rmsprop",
     "schedulefreeadamw", "sgd",
@@ -41,6 +44,33 @@ class ImageSizeParser(flags.ArgumentParser):
         return "size"
 
 
+class LabelNoiseParser(flags.ArgumentParser):
+    """Takes symmetric:0.3 and pairs:0.4, and none; the value is the text."""
+
+    syntactic_help = "symmetric or pairs, a colon and a fraction"
+
+    def parse(self, argument):
+        """The text, or None.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        if argument is None or str(argument).lower() == "none":
+            return None
+        kind, _, fraction = str(argument).partition(":")
+        kinds = parameters.constant("mpl_tf.data.label_noise", "KINDS")
+        if kind not in kinds or not fraction.replace(".", "", 1).isdecimal() or float(fraction) >= 1.0:
+            raise ValueError(
+                f"{argument!r} is no noise: give {' or '.join(kinds)}, a colon and the fraction of wrong labels, "
+                "below 1, as in symmetric:0.3."
+            )
+        return argument
+
+    def flag_type(self):
+        """For the flag's help."""
+        return "noise"
+
+
 def image_size(text: str | None) -> int | tuple[int, int] | None:
     """What `--image_size` says, as `data.load` takes it."""
     if text is None:
@@ -58,6 +88,11 @@ def define_data_flags():
     define_path("labeled_dir", None, "For --dataset=folders: a folder of images per class.")
     define_path("unlabeled_dir", None, "For --dataset=folders: images, flat or nested.")
     define_path("test_dir", None, "For --dataset=folders: test images, a folder per class.")
+    define_path(
+        "trusted_dir", None,
+        "For --dataset=folders: images whose labels somebody has checked, a folder per class; those of --labeled_dir "
+        "are cheap ones then.",
+    )  # fmt: skip
     flags.DEFINE(
         ImageSizeParser(), "image_size", None, "Height and width that images are resized to: 96, or 72x96.",
     )  # fmt: skip
@@ -91,6 +126,33 @@ def define_data_flags():
     )  # fmt: skip
     flags.DEFINE_bool("skip_unreadable", False, "Skip and count images that cannot be read, not stop.")
     flags.DEFINE_integer("labels", None, "Labeled images; all when not given.", lower_bound=1)
+    flags.DEFINE_integer(
+        "trusted", None,
+        "Of the labeled images, how many count as trusted, drawn evenly from the classes; the others are cheap.",
+        lower_bound=1,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "cheap_labels", "use", parameters.constant("mpl_tf.data", "CHEAP_LABELS"),
+        "Labels that are not trusted: learn from them too, or ignore them, so that their images are unlabeled.",
+    )  # fmt: skip
+    flags.DEFINE(
+        LabelNoiseParser(), "label_noise", None,
+        "For experiments, makes this fraction of the cheap labels wrong: symmetric:0.3 takes any other class, "
+        "pairs:0.4 the next one. Trusted, validation and test labels stay right.",
+        serializer=flags.ArgumentSerializer(),
+    )  # fmt: skip
+    flags.register_multi_flags_validator(
+        ["trusted", "trusted_dir"],
+        lambda values: values["trusted"] is None or values["trusted_dir"] is None,
+        message="--trusted draws which labels are trusted, and --trusted_dir holds those that are: pass one of them.",
+    )
+    flags.register_multi_flags_validator(
+        ["cheap_labels", "trusted", "trusted_dir"],
+        lambda values: (
+            values["cheap_labels"] == "use" or (values["trusted"] or values["trusted_dir"]) is not None
+        ),
+        message="--cheap_labels=ignore leaves the trusted labels alone: say which are by --trusted_dir or --trusted.",
+    )
     flags.DEFINE_float("validation", 0.1, "Fraction of the training images held out.", 0.0, 0.9)
     flags.DEFINE_bool("labeled_in_unlabeled", True, "Whether labeled images are unlabeled ones too.")
     flags.DEFINE_enum(
@@ -346,6 +408,14 @@ def define_unlabeled_flags():
         "confirmation_images", 1000,
         "Unlabeled images on which each epoch's confirmation bias and classes are measured; 0 measures none.",
         lower_bound=0,
+    )  # fmt: skip
+
+
+def define_collapse_flag():
+    """What is done about a student that the feedback to its teacher has led astray."""
+    flags.DEFINE_enum(
+        "on_collapse", "warn", parameters.constant("mpl_tf.runs.settings", "ON_COLLAPSE"),
+        "When the student agrees with its teacher far less than before, as under a too strong feedback.",
     )  # fmt: skip
 
 

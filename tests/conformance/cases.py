@@ -172,7 +172,7 @@ def meta_pseudo_labels(feedback, **settings):
     return make
 
 
-def reduced_mpl(feedback):
+def reduced_mpl(feedback, **settings):
     def make(network):
         return ReducedMetaPseudoLabels(
             student=network("student"),
@@ -181,6 +181,7 @@ def reduced_mpl(feedback):
             labeled_weight=0.5,
             weight_decay=1e-3,
             ema_decay=0.9,
+            **settings,
         )
 
     return make
@@ -218,7 +219,10 @@ CASES = {
     ),
     "reduced mpl per_example": Case(reduced_mpl("per_example"), learns=("calibrator", "student")),
     "reduced mpl dot_product": Case(
-        reduced_mpl(LITERAL), learns=("calibrator", "student"), on_several_replicas="slow"
+        reduced_mpl(LITERAL, feedback_on="trusted"),
+        learns=("calibrator", "student"),
+        data=tiny.trusted_dataset,
+        on_several_replicas="slow",
     ),
     "dafl": Case(data_free(), learns=GENERATED, data=tiny.numbers),
     "dafl per example": Case(
@@ -249,6 +253,14 @@ CASES = {
     ),
     "mpl none": Case(meta_pseudo_labels("none"), learns=BOTH, on_several_replicas="slow"),
     "mpl per_example": Case(meta_pseudo_labels("per_example"), learns=BOTH, data=tiny.weighted_dataset),
+    # On two replicas one has two trusted images and the other has one.
+    "mpl trusted": Case(
+        meta_pseudo_labels(
+            FeedbackSettings("per_example", normalization="raw", weight=1.0), feedback_on="trusted"
+        ),
+        learns=BOTH,
+        data=tiny.trusted_dataset,
+    ),
     "mpl loss_difference": Case(
         meta_pseudo_labels("loss_difference"), learns=BOTH, on_several_replicas="slow"
     ),

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from mpl_tf.data import pipeline
 from mpl_tf.data.augmentation import views
+from mpl_tf.data.splits import Split
 
 
 class Numbers:
@@ -34,11 +35,14 @@ def a_split(labeled=(1, 5, 9, 13, 17), unlabeled=range(40), validation=()):
     def as_array(values):
         return np.array(list(values), np.int64)
 
-    return types.SimpleNamespace(
+    return Split(
         name="numbers.0@5",
         labeled=as_array(labeled),
         unlabeled=as_array(unlabeled),
         validation=as_array(validation),
+        labels_per_class={},
+        validation_per_class={},
+        fingerprint="",
     )
 
 

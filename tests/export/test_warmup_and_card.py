@@ -50,6 +50,20 @@ def test_the_card_says_what_is_served_where_it_comes_from_and_how_good_it_is(tmp
     assert "87.50" not in card  # The student's, which is not what was exported.
 
 
+def test_the_card_says_which_labels_are_trusted(tmp_path):
+    source = data.from_arrays(np.arange(48, dtype=np.uint8).reshape(12, 2, 2, 1), np.arange(12) % 3)
+    trust = {"trusted": 3, "cheap_labels": "ignore", "label_noise": "symmetric:0.5"}
+    split = data.draw_split(source, num_labeled=9, seed=3, validation=0, **trust)
+    origin = export.Provenance.of_run(run_metrics(), "student", data="pets", split=split)
+    folder = export.saved_model(network(shape=(2,)), tmp_path, class_names=NAMES, provenance=origin)
+    card = (folder / "card.md").read_text("utf-8")
+    assert (
+        "- labels: 3, 1 per class\n- trusted labels: 3 of these, checked by somebody; 6 cheap labels ignored\n"
+        in card
+    )
+    assert "- label noise: symmetric:0.5 of the cheap labels, made wrong for an experiment\n" in card
+
+
 def test_a_card_says_what_is_not_known(tmp_path, monkeypatch):
     monkeypatch.setattr(warmup, "available", lambda: False)
     folder = export.saved_model(network(shape=(2,)), tmp_path, class_names=NAMES)

@@ -75,10 +75,11 @@ def mean_cross_entropy(targets, logits):
     return -tf.reduce_mean(tf.reduce_sum(targets * tf.math.log(tf.nn.softmax(logits)), axis=-1))
 
 
-def meta_gradients(method, batch, *, view="strong", labeled_weight=0.0):
+def meta_gradients(method, batch, *, view="strong", labeled_weight=0.0, measured=slice(None)):
     """∂L_l(θ_S')/∂θ_T by autodiff through both networks, from a method that has not stepped yet.
 
-    The teacher labels this view, and the student's own loss on the labeled images has this weight.
+    The teacher labels this view, the student's own loss on the labeled images has this weight, and its success is
+    measured on these rows.
     """
     teacher_weights = [tf.constant(v) for v in method.teacher.trainable_variables]
     student_weights = [tf.constant(v) for v in method.student.trainable_variables]
@@ -103,7 +104,8 @@ def meta_gradients(method, batch, *, view="strong", labeled_weight=0.0):
                 loss += labeled_weight * mean_cross_entropy(labels, student_logits[:4])
         tangents = student_tape.gradient(loss, student_weights)
         moved = [w - rate * tangent for w, tangent in zip(student_weights, tangents, strict=True)]
-        new_loss = mean_cross_entropy(labels, logits(method.student, moved, images))
+        new_logits = logits(method.student, moved, images)
+        new_loss = mean_cross_entropy(labels[measured], new_logits[measured])
     return teacher_tape.gradient(new_loss, teacher_weights)
 
 

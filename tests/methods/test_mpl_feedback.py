@@ -100,6 +100,81 @@ def changes_in(dtype, feedback):
         keras.config.set_dtype_policy(policy)
 
 
+TRUSTED = [True, False, True, False]
+
+
+def with_trusted(batch, trusted=TRUSTED, **changes):
+    return batch | {"labeled": batch["labeled"] | {"trusted": tf.constant(trusted)} | changes}
+
+
+def added_by_feedback(batch, feedback, *, plain=True, **settings):
+    """What the feedback alone adds to the teacher's weights on any batch."""
+    return difference(
+        *(teacher_changes(compiled(kind, plain=plain, **settings), batch) for kind in (feedback, "none"))
+    )
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "BatchNorm and dropout"])
+@pytest.mark.parametrize(
+    ("estimator", "labeled_weight"), [("per_example", 0.0), ("unrolled", 0.0), ("per_example", 0.7)]
+)
+def test_the_teacher_descends_the_loss_on_the_trusted_images_alone(estimator, labeled_weight, plain, batch):
+    expected = meta_gradients(
+        compiled(plain=plain), batch, labeled_weight=labeled_weight, measured=slice(None, None, 2)
+    )
+    assert relative_error(expected, by_autodiff(plain, labeled_weight=labeled_weight)) > 0.1
+    moved = added_by_feedback(
+        with_trusted(batch), raw(estimator), plain=plain, feedback_on="trusted",
+        student_labeled_weight=labeled_weight,
+    )  # fmt: skip
+    assert relative_error(moved, [-TEACHER_RATE * tangent for tangent in expected]) < 1e-4
+
+
+@pytest.mark.parametrize("estimator", ["per_example", "loss_difference"])
+def test_cheap_labels_have_no_part_in_the_feedback(estimator, batch):
+    settings = {
+        "feedback_on": "trusted",
+        "student_labels": "soft" if estimator == "per_example" else "sampled",
+    }
+    wrong = (batch["labeled"]["label"] + tf.constant([0, 1, 0, 2])) % 3
+    moved = added_by_feedback(with_trusted(batch), raw(estimator), **settings)
+    same = added_by_feedback(with_trusted(batch, label=wrong), raw(estimator), **settings)
+    assert relative_error(same, moved) < 1e-4
+    everything = added_by_feedback(
+        with_trusted(batch, label=wrong), raw(estimator), **settings | {"feedback_on": "labeled"}
+    )
+    assert relative_error(everything, moved) > 0.1
+
+
+def test_the_measured_loss_is_the_trusted_images_mean(batch):
+    method = compiled(raw("loss_difference"), feedback_on="trusted", student_labels="sampled")
+    weight = tf.constant([3.0, 9.0, 0.5, 9.0])
+    logs = method.train_step(with_trusted(batch, weight=weight))
+    labels, logits = batch["labeled"]["label"], method.student(batch["labeled"]["image"])
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    assert float(logs["student_labeled_loss"]) == pytest.approx(
+        float(3.0 * losses[0] + 0.5 * losses[2]) / 2, rel=1e-5
+    )
+
+
+def test_where_all_are_trusted_the_feedback_is_the_usual_one_and_where_none_is_there_is_none(batch):
+    moved = added_by_feedback(with_trusted(batch, [True] * 4), raw("per_example"), feedback_on="trusted")
+    assert relative_error(moved, feedback_changes(raw("per_example"), batch)) < 1e-5
+    nothing = added_by_feedback(with_trusted(batch, [False] * 4), FeedbackSettings(), feedback_on="trusted")
+    assert max(np.abs(change).max() for change in nothing) < 1e-7
+
+
+def test_feedback_on_trusted_images_needs_to_know_them(batch):
+    with pytest.raises(
+        ValueError, match="labeled entry has no 'trusted', and feedback_on='trusted' measures"
+    ):
+        compiled("per_example", feedback_on="trusted").train_step(batch)
+    compiled("none", feedback_on="trusted").train_step(batch)
+    for wrong in ([1.0, 0.0, 1.0, 0.0], [[True], [False], [True], [False]]):
+        with pytest.raises(ValueError, match=r"trusted is \w+ of shape .*: pass one bool per labeled image"):
+            compiled().train_step(with_trusted(batch, wrong))
+
+
 def test_the_finite_difference_is_close_to_the_forward_mode(batch):
     exact = feedback_changes(raw("per_example"), batch)
     approximate = feedback_changes(raw("per_example", finite_difference=True), batch)

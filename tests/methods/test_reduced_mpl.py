@@ -26,8 +26,8 @@ def compiled(feedback=LITERAL, *, network=None, **settings):
     return method
 
 
-def meta_gradients(method, batch):
-    """∂L_l(θ_S')/∂θ_T' by autodiff through the calibrator and the student's step."""
+def meta_gradients(method, batch, measured=slice(None)):
+    """∂L_l(θ_S')/∂θ_T' on some labeled rows, by autodiff through the calibrator and the student's step."""
     weights = [tf.constant(v) for v in method.calibrator.trainable_variables]
     student_weights = [tf.constant(v) for v in method.student.trainable_variables]
     stored = tf.math.log(batch["unlabeled"]["probabilities"])
@@ -44,7 +44,8 @@ def meta_gradients(method, batch):
             loss = mean_cross_entropy(targets, student_logits(student_weights, batch["unlabeled"]["strong"]))
         tangents = student_tape.gradient(loss, student_weights)
         moved = [w - STUDENT_RATE * tangent for w, tangent in zip(student_weights, tangents, strict=True)]
-        new_loss = mean_cross_entropy(labels, student_logits(moved, batch["labeled"]["image"]))
+        new_logits = student_logits(moved, batch["labeled"]["image"])
+        new_loss = mean_cross_entropy(labels[measured], new_logits[measured])
     return calibrator_tape.gradient(new_loss, weights)
 
 
@@ -54,6 +55,18 @@ def test_the_calibrator_descends_the_loss_of_the_new_student(estimator, batch):
     expected = [-CALIBRATOR_RATE * tangent for tangent in meta_gradients(method, batch)]
     assert all(np.abs(change).max() > 1e-6 for change in expected)
     moved = tiny.changes(method.calibrator, lambda: method.train_step(batch))
+    assert relative_error(moved, expected) < 1e-4
+
+
+def test_the_calibrator_descends_the_loss_on_the_trusted_images_alone(batch):
+    method = compiled(feedback_on="trusted")
+    expected = [-CALIBRATOR_RATE * tangent for tangent in meta_gradients(method, batch, slice(1, 3))]
+    with pytest.raises(
+        ValueError, match="labeled entry has no 'trusted', and feedback_on='trusted' measures"
+    ):
+        method.train_step(batch)
+    trusted = batch["labeled"] | {"trusted": tf.constant([False, True, True, False])}
+    moved = tiny.changes(method.calibrator, lambda: method.train_step(batch | {"labeled": trusted}))
     assert relative_error(moved, expected) < 1e-4
 
 

@@ -34,6 +34,8 @@ METHODS = {
 
 def weighted_and_repeated():
     data = tiny.batch(labeled=6)
+    # Two that count twice together, as many as there are: what divides by the trusted images counts no weights.
+    data["labeled"]["trusted"] = np.array([False, True, False, True, False, False])
     weighted = data | {"labeled": data["labeled"] | {"weight": COUNTS.astype(np.float32)}}
     rows = np.repeat(np.arange(6), COUNTS)
     repeated = data | {"labeled": {key: value[rows] for key, value in data["labeled"].items()}}

@@ -141,6 +141,32 @@ def test_a_preset_of_keras_hub_needs_keras_hub(monkeypatch):
         models.build("hub:resnet_18", 4, (32, 32, 3))
 
 
+def test_a_preset_of_keras_hub_keeps_its_features_and_its_rescaling(tmp_path):
+    """The folder of a preset, as `save_to_preset` writes it, is what keras-hub downloads for a name."""
+    keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64],
+        stackwise_num_blocks=[1],
+        stackwise_num_strides=[1],
+        block_type="basic_block",
+        image_shape=(None, None, 3),
+    )
+    pixels = {"scale": [1 / 58.0, 1 / 57.0, 1 / 57.5], "offset": [-2.1, -2.0, -1.8]}
+    preset = str(tmp_path / "preset")
+    backbone.save_to_preset(preset)
+    keras_hub.layers.ResNetImageConverter(image_size=(24, 24), **pixels).save_to_preset(preset)
+
+    network = models.build(f"hub:{preset}", 4, (16, 16, 3))
+    rescaled = keras_hub.layers.ResNetImageConverter(**pixels)(images(shape=(16, 16, 3)))
+    expected = np.mean(backbone(rescaled), axis=(1, 2))
+    np.testing.assert_allclose(
+        output_of(network, "features")(images(shape=(16, 16, 3))), expected, rtol=1e-5, atol=1e-5
+    )
+    assert network.output_shape == (None, 4)
+
+
 # --- which layers learn ---------------------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ def test_labeled_images_may_be_shown_by_their_strong_view(source, give, monkeypa
 FOLDERS = {
     "dataset": "folders", "data_dir": None, "unlabeled_dir": None, "test_dir": None, "image_size": None,
     "skip_unreadable": False, "channels": None, "flip": "auto", "duplicates": None, "near_duplicates": None,
-    "resize": None, "interpolation": None,
+    "resize": None, "interpolation": None, "trusted_dir": None,
     "seed": 0,
 }  # fmt: skip
 

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import html.parser
 import json
 import re
@@ -161,6 +162,41 @@ def test_a_whole_run_has_every_section_in_one_sound_file(whole):
     assert page == folder / "report.html"
     assert page.stat().st_size < 600_000
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_labels_of_unequal_trust_and_those_to_be_checked_are_shown(whole, tmp_path):
+    folder, run = tmp_path / "run", run_data()
+    shutil.copytree(whole[1], folder)
+    trust = {"trusted": 6, "label_noise": "pairs:0.5"}
+    split = data.draw_split(run.source, num_labeled=18, seed=0, validation=60, **trust)
+    run = dataclasses.replace(run, split=split)
+    (folder / "split.json").unlink()
+    data.write_split(folder / "split.json", split)
+    labels, given = run.source.train.true_labels, run.source.train.labels
+    rows = [
+        {
+            "image": index, "index": index, "label": NASTY[given[index]], "predicted": NASTY[labels[index]],
+            "confidence": "0.9750", "probability_of_label": "0.001", "true_label": NASTY[labels[index]],
+        }
+        for index in split.mislabeled
+    ]  # fmt: skip
+    rows.append(rows[0] | {"index": int(np.setdiff1d(split.cheap, split.mislabeled)[0]), "label": NASTY[0]})
+    rows[-1]["true_label"] = NASTY[0]
+    RunFolder(folder).write_rows("suspect_labels.csv", rows)
+    text = report.page(folder, run, networks()).read_text("utf-8")
+    sound(text)
+    assert "Suspect labels" in titles(text)
+    for said in (
+        "contradicts 7 labels that nobody has checked",
+        "6 of these are wrong, of 6 that label noise has made wrong in all",
+        "98%",
+        "pairs:0.5",
+        "6 of 12 cheap labels made wrong, for an experiment",
+        "half of every labeled batch",
+        "learned from",
+    ):
+        assert said in text, said
+    assert "Suspect labels" in titles(report.page(folder).read_text("utf-8"))
 
 
 def test_names_and_commands_are_escaped(whole):

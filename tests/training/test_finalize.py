@@ -160,3 +160,37 @@ def test_what_is_asked_for_and_not_there_is_refused_before_anything_is_written(r
     with pytest.raises(ValueError, match="serve='finetuned'"):
         finalize.finish(RunFolder(tmp_path), run_data, networks("student"), serve="finetuned")
     assert not list(tmp_path.iterdir())
+
+
+def suspected(folder):
+    return {int(row["index"]): row for row in folder.read_rows("suspect_labels.csv")}
+
+
+@pytest.mark.parametrize("cheap_labels", ["use", "ignore"])
+def test_the_cheap_labels_that_the_network_contradicts_are_written_down(run_data, tmp_path, cheap_labels):
+    trust = {"trusted": 12, "label_noise": "symmetric:0.25", "cheap_labels": cheap_labels}
+    split = data.draw_split(run_data.source, num_labeled=60, seed=0, validation=0.4, **trust)
+    noisy = dataclasses.replace(run_data, split=split)
+    folder, made = RunFolder(tmp_path), networks("teacher", "student")
+    finalize.finish(folder, noisy, made, draw_report=False, seconds={}, serve="teacher")
+    labels = run_data.source.train.labels
+    given = split.given_labels(labels)
+    for role in ("teacher", "student"):
+        predicted = np.where(spoiled(role), (labels + 1) % 3, labels)
+        rows = suspected(folder)
+        assert set(rows) == {index for index in split.cheap if predicted[index] != given[index]}
+        assert not set(rows) & set(split.trusted)
+        assert set(rows) & set(split.mislabeled)
+        for index, row in rows.items():
+            told = [row[name] for name in ("image", "label", "predicted", "true_label")]
+            assert told == [str(value) for value in (index, given[index], predicted[index], labels[index])]
+            assert float(row["confidence"]) > float(row["probability_of_label"])
+        finalize.complete(folder, noisy, serve="student", draw_report=False)
+
+
+def test_without_noise_there_is_no_truth_to_tell(run_data, tmp_path):
+    folder = RunFolder(tmp_path)
+    finalize.finish(folder, run_data, networks("student"), draw_report=False, seconds={})
+    rows = suspected(folder)
+    assert set(rows) == set(np.flatnonzero(spoiled("student"))) & set(run_data.split.labeled)
+    assert all("true_label" not in row for row in rows.values())

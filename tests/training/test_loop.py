@@ -18,7 +18,7 @@ from mpl_tf.training import run as run_module
 from mpl_tf.training.callbacks import monitors
 from mpl_tf.training.run import Run, finetuning
 from mpl_tf.utils import files
-from tests.support import oracles
+from tests.support import oracles, tiny
 
 
 def run_data():
@@ -410,3 +410,30 @@ def test_confirmation_bias_is_measured_where_the_class_is_known_and_not_among_th
     known.source.train.labels[known.split.unlabeled] = -1
     # Where no class is known, the predicted ones are still counted.
     assert set(known.unlabeled_sample(1000)) == {*known.split.unlabeled} - {*known.split.labeled}
+
+
+def test_a_student_that_its_teacher_leaves_behind_ends_the_run_where_that_is_asked_for(tmp_path):
+    def left_behind():
+        networks = {role: tiny.plain_network(role) for role in ("teacher", "student")}
+        method = MetaPseudoLabels(**networks, uda_weight=0.0, ema_decay=None)
+        # They start as one, and only the teacher learns.
+        method.compile(keras.optimizers.SGD(0.5), keras.optimizers.SGD(1e-6), run_eagerly=True)
+        return method
+
+    quiet = dataclasses.replace(QUIET, confirmation_images=0)
+    settings = StageSettings(steps=8, epoch_steps=1, batch_size=9, unlabeled_ratio=1)
+    folder = RunFolder(tmp_path)
+    stopping = dataclasses.replace(quiet, on_collapse="stop")
+    with pytest.raises(
+        monitors.CollapseError, match=r"the student agreed with its teacher on only .*; the last ch"
+    ):
+        loop.fit(left_behind(), run_data(), settings, folder, stopping)
+    before = folder.read_history()
+    assert 0 < len(before) < 7
+    # Nothing of it is lost, and with a warning it goes on to its end.
+    with pytest.warns(UserWarning, match="the student agreed with its teacher on only"):
+        loop.fit(left_behind(), run_data(), settings, folder, quiet)
+    assert folder.read_history()[: len(before)] == before
+    assert len(folder.read_history()) == 8
+    with pytest.raises(ValueError, match="on_collapse='ignore'"):
+        Monitoring(on_collapse="ignore")

@@ -32,7 +32,7 @@ class ListedFile:
         path: of the file.
         relative_name: below the folder that was given.
         label: its class; -1 where unknown.
-        stream: `copies.LABELED`, `UNLABELED` or `TEST`.
+        stream: `copies.LABELED`, `UNLABELED`, `TEST` or `TRUSTED`.
     """
 
     path: str
@@ -46,30 +46,44 @@ def list_files(
     unlabeled_dir: str | os.PathLike | None,
     test_dir: str | os.PathLike | None,
     report: ReadingReport,
+    trusted_dir: str | os.PathLike | None = None,
 ) -> tuple[list[ListedFile], tuple[str, ...]]:
     """The labeled files, the unlabeled ones and those to test on, each once, and the names of the classes.
+
+    A file that is both in `labeled_dir` and in `trusted_dir` is a trusted one, with the label that it has there.
 
     Args:
         labeled_dir: holds a folder per class.
         unlabeled_dir: holds images at any depth, or None.
         test_dir: laid out as `labeled_dir`, or None.
         report: takes up what is passed over.
+        trusted_dir: laid out as `labeled_dir`, or None.
 
     Raises:
         FileNotFoundError: for a folder that is missing.
         ValueError: for folders laid out in another way, and images in both `labeled_dir` and `test_dir`.
     """
     labeled, class_names = list_class_files("labeled_dir", labeled_dir, report)
+    trusted: list[tuple[ImageFile, int]] = []
+    if trusted_dir is not None:
+        trusted, _ = list_class_files("trusted_dir", trusted_dir, report, class_names)
+        checked = {file.identity for file, _ in trusted}
+        labeled = [(file, label) for file, label in labeled if file.identity not in checked]
     test = [] if test_dir is None else list_class_files("test_dir", test_dir, report, class_names)[0]
-    first = {file.identity: file.path for file, _ in labeled}
-    if shared := [file.path for file, _ in test if file.identity in first]:
-        raise ValueError(
-            f"{len(shared)} images are in labeled_dir and in test_dir, such as {shown(min(shared))}: keep each in "
-            "one."
-        )
+    for argument, others in (("labeled_dir", labeled), ("trusted_dir", trusted)):
+        own = {file.identity for file, _ in others}
+        if shared := [file.path for file, _ in test if file.identity in own]:
+            raise ValueError(
+                f"{len(shared)} images are in {argument} and in test_dir, such as {shown(min(shared))}: keep each in "
+                "one."
+            )
     unlabeled = [] if unlabeled_dir is None else image_files("unlabeled_dir", unlabeled_dir, report)
-    known = first.keys() | {file.identity for file, _ in test}
-    files = [ListedFile(file.path, file.relative_name, label, copies.LABELED) for file, label in labeled]
+    known = {file.identity for file, _ in (*labeled, *trusted, *test)}
+    files = [
+        ListedFile(file.path, file.relative_name, label, stream)
+        for stream, group in ((copies.TRUSTED, trusted), (copies.LABELED, labeled))
+        for file, label in group
+    ]
     for file in unlabeled:
         # Links to a file are that file.
         if file.identity not in known:

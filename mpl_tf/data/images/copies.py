@@ -9,9 +9,15 @@ import numpy as np
 
 from mpl_tf.data.images.reading import ReadingReport
 
-LABELED, UNLABELED, TEST = 0, 1, 2
+LABELED, UNLABELED, TEST, TRUSTED = 0, 1, 2, 3
+# Whose image is used in the place of its copies, by stream: a trusted one first, an unlabeled one last.
+_RANK = np.array([1, 3, 2, 0])
 # Of each image that is left out: where it is, and where the one is that it has the pixels of.
 KINDS = {
+    (TRUSTED, TRUSTED): "copies among trusted images",
+    (LABELED, TRUSTED): "cheaply labeled copies of trusted images",
+    (UNLABELED, TRUSTED): "unlabeled copies of trusted images",
+    (TEST, TRUSTED): "test copies of trusted images",
     (LABELED, LABELED): "copies among labeled images",
     (UNLABELED, LABELED): "unlabeled copies of labeled images",
     (UNLABELED, UNLABELED): "copies among unlabeled images",
@@ -45,16 +51,17 @@ def content_hash(pixels: np.ndarray) -> bytes:
 def find_copies(hashes: Sequence[bytes], streams: np.ndarray) -> list[Copy]:
     """Finds images that are there more than once.
 
-    The one that is used in their place is the first labeled one, else the first test image, else the first.
+    The one that is used in their place is the first trusted one, else the first labeled one, else the first test
+    image, else the first.
 
     Args:
         hashes: of the N images.
-        streams: int `[N]`: `LABELED`, `UNLABELED` or `TEST`.
+        streams: int `[N]`: `TRUSTED`, `LABELED`, `UNLABELED` or `TEST`.
 
     Returns:
         The others, in rising order of their indices.
     """
-    rank = np.array([0, 2, 1])[streams]
+    rank = _RANK[streams]
     originals: dict[bytes, int] = {}
     copies = []
     for index in np.argsort(rank, kind="stable").tolist():
@@ -94,7 +101,9 @@ def resolve_copies(
     found = find_copies(hashes, streams)
     for copy in found:
         report.add_copy(copy.kind, name(copy.index), name(copy.original))
-    if wrong := _two_labels(found, labels, class_names, name):
+    if drop:
+        _note_corrections(found, labels, class_names, name, report)
+    if wrong := _two_labels(found, labels, class_names, name, correct=drop):
         if drop:
             raise ValueError(
                 f'{wrong}: remove one of each pair, or pass duplicates="keep" to train on both labels.'
@@ -102,8 +111,9 @@ def resolve_copies(
         warnings.warn(f"{wrong}.", stacklevel=3)
     # Copies among labeled images would be in what is trained on and in the validation split; unlabeled ones
     # are usually made on purpose, and are harmless once they are left out.
-    kinds = [(TEST, LABELED), (UNLABELED, TEST), (TEST, TEST)]
-    kinds += [] if drop else [(LABELED, LABELED), (UNLABELED, LABELED)]
+    kinds = [(TEST, LABELED), (TEST, TRUSTED), (UNLABELED, TEST), (TEST, TEST)]
+    kinds += [] if drop else [(LABELED, LABELED), (TRUSTED, TRUSTED), (LABELED, TRUSTED)]
+    kinds += [] if drop else [(UNLABELED, LABELED), (UNLABELED, TRUSTED)]
     if leaks := [copy for kind in kinds for copy in found if copy.kind == KINDS[kind]]:
         counts = " and ".join(
             f"{report.copies[kind]:,} {kind}" for kind in dict.fromkeys(c.kind for c in leaks)
@@ -120,8 +130,29 @@ def resolve_copies(
     return {copy.index for copy in found} if drop else set()
 
 
-def _two_labels(found, labels, class_names, name) -> str | None:
-    """A sentence on the first image with two labels, and how many there are."""
+def _note_corrections(found, labels, class_names, name, report) -> None:
+    """Notes the cheap labels in whose place another, trusted one is used."""
+    corrected = [
+        copy
+        for copy in found
+        if copy.kind == KINDS[LABELED, TRUSTED] and labels[copy.index] != labels[copy.original]
+    ]
+    if corrected:
+        first = corrected[0]
+        report.notes.append(
+            f"{len(corrected):,} cheap labels are corrected by trusted ones of the same images, such as "
+            f"{name(first.index)} ({class_names[labels[first.index]]!r}) by {name(first.original)} "
+            f"({class_names[labels[first.original]]!r})"
+        )
+
+
+def _two_labels(found, labels, class_names, name, *, correct) -> str | None:
+    """A sentence on the first image with two labels, and how many there are.
+
+    With `correct`, a trusted label counts in the place of a cheap one, and the two are no contradiction.
+    """
+    if correct:
+        found = [copy for copy in found if copy.kind != KINDS[LABELED, TRUSTED]]
     pairs = ((copy, labels[copy.original], labels[copy.index]) for copy in found)
     wrong = [(copy, one, other) for copy, one, other in pairs if one >= 0 and other >= 0 and one != other]
     if not wrong:
@@ -163,7 +194,7 @@ def find_near(
         Each image with the first one before it, in the order of `find_copies`, that looks like it.
     """
     stays = np.ones(len(hashes), bool)
-    order = np.argsort(np.array([0, 2, 1])[streams], kind="stable")
+    order = np.argsort(_RANK[streams], kind="stable")
     ordered, found = np.asarray(hashes)[order], []
     step = max(1, _BLOCK // max(1, len(ordered)))
     for start in range(0, len(ordered), step):

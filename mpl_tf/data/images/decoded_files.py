@@ -50,7 +50,8 @@ class Reader:
         trained = sum(file.stream != copies.TEST for file in files)
         # Training and test images are two collections, each with the limit.
         fits = {copies.TEST: (len(files) - trained) * size <= self.memory_limit}
-        fits[copies.LABELED] = fits[copies.UNLABELED] = trained * size <= self.memory_limit
+        for stream in (copies.TRUSTED, copies.LABELED, copies.UNLABELED):
+            fits[stream] = trained * size <= self.memory_limit
         stored = sum(fits[file.stream] for file in files)
         pixels = np.empty((stored, *self.image_shape), np.uint8)
         rows = np.cumsum([fits[file.stream] for file in files]) - 1

@@ -5,6 +5,8 @@ import pathlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from mpl_tf.data.images import copies, decoding, upright
 from mpl_tf.data.images.class_folders import ListedFile, list_class_files, list_files
 from mpl_tf.data.images.decoded_files import Reader
@@ -15,6 +17,7 @@ from mpl_tf.data.images.source import Source
 from mpl_tf.utils.validation import check_choice
 
 DUPLICATES = ("drop", "drop_near", "keep")
+_LABELED = (copies.TRUSTED, copies.LABELED)
 # In how many of 64 bits two images differ that are one photograph, compressed anew.
 NEAR = 4
 
@@ -24,6 +27,7 @@ def from_folders(
     unlabeled_dir: str | os.PathLike | None = None,
     *,
     test_dir: str | os.PathLike | None = None,
+    trusted_dir: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
     skip_unreadable: bool = False,
     channels: int = 3,
@@ -44,15 +48,19 @@ def from_folders(
     that disks, clouds and archives leave behind, camera raws and unfinished downloads are passed over;
     `Source.reading` says what and why.
 
-    Images with the same pixels, at the size that is trained on, are one image. Of copies the first labeled
-    one is used, else the first test image, else the first: so none is in two of labeled, validation, test and
-    unlabeled data. One image with two labels is refused.
+    Images with the same pixels, at the size that is trained on, are one image. Of copies the first trusted
+    one is used, else the first labeled one, else the first test image, else the first: so none is in two of
+    labeled, validation, test and unlabeled data. One image with two labels is refused, but where one of these
+    is trusted: then that is its label.
 
     Args:
         labeled_dir: holds one folder per class, named as the class, with images at any depth. Names that
             differ in nothing but their Unicode form are one.
         unlabeled_dir: holds images at any depth. Those that are also labeled or test images are left out.
         test_dir: laid out as `labeled_dir`, with the same class names or some of them.
+        trusted_dir: likewise, with images whose labels somebody has checked; the labels in `labeled_dir` are
+            then cheap ones, from crowds, rules or an old model. Both are labeled images. Copies of cheap ones,
+            or links to them, may lie here.
         image_size: H = W, or (H, W). None takes the size that all labeled images share.
         skip_unreadable: leaves out images that cannot be decoded, and warns, instead of refusing them.
         channels: 3 (RGB) or 1 (gray).
@@ -92,7 +100,7 @@ def from_folders(
     ):
         raise ValueError(f"near_duplicates={near_duplicates!r} is out of range: pass 0 to 16 bits, or None.")
     report = ReadingReport()
-    files, class_names = list_files(labeled_dir, unlabeled_dir, test_dir, report)
+    files, class_names = list_files(labeled_dir, unlabeled_dir, test_dir, report, trusted_dir)
     unreadable: dict[str, Exception] = {}
     size = _image_size(image_size, files, unreadable)
     reader = Reader((*size, channels), resizing, memory_limit, near_duplicates is not None)
@@ -105,7 +113,9 @@ def from_folders(
     if near_duplicates is not None:
         read.resolve_near_copies(near_duplicates, report, drop=duplicates == "drop_near")
     report.take(file.path for file in read.files)
-    train, test = read.images([copies.LABELED, copies.UNLABELED]), read.images([copies.TEST])
+    streams = [copies.TRUSTED, copies.LABELED, copies.UNLABELED]
+    train, test = read.images(streams), read.images([copies.TEST])
+    trusted = read.streams[np.isin(read.streams, streams)] == copies.TRUSTED
     assert train is not None, "a class without a readable image has been refused"
     if test is None and test_dir is not None:
         raise ValueError(
@@ -121,6 +131,7 @@ def from_folders(
         resizing=resizing,
         unreadable=report.unreadable,
         reading=report,
+        trusted=None if trusted_dir is None else trusted,
     )
 
 
@@ -142,7 +153,7 @@ def _image_size(image_size, files: list[ListedFile], unreadable: dict) -> tuple[
     if image_size is not None:
         return decoding.checked_image_size(image_size)
 
-    sizes = _sizes([file.path for file in files if file.stream == copies.LABELED], unreadable)
+    sizes = _sizes([file.path for file in files if file.stream in _LABELED], unreadable)
     if len(sizes) > 1:
         smallest, largest = min(sizes), max(sizes)
         raise ValueError(
@@ -180,7 +191,7 @@ def _check_unreadable(unreadable: dict, count: int, skip_unreadable: bool) -> No
 
 
 def _check_classes_left(files, class_names, unreadable, labeled_dir) -> None:
-    left = {file.label for file in files if file.stream == copies.LABELED and file.path not in unreadable}
+    left = {file.label for file in files if file.stream in _LABELED and file.path not in unreadable}
     for label, name in enumerate(class_names):
         if label not in left:
             raise ValueError(

@@ -40,6 +40,11 @@ class Images(abc.ABC):
         known = "" if labeled == len(self) else f", {labeled:,} labeled"
         return f"{type(self).__name__}({len(self):,} {what} of {'×'.join(map(str, self.image_shape))}{known})"
 
+    @property
+    def true_labels(self) -> np.ndarray:
+        """Int32 `[N]`: the labels, and before label noise where experiments have given them some."""
+        return self.labels
+
     @abc.abstractmethod
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
         """Reads some examples. Usable in a graph and inside `tf.data.Dataset.map`.
@@ -200,6 +205,32 @@ class TfdsImages(Images):
     def fingerprint(self) -> str:
         """Of the dataset's name, version, splits and sizes, and of the labels."""
         return content_fingerprint("tfds", self._identity, self.labels)
+
+
+class RelabeledImages(Images):
+    """The same images under other labels, and with the fingerprint that they had.
+
+    Args:
+        images: a collection.
+        labels: int `[N]`, -1 where unknown.
+    """
+
+    def __init__(self, images: Images, labels: np.ndarray) -> None:
+        super().__init__(labels, images.image_shape, images.names)
+        self.images = images
+
+    @property
+    def true_labels(self) -> np.ndarray:
+        """Int32 `[N]`, those of the collection itself."""
+        return self.images.true_labels
+
+    def fetch(self, index: tf.Tensor) -> tf.Tensor:
+        """Reads examples of the collection."""
+        return self.images.fetch(index)
+
+    def fingerprint(self) -> str:
+        """Of the collection."""
+        return self.images.fingerprint()
 
 
 def into_memory(images: Images) -> ArrayImages:

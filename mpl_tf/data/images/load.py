@@ -41,6 +41,7 @@ def load(
     labeled_dir: str | os.PathLike | None = None,
     unlabeled_dir: str | os.PathLike | None = None,
     test_dir: str | os.PathLike | None = None,
+    trusted_dir: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
     skip_unreadable: bool = False,
     channels: int | None = None,
@@ -59,6 +60,7 @@ def load(
         labeled_dir: for "folders", holds one folder per class.
         unlabeled_dir: for "folders", holds unlabeled images at any depth.
         test_dir: for "folders", laid out as `labeled_dir`.
+        trusted_dir: for "folders", laid out as `labeled_dir`: images whose labels somebody has checked.
         image_size: H = W, or (H, W), that images of folders and of TFDS are brought to.
         skip_unreadable: for "folders", leaves broken images out, with a warning, instead of refusing them.
         channels: for "folders", 3 (RGB) or 1 (gray); None for RGB.
@@ -84,6 +86,7 @@ def load(
         "labeled_dir": labeled_dir,
         "unlabeled_dir": unlabeled_dir,
         "test_dir": test_dir,
+        "trusted_dir": trusted_dir,
     }
     options: dict[str, Any] = {
         "channels": channels,
@@ -131,6 +134,7 @@ def from_arrays(
     name: str = "arrays",
     flip: bool = True,
     duplicates: str = "keep",
+    trusted: np.ndarray | None = None,
 ) -> Source:
     """Images or points that are in memory already.
 
@@ -146,6 +150,8 @@ def from_arrays(
         duplicates: what is done about images with the same pixels. `"keep"` uses them all, so that positions
             in the arrays are those in `Source.train`, and warns where one has two labels or is in two kinds
             of data. `"drop"` leaves copies out and refuses two labels, as `from_folders` does.
+        trusted: bool `[N]`, whose labels somebody has checked, where the others are cheap ones; None where
+            nothing is known of that.
 
     Returns:
         A `Source`.
@@ -170,6 +176,8 @@ def from_arrays(
                 f"unlabeled_images have the shape {unlabeled_images.shape[1:]} and images {images.shape[1:]}: "
                 "give both the same."
             )
+    if trusted is not None:
+        trusted = _checked_trusted(trusted, len(images))
     given = {"images": images, "unlabeled_images": unlabeled_images, "test images": test_images}
     parts = {what: examples for what, examples in given.items() if examples is not None}
     report = None
@@ -177,13 +185,17 @@ def from_arrays(
         parts = value_range.to_bytes(parts)
         everything = {"images": labels, "unlabeled_images": None, "test images": test_labels}
         known = {what: everything[what] for what in parts}
-        parts, known, report = _without_copies(parts, known, tuple(map(str, class_names)), duplicates)
+        parts, known, report, kept = _without_copies(
+            parts, known, tuple(map(str, class_names)), duplicates, trusted
+        )
         labels, test_labels = known["images"], known.get("test images")
+        trusted = None if trusted is None else trusted[kept]
     images = parts["images"]
     if "unlabeled_images" in parts:
         unlabeled = parts["unlabeled_images"]
         images = np.concatenate([images, unlabeled])
         labels = np.concatenate([labels, np.full(len(unlabeled), -1, np.int32)])
+        trusted = None if trusted is None else np.concatenate([trusted, np.zeros(len(unlabeled), bool)])
     return Source(
         name,
         tuple(map(str, class_names)),
@@ -191,14 +203,22 @@ def from_arrays(
         None if test_labels is None else ArrayImages(parts["test images"], test_labels),
         flip=flip,
         reading=report,
+        trusted=trusted,
     )
 
 
-def _without_copies(parts: dict, labels: dict, class_names: tuple[str, ...], duplicates: str):
-    """The images, and their labels, of which each is there once, or all of them with a warning."""
+def _without_copies(
+    parts: dict, labels: dict, class_names: tuple[str, ...], duplicates: str, trusted: np.ndarray | None
+):
+    """The images, and their labels, of which each is there once, or all of them with a warning.
+
+    Last a bool for each of `images`, whether it stays.
+    """
     streams = {"images": copies.LABELED, "unlabeled_images": copies.UNLABELED, "test images": copies.TEST}
     names = [f"{what}[{index}]" for what, examples in parts.items() for index in range(len(examples))]
     owners = np.concatenate([np.full(len(examples), streams[what]) for what, examples in parts.items()])
+    if trusted is not None:
+        owners[: len(trusted)][trusted] = copies.TRUSTED
     known = [
         np.full(len(examples), -1) if labels[what] is None else labels[what]
         for what, examples in parts.items()
@@ -227,7 +247,17 @@ def _without_copies(parts: dict, labels: dict, class_names: tuple[str, ...], dup
     if dropped:
         parts = {what: examples[chosen[what]] for what, examples in parts.items()}
         labels = {what: None if own is None else own[chosen[what]] for what, own in labels.items()}
-    return parts, labels, report
+    return parts, labels, report, chosen["images"]
+
+
+def _checked_trusted(trusted, count: int) -> np.ndarray:
+    trusted = np.asarray(trusted)
+    if trusted.dtype != bool or trusted.shape != (count,) or not trusted.any():
+        raise ValueError(
+            f"trusted is {trusted.dtype} of the shape {trusted.shape} with {np.count_nonzero(trusted)} true: pass "
+            f"one bool for each of the {count} images, true for those whose labels somebody has checked."
+        )
+    return trusted
 
 
 def _checked_examples(what: str, examples) -> np.ndarray:

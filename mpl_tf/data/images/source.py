@@ -22,6 +22,8 @@ class Source:
         resizing: how images of other sizes are brought to `image_shape`, in exported models too.
         unreadable: files that were left out because they cannot be decoded.
         reading: of files, what was read, passed over and there twice; None where there were none.
+        trusted: bool `[N]`, the training images whose labels somebody has checked, where all other labels are cheap:
+            from crowds, rules, file names, an old model. None where nothing says which are.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Source:
     resizing: Resizing = CROPPED
     unreadable: tuple[str, ...] = ()
     reading: ReadingReport | None = None
+    trusted: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -48,12 +51,29 @@ class Source:
                 f"{self.image_shape}: give both the same."
             )
 
+        if self.trusted is not None:
+            self._check_trusted()
+
+    def _check_trusted(self) -> None:
+        trusted = np.asarray(self.trusted)
+        if trusted.dtype != bool or trusted.shape != (len(self.train),):
+            raise ValueError(
+                f"trusted is {trusted.dtype} of the shape {trusted.shape}, and there are {len(self.train)} training "
+                "images: pass one bool for each."
+            )
+        if not trusted.any() or (self.train.true_labels[trusted] < 0).any():
+            what = "an image without a label" if trusted.any() else "no image"
+            raise ValueError(
+                f"trusted marks {what} of {self.name!r}: mark those whose labels somebody has checked."
+            )
+
     def __repr__(self) -> str:
         labeled = int(np.sum(self.train.labels >= 0))
         unlabeled = len(self.train) - labeled
+        trusted = "" if self.trusted is None else f" ({int(self.trusted.sum()):,} of them trusted)"
         parts = [
             f"{self.num_classes} classes",
-            f"{labeled:,} labeled" + (f" and {unlabeled:,} unlabeled" if unlabeled else ""),
+            f"{labeled:,} labeled{trusted}" + (f" and {unlabeled:,} unlabeled" if unlabeled else ""),
             *([f"{len(self.test):,} test"] if self.test is not None else []),
             "×".join(map(str, self.image_shape)),
             *([f"flip={self.flip}"] if len(self.image_shape) == 3 else []),

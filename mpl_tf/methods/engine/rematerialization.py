@@ -66,7 +66,13 @@ def _rematerialized(segment, inputs, weights, state):
                 with pointwise.products(), tf.GradientTape() as tape:
                     tape.watch(sources)
                     outputs, _ = segment.stateless_call(sources[1:], state, sources[0], training=True)
-                return tape.gradient(outputs, sources, tangents, tf.UnconnectedGradients.ZERO)
+                towards_inputs, *towards_weights = tape.gradient(
+                    outputs, sources, tangents, tf.UnconnectedGradients.ZERO
+                )
+            # The segment before this one begins when this one's activations are read for the last time. The weights'
+            # gradients read them too, and an executor that left those for later would keep all segments' activations.
+            with tf.control_dependencies(towards_weights):
+                return [tf.identity(towards_inputs), *towards_weights]
 
         with pointwise.products():
             outputs = segment.stateless_call(list(weights), state, inputs, training=True)

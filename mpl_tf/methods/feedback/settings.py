@@ -16,6 +16,8 @@ NORMALIZATIONS = {
     "loss_difference": ("cosine", "raw"),
     "none": ("raw",),
 }
+# The labeled images that a student's success may be measured on.
+FEEDBACK_ON = ("labeled", "trusted")
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -101,6 +103,14 @@ class FeedbackSettings:
     def is_scalar(self) -> bool:
         """Whether one number per batch stands for all images, which needs sampled student labels."""
         return self.estimator in ("dot_product", "loss_difference")
+
+    def needs_trusted(self, feedback_on: str) -> bool:
+        """Whether batches have to say which labels are trusted.
+
+        Args:
+            feedback_on: the labeled images that the student's success is measured on.
+        """
+        return self.estimator != "none" and feedback_on == "trusted"
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

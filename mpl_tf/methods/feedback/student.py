@@ -89,7 +89,7 @@ class Evidence:
         sampled_labels: int64 `[N]` where it learned from a draw, else None.
         student_logits: float32 `[N, K]` at the old weights.
         student_gradients: g, what it descended, averaged over the replicas.
-        labeled_loss: weights → L_l, the loss on the labeled images, a scalar.
+        labeled_loss: weights → L_l, the loss on the labeled images or on the trusted ones of them, a scalar.
         other_loss: weights → what it minimized beside the cross-entropy to the pseudo labels; None for nothing.
         new_weights: θ_S'.
         new_loss: L_l(θ_S').
@@ -214,7 +214,7 @@ def student_step(
     """The student learns what its teacher says about the strong views, and feeds back how much that helped it.
 
     Args:
-        method: whose `student` learns, with `feedback`, `feedback_state`, `student_labels` and `seed`.
+        method: whose `student` learns, with `feedback`, `feedback_on`, `feedback_state`, `student_labels` and `seed`.
         data: the batch.
         teacher_logits: float32 `[N, K]`, what the student is to learn on the unlabeled images.
         labeled_weight: factor on the student's own cross-entropy with the labels; 0 as in the paper.
@@ -261,7 +261,7 @@ def student_step(
     settings = method.feedback
     if settings.estimator != "none":
         new_weights = tensors(before.network.trainable_variables)
-        labeled_loss = _labeled_loss(before, data)
+        labeled_loss = _labeled_loss(before, data, on=method.feedback_on)
         new_loss, labeled_gradients = _loss_and_gradients(before, labeled_loss, new_weights)
         if before.loss_scale is not None:
             # Where the student skips its step, or v itself overflows float16, nothing is fed back.
@@ -294,19 +294,33 @@ def student_step(
     return StudentStep(loss, logits, gradient_norm, feedback_on_logits, metrics)
 
 
-def _labeled_loss(before, data):
-    """L_l as a function of the student's weights.
+def _labeled_loss(before, data, *, on):
+    """L_l as a function of the student's weights: on all labeled images, or on the trusted ones alone.
 
     Where classes are weighted, it is the weighted loss too: the teacher is to be praised for what helps the student
     by the measure that the run minimizes, or the feedback would pull it back to the frequent classes.
     """
+    example_weights = data["labeled"].get("weight")
+    if on == "trusted":
+        example_weights = _trusted_weights(data["labeled"]["trusted"], example_weights)
 
     def labeled_loss(weights):
         logits = before.logits(data["labeled"]["image"], weights)
         labeled_losses = losses.cross_entropy(data["labeled"]["label"], logits)
-        return losses.weighted_mean(labeled_losses, data["labeled"].get("weight"))
+        return losses.weighted_mean(labeled_losses, example_weights)
 
     return labeled_loss
+
+
+def _trusted_weights(trusted, weights):
+    """Weights `[B]` that make `losses.weighted_mean` the mean over the trusted images of the global batch.
+
+    A replica divides by its own B, and replicas average: 1/B Σ t_i L_i / t̄, with t̄ over all of them, is
+    Σ t_i L_i / Σ t_i, however unequally the trusted images lie. A batch without any gives no feedback.
+    """
+    trusted = tf.cast(trusted, tf.float32)
+    scaled = tf.math.divide_no_nan(trusted, replicas.replica_mean(tf.reduce_mean(trusted)))
+    return scaled if weights is None else scaled * tf.cast(weights, tf.float32)
 
 
 def _loss_and_gradients(before, labeled_loss, weights):

@@ -44,6 +44,7 @@ def page(
         run_sections.curves(run),
         run_sections.errors(run),
         run_sections.pseudo_labels(run),
+        run_sections.suspect_labels(run),
         run_sections.training_images(run),
         run_sections.robustness(run),
     ]
@@ -86,6 +87,7 @@ def _facts(run):
         each = sorted((split.get("labels_per_class") or {}).values())
         note = (f"{each[0]:,}" if each[0] == each[-1] else f"{each[0]:,} to {each[-1]:,}") if each else ""
         facts.append(Fact("Labels", f"{labels:,}", note and f"{note} of each class"))
+    facts += _facts_of_trust(run)
     facts += [
         Fact(part.capitalize(), f"{split['counts'][part]:,}", f"{run.noun}s")
         for part in ("unlabeled", "validation")
@@ -114,6 +116,27 @@ def _facts(run):
         facts.append(Fact("CPU time", _duration(sum(metrics["cpu_seconds"].values())), stages))
     if "accelerator" in metrics:
         facts.append(Fact("Accelerator", metrics["accelerator"]))
+    return facts
+
+
+def _facts_of_trust(run):
+    """Which labels are trusted, and what became of the others."""
+    counts, noise = run.split.get("counts", {}), run.split.get("arguments", {}).get("label_noise")
+    trusted, ignored = counts.get("trusted", 0), counts.get("ignored", 0)
+    cheap = counts.get("labeled", 0) - trusted + ignored
+    facts = []
+    if trusted:
+        facts.append(
+            Fact("Trusted labels", f"{trusted:,}", "half of every labeled batch" if cheap > ignored else "")
+        )
+        facts.append(
+            Fact("Cheap labels", f"{cheap:,}", "ignored: counted as unlabeled" if ignored else "learned from")
+        )
+    if noise:
+        wrong = counts.get("mislabeled", 0)
+        facts.append(
+            Fact("Label noise", noise, f"{wrong:,} of {cheap:,} cheap labels made wrong, for an experiment")
+        )
     return facts
 
 

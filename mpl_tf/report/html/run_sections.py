@@ -22,7 +22,7 @@ from mpl_tf.report.html.run_contents import RunContents
 from mpl_tf.report.summary import counted, interval, percent
 from mpl_tf.runs.roles import role_name
 
-_MATRIX_UP_TO, _MOST_CONFUSIONS, _MOST_CLASSES = 20, 15, 50
+_MATRIX_UP_TO, _MOST_CONFUSIONS, _MOST_CLASSES, _MOST_SUSPECTS = 20, 15, 50, 20
 _STAGES = {"supervised": "Supervised baseline", "finetune": "Fine-tuning", "teacher": "Teacher"}
 # Quantity → the heading that its curve stands under; what is in none of these is a diagnostic.
 _PSEUDO_LABEL_CURVES = ("confident_fraction", "confirmation_bias")
@@ -266,6 +266,32 @@ def pseudo_labels(run: RunContents) -> Section:
         whose = before[max(0, before.index("student") - 1)] if "student" in before else before[-1]
         blocks += samples.pseudo_labels(run.data, run.networks[whose], role_name(whose))
     return Section("Pseudo labels", blocks)
+
+
+def suspect_labels(run: RunContents) -> Section:
+    """The cheap labels that the final network contradicts most surely, to be checked first."""
+    rows = run.folder.read_rows("suspect_labels.csv")
+    if not rows:
+        return Section("Suspect labels", [])
+    trusted = run.split.get("counts", {}).get("trusted", 0)
+    blocks: list[Block] = [
+        Paragraph(
+            f"The {run.final_name} contradicts {counted(len(rows), 'label')} that "
+            f"{'nobody has checked' if trusted else 'it was given'}: look at these first, the surest contradiction "
+            "foremost. All stand in suspect_labels.csv, with what was predicted in their place."
+        )
+    ]
+    if "true_label" in rows[0]:
+        wrong = sum(row["label"] != row["true_label"] for row in rows)
+        made = run.split.get("counts", {}).get("mislabeled", 0)
+        blocks.append(
+            Paragraph(f"{wrong:,} of these are wrong, of {made:,} that label noise has made wrong in all.")
+        )
+    if run.data is not None and not run.points:
+        blocks += samples.suspects(run.data, rows)
+    else:
+        blocks.append(Table(rows[:_MOST_SUSPECTS], "The first of suspect_labels.csv."))
+    return Section("Suspect labels", blocks)
 
 
 def training_images(run: RunContents) -> Section:

@@ -18,7 +18,7 @@ from mpl_tf.report import plots
 from mpl_tf.report.html.blocks import Block, Paragraph, Tile, Tiles
 
 MOST_PREDICTED, MOST_MAPPED, FEWEST_FOR_TSNE = 5000, 1000, 50
-_LABELED, _VIEWS, _PSEUDO_LABELS, _MISTAKES = 40, 9, 24, 32
+_LABELED, _VIEWS, _PSEUDO_LABELS, _MISTAKES, _SUSPECTS = 40, 9, 24, 32, 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +116,22 @@ def mistakes(data: RunData, found: Predicted, whose: str) -> list[Block]:
     count = f"{wrong.sum():,} of {len(wrong):,} validation images"
     caption = f"Mistakes of the {whose}, the most confident first: {count}"
     return _predictions(data, found, found.most_confident(wrong, _MISTAKES), caption)
+
+
+def suspects(data: RunData, rows: list[dict]) -> list[Block]:
+    """The images of the first rows of suspect_labels.csv.
+
+    Args:
+        data: of the run.
+        rows: of the file.
+    """
+    rows = rows[:_SUSPECTS]
+    entries = []
+    for row, image in zip(rows, _fetch(data, [int(row["index"]) for row in rows]), strict=True):
+        wrong = row["label"] != row.get("true_label", row["label"])
+        text = f"{row['label']}? rather {row['predicted']} · {float(row['confidence']):.0%}"
+        entries.append(Tile([image], text, wrong))
+    return [Tiles(entries, "Labels that the network contradicts, the most surely contradicted first")]
 
 
 def _predictions(data, found, rows, caption):

@@ -2,17 +2,20 @@
 
 from mpl_tf.training.callbacks.generator_monitors import DrawGenerated, WarnOnCollapse
 from mpl_tf.training.callbacks.monitors import (
+    CollapseError,
     ConfirmationBias,
     EndEpoch,
     NonFiniteLossError,
     Record,
     StopOnNonFinite,
+    WarnOnDisagreement,
     WarnOnEmptyMask,
 )
 from mpl_tf.training.callbacks.preemption import ContinueEpoch, PreemptedError, StopOnSignal
 from mpl_tf.training.callbacks.tensorboard import WriteSummaries
 
 __all__ = [
+    "CollapseError",
     "ConfirmationBias",
     "ContinueEpoch",
     "DrawGenerated",
@@ -23,6 +26,7 @@ __all__ = [
     "StopOnNonFinite",
     "StopOnSignal",
     "WarnOnCollapse",
+    "WarnOnDisagreement",
     "WarnOnEmptyMask",
     "WriteSummaries",
 ]

@@ -252,35 +252,64 @@ class WarnOnEmptyMask(keras.callbacks.Callback):
             )
 
 
+class CollapseError(ArithmeticError):
+    """The student has fallen far behind its own teacher."""
+
+
 class WarnOnDisagreement(keras.callbacks.Callback):
-    """Warns, once, when student and teacher have drifted apart: the collapse that a too strong feedback causes.
+    """Warns, once, or stops when student and teacher have drifted apart: the collapse of a too strong feedback.
 
     A teacher that is rewarded for moving its student, more than for being right, ends with labels that the student
-    cannot follow, and the student falls far behind its own teacher.
+    cannot follow, and the student falls far behind its own teacher. Stands before `Record`: the epoch at which it
+    stops is neither recorded nor saved, so that the run can go on where it was, to be stopped again or, with a
+    warning only, to its end.
 
     Args:
         fraction: of the best agreement so far, below which an epoch counts.
         patience: epochs on end.
-        stop: whether to end the training then.
+        stop: whether to stop the training with an error.
+        folder: whose history says how the epochs before went, and whose last checkpoint the error names; None for a
+            training that begins.
     """
 
-    def __init__(self, fraction: float = 0.7, patience: int = 2, *, stop: bool = False):
+    def __init__(
+        self,
+        fraction: float = 0.7,
+        patience: int = 2,
+        *,
+        stop: bool = False,
+        folder: RunFolder | None = None,
+    ):
         super().__init__()
-        self.fraction, self.patience, self.stop = fraction, patience, stop
+        self.fraction, self.patience, self.stop, self.folder = fraction, patience, stop, folder
         self.best, self.apart = 0.0, 0
+        for row in folder.read_history() if folder is not None else ():
+            if row.get("agreement"):
+                self._count(float(row["agreement"]))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Compares the epoch's agreement with the best one."""
+        """Compares the epoch's agreement with the best one.
+
+        Raises:
+            CollapseError: where it is to stop.
+        """
         agreement = (logs or {}).get("agreement")
         if agreement is None:
             return
-        self.best = max(self.best, float(agreement))
-        self.apart = self.apart + 1 if agreement < self.fraction * self.best else 0
+        self._count(float(agreement))
+        said = (
+            f"For {self.patience} epochs the student agreed with its teacher on only {agreement:.0%} of the "
+            f"unlabeled images, after {self.best:.0%} before: the feedback pushes the teacher to labels that do not "
+            "help. Lower feedback_weight, raise feedback_warmup_steps, or compare with feedback='none'."
+        )
+        if self.stop and self.apart >= self.patience:
+            checkpoints = self.folder.checkpoints() if self.folder is not None else []
+            last = f"the last checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint"
+            step = int(np.asarray(self.model.step))
+            raise CollapseError(f"{said} Training stopped at step {step}; {last}.")
         if self.apart == self.patience:
-            warnings.warn(
-                f"For {self.patience} epochs the student agreed with its teacher on only {agreement:.0%} of the "
-                f"unlabeled images, after {self.best:.0%} before: the feedback pushes the teacher to labels that do "
-                "not help. Lower feedback_weight, raise feedback_warmup_steps, or compare with feedback='none'.",
-                stacklevel=2,
-            )
-            self.model.stop_training |= self.stop
+            warnings.warn(said, stacklevel=2)
+
+    def _count(self, agreement: float) -> None:
+        self.best = max(self.best, agreement)
+        self.apart = self.apart + 1 if agreement < self.fraction * self.best else 0

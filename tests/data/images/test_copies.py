@@ -317,3 +317,44 @@ def test_what_looks_like_one_that_is_left_out_stays():
     assert [(copy.index, copy.original) for copy in named] == [(1, 0), (2, 1), (3, 0)]
     others = copies.find_near(hashes, streams, 2, labels=np.array([0, 1, -1, 1]))
     assert [(copy.index, copy.original) for copy in others] == [(2, 1)]
+
+
+# --- trusted images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("memory_limit", [0, 2**20])
+def test_a_trusted_label_counts_in_the_place_of_a_cheap_one(tmp_path, save, way, memory_limit):
+    save("trusted/ant/new.png", "trusted/cat/new.png")
+    way(tmp_path / "labeled/ant/0.png", tmp_path / "trusted/cat/checked.png")
+    way(tmp_path / "labeled/ant/1.png", tmp_path / "trusted/ant/checked.png")
+    copy_file(tmp_path / "trusted/cat/new.png", tmp_path / "unlabeled/copy.png")
+    source = load(tmp_path, trusted_dir=tmp_path / "trusted", memory_limit=memory_limit)
+    # 12 cheap ones, of which two are trusted now, the new ones, and 4 unlabeled.
+    assert np.bincount(source.train.labels + 1).tolist() == [4, 6, 8]
+    assert source.trusted.sum() == 4
+    assert sorted(source.train.labels[source.trusted]) == [0, 0, 1, 1]
+    corrected = [note for note in source.reading.notes if "corrected" in note]
+    # A link is the same file, and lies in one folder of the two.
+    assert len(corrected) == (way not in (link, hard_link))
+    fetched = [bytes(np.asarray(source.train.fetch([i]))) for i in range(len(source.train))]
+    assert len(set(fetched)) == len(fetched) == 18
+
+
+def test_trusted_folders_are_looked_at_as_the_others(tmp_path, save):
+    save("trusted/ant/new.png")
+    copy_file(tmp_path / "test/ant/a.png", tmp_path / "trusted/ant/copy.png")
+    with pytest.warns(UserWarning, match=r"1 test copies of trusted images, such as .*: they are left out"):
+        source = load(tmp_path, trusted_dir=tmp_path / "trusted")
+    assert (source.trusted.sum(), len(source.test)) == (2, 3)
+    copy_file(tmp_path / "test/ant/b.png", tmp_path / "trusted/cat.png")
+    with pytest.raises(ValueError, match=r"trusted_dir=.* has images outside any class"):
+        load(tmp_path, trusted_dir=tmp_path / "trusted")
+    (tmp_path / "trusted/cat.png").unlink()
+    save("trusted/dog/0.png")
+    with pytest.raises(ValueError, match=r"trusted_dir=.* has a class 'dog' that labeled_dir lacks"):
+        load(tmp_path, trusted_dir=tmp_path / "trusted")
+    shutil.rmtree(tmp_path / "trusted/dog")
+    link(tmp_path / "test/ant/b.png", tmp_path / "trusted/ant/b.png")
+    with pytest.raises(ValueError, match="1 images are in trusted_dir and in test_dir"):
+        load(tmp_path, trusted_dir=tmp_path / "trusted")

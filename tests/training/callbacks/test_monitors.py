@@ -29,22 +29,42 @@ def test_a_mask_over_a_loss_that_is_switched_off_does_not_warn(weight):
     assert not caught
 
 
-def test_a_student_that_falls_behind_its_teacher_warns_once_and_may_stop():
-    for stop in (False, True):
-        callback = monitors.WarnOnDisagreement(patience=2, stop=stop)
-        callback.set_model(types.SimpleNamespace(stop_training=False))
-        with warnings.catch_warnings(record=True, action="always") as caught:
-            # It rises, falls for a moment, and stays a little lower than at its best.
-            for agreement in (0.1, 0.9, 0.5, 0.8, 0.65, 0.7, 0.4):
-                callback.on_epoch_end(0, {"agreement": agreement, "loss": 1.0})
-            callback.on_epoch_end(0, {"loss": 1.0})
-        assert not caught
-        with pytest.warns(UserWarning, match=r"on only 50% of the unlabeled images, after 90% before"):
-            callback.on_epoch_end(0, {"agreement": 0.5})
-        assert callback.model.stop_training is stop
-        with warnings.catch_warnings(record=True, action="always") as caught:
-            callback.on_epoch_end(0, {"agreement": 0.3})
-        assert not caught
+# It rises, falls for a moment, and stays a little lower than at its best.
+HARMLESS = (0.1, 0.9, 0.5, 0.8, 0.65, 0.7, 0.4)
+
+
+def test_a_student_that_falls_behind_its_teacher_warns_once():
+    callback = monitors.WarnOnDisagreement(patience=2)
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        for agreement in HARMLESS:
+            callback.on_epoch_end(0, {"agreement": agreement, "loss": 1.0})
+        callback.on_epoch_end(0, {"loss": 1.0})
+    assert not caught
+    with pytest.warns(UserWarning, match=r"on only 50% of the unlabeled images, after 90% before"):
+        callback.on_epoch_end(0, {"agreement": 0.5})
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        callback.on_epoch_end(0, {"agreement": 0.3})
+    assert not caught
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_student_that_falls_behind_its_teacher_may_stop_the_run_again_and_again(tmp_path, saved):
+    folder = RunFolder(tmp_path)
+    rows = [{"epoch": e, "step": e + 1, "agreement": value} for e, value in enumerate(HARMLESS)]
+    folder.write_history([*rows, {"epoch": 7, "step": 8, "agreement": ""}])
+    if saved:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "step_000000008.weights.h5").touch()
+    last = "the last checkpoint is .*step_000000008" if saved else "there is no checkpoint"
+    # One that begins knows nothing of the epochs before.
+    monitors.WarnOnDisagreement(stop=True).on_epoch_end(8, {"agreement": 0.5})
+    for _ in range(2):
+        callback = monitors.WarnOnDisagreement(stop=True, folder=folder)
+        callback.set_model(types.SimpleNamespace(step=9))
+        with pytest.raises(
+            monitors.CollapseError, match=rf"on only 50%.* Training stopped at step 9; {last}"
+        ):
+            callback.on_epoch_end(8, {"agreement": 0.5})
 
 
 def test_a_mask_that_speaks_now_and_then_does_not_warn():

@@ -1,0 +1,218 @@
+"""Studies on handwritten digits for rows of docs/claims.md: each changes one thing of a preset at a time.
+
+python benchmarks/claims/digits.py --study=noisy_student --seeds=0-4 --run_dir=runs/claims/noisy_student
+
+Each is one `recipes.compare`, which resumes trial by trial, and a run is under a minute of one core. Nothing was
+tuned for a trial: hyper-parameters are those of the preset.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+
+# Where the flags of a trial name the network of the run that the study makes before them.
+TEACHER = "TEACHER"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A preset, and what is changed in it.
+
+    Args:
+        preset: whose flags all trials have.
+        trials: trial → recipe and flags; the differences are to the first.
+        answers: row of docs/claims.md → the trials beside the first that speak to it.
+        teacher: recipe and flags of a run that is made once, and of whose network the trials learn.
+        robustness: whether the networks of the first trial are evaluated on corrupted, perturbed and adversarial
+            images too, each seed's with its first teacher as the baseline.
+    """
+
+    preset: str
+    trials: Mapping[str, str]
+    answers: Mapping[str, tuple[str, ...]]
+    teacher: str | None = None
+    robustness: bool = False
+
+
+def _grid_of_dafl() -> dict[str, str]:
+    """DAFL with its preset's weights, and α and β a tenth and ten times as large, each with each."""
+    trials = {}
+    for activation in (0.1, 0.01, 1.0):
+        for entropy in (2.171, 0.2171, 21.71):
+            name = f"α {activation:g}, β {entropy / 0.4342:.3g}"
+            trials[name] = (
+                f"dafl --teacher={TEACHER} --activation_weight={activation} --entropy_weight={entropy}"
+            )
+    return trials
+
+
+STUDIES = {
+    "noisy_student": Study(
+        preset="noisy_student_digits",
+        trials={
+            "Noisy Student": "noisy_student",
+            "no RandAugment on unlabeled images": "noisy_student --nounlabeled_noise",
+            "no dropout": "noisy_student --nomodel_noise",
+            "neither": "noisy_student --nounlabeled_noise --nomodel_noise",
+            "noised teacher": "noisy_student --teacher_noise --teacher_view=strong",
+            "poor teacher": "noisy_student --teacher_steps=30",
+            "hard labels": "noisy_student --targets=hard",
+            "hard labels, no smoothing": "noisy_student --targets=hard --label_smoothing=0",
+            "pseudo labels first, then labels": "noisy_student --labeled_weight=0",
+            "ratio 1": "noisy_student --unlabeled_ratio=1",
+            "ratio 1, weight 4": "noisy_student --unlabeled_ratio=1 --unlabeled_weight=4",
+            "from the teacher's weights": "noisy_student --initialize=teacher",
+        },
+        answers={
+            "A34": ("no RandAugment on unlabeled images", "no dropout", "neither"),
+            "A35": ("noised teacher",),
+            "A37": ("poor teacher",),
+            "A40": ("hard labels", "hard labels, no smoothing"),
+            "A42": ("pseudo labels first, then labels",),
+            "A43": ("ratio 1", "ratio 1, weight 4"),
+            "A44": ("from the teacher's weights",),
+            "A45": (),
+        },
+        robustness=True,
+    ),
+    "larger_student": Study(
+        preset="noisy_student_digits",
+        trials={
+            "equal": "noisy_student --teacher_model=wrn-10-1 --model=wrn-10-1 --rounds=1",
+            "larger": "noisy_student --teacher_model=wrn-10-1 --model=wrn-10-2 --rounds=1",
+        },
+        answers={"A38": ("larger",)},
+    ),
+    "pseudo_labels": Study(
+        preset="digits",
+        trials={
+            "fixed, from 0.95 on": "pseudo_labels --pseudo_labels=fixed",
+            "fixed, all": "pseudo_labels --pseudo_labels=fixed --threshold=0",
+            "online, from 0.95 on": "pseudo_labels",
+            "online, all": "pseudo_labels --threshold=0",
+            "large network": "supervised",
+            "small network": "supervised --model=mlp-32x1",
+            "small, taught by the large one": (
+                "pseudo_labels --pseudo_labels=fixed --model=mlp-32x1 "
+                "--teacher={large network}/networks/student.keras"
+            ),
+        },
+        answers={
+            "M2": ("large network", "small network", "small, taught by the large one"),
+            "M10": ("fixed, all", "online, from 0.95 on", "online, all"),
+            "A41": ("fixed, all",),
+        },
+    ),
+    "softness": Study(
+        preset="digits",
+        trials={
+            "labels": "supervised --finetune_steps=0",
+            "labels smoothed by 0.1": "supervised --finetune_steps=0 --label_smoothing=0.1",
+            "distilled": (
+                "distillation --finetune_steps=0 --teacher={labels}/networks/student.keras --unlabeled_ratio=4"
+            ),
+        },
+        answers={"A59": ("labels smoothed by 0.1", "distilled")},
+    ),
+    "dafl_grid": Study(
+        preset="dafl_digits",
+        trials=_grid_of_dafl(),
+        answers={"A53": tuple(_grid_of_dafl())[1:]},
+        # Of another seed than the students, which would start from its initial weights.
+        teacher=(
+            "supervised --dataset=digits --model=convnet --steps=600 --learning_rate=0.1 --weight_decay=5e-4 "
+            "--ema_decay=0 --seed=100"
+        ),
+    ),
+}
+
+
+def main():
+    """Runs the comparison of a study, and evaluates its networks' robustness where it asks for that."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--study", choices=STUDIES, required=True)
+    parser.add_argument("--seeds", default="0-4")
+    parser.add_argument("--run_dir", required=True)
+    options = parser.parse_args()
+    study, folder = STUDIES[options.study], pathlib.Path(options.run_dir)
+    if study.teacher:
+        _run(*study.teacher.split(), f"--run_dir={folder / 'teacher'}")
+    network = folder / "teacher" / "networks" / "student.keras"
+    _run(
+        "compare",
+        f"--preset={study.preset}",
+        *(f"--trial={name}: {words.replace(TEACHER, str(network))}" for name, words in study.trials.items()),
+        f"--reference={next(iter(study.trials))}",
+        f"--seeds={options.seeds}",
+        f"--run_dir={folder}",
+    )
+    if study.robustness:
+        print(robustness(folder, next(iter(study.trials))))
+
+
+def robustness(folder: pathlib.Path, trial: str) -> str:
+    """Evaluates the networks of a trial where it has not been done, and writes `robustness.md`.
+
+    Args:
+        folder: of the comparison.
+        trial: whose.
+
+    Returns:
+        A row per network, as Markdown: mean ± standard deviation over seeds.
+    """
+    from mpl_tf import report
+    from mpl_tf.utils import files
+
+    found = {}
+    for run_dir in sorted(folder.glob(f"{files.folder_name(trial)}.*")):
+        metrics = run_dir / "metrics.json"
+        if "evaluation" not in json.loads(metrics.read_text("utf-8")):
+            _run(
+                "evaluate", f"--run_dir={run_dir}", "--robustness", "--baseline=teacher", "--fgsm=1,2,4,8,16"
+            )
+        for role, results in json.loads(metrics.read_text("utf-8"))["evaluation"].items():
+            found.setdefault(role, []).append(_numbers(results))
+    rows = [
+        {"network": role, "seeds": str(len(runs))}
+        | {name: _mean([numbers[name] for numbers in runs]) for name in runs[0]}
+        for role, runs in found.items()
+    ]
+    table = report.table(rows)
+    (folder / "robustness.md").write_text(f"{table}\n", encoding="utf-8")
+    return table
+
+
+def _numbers(results: Mapping) -> dict[str, float]:
+    """What the sources report of a network, in %."""
+    attacks = results["fgsm"]
+    return {
+        "clean": 100 * results["clean"]["accuracy"],
+        "mCE": results["corruptions"]["mce"],
+        "mFR": results["perturbations"]["mfr"],
+        **{
+            f"FGSM ε {epsilon:g}": 100 * accuracy
+            for epsilon, accuracy in zip(attacks["epsilon"], attacks["accuracy"], strict=True)
+            if epsilon
+        },
+    }
+
+
+def _mean(values: list[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.1f} ± {spread:.1f}"
+
+
+def _run(recipe: str, *flags: str) -> None:
+    if code := subprocess.run([sys.executable, "-m", f"recipes.{recipe}", *flags]).returncode:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

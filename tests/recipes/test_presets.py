@@ -1,0 +1,130 @@
+"""Two steps of every preset: its networks at their real size, its flags, and random images of its dataset's shape."""
+
+import contextlib
+import json
+import math
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mpl_tf import data
+from tests.programs import forked
+
+ROOT = pathlib.Path(__file__).parents[2]
+PRESETS = {path.stem: path for path in sorted((ROOT / "recipes" / "presets").glob("*.flags"))}
+
+# Flags of presets whose batches would not fit 12 GB or a minute of one core; all others make theirs.
+SMALLER = {
+    "celeba": ["--batch_size=2"],
+    "cifar10_4k": ["--batch_size=2", "--finetune_batch_size=16"],
+    "dafl_cifar10": ["--batch_size=16"],
+    "dafl_cifar100": ["--batch_size=16"],
+    "fixmatch_cifar100_10000": ["--batch_size=1"],
+    "fixmatch_cifar10_250": ["--batch_size=2"],
+    "freematch_cifar10_40": ["--batch_size=2"],
+    "imagenet_10percent": ["--batch_size=1", "--finetune_batch_size=4"],
+    "imagenet_resnet50": ["--batch_size=1", "--finetune_batch_size=4"],
+    # Two networks of 480 million weights and an average leave no room for momentum and gradients.
+    "large_scale": [
+        "--batch_size=1",
+        "--unlabeled_ratio=1",
+        "--finetune_steps=0",
+        "--momentum=0",
+        "--strategy=default",
+    ],
+    "noisy_student_imagenet": ["--batch_size=1"],
+    "noisy_student_svhn": ["--batch_size=2"],
+    "svhn_1k": ["--batch_size=2", "--finetune_batch_size=16"],
+    "uda_cifar10_4k": ["--batch_size=2"],
+}
+# Whose step is traced at its real size, and not run.
+TRACED = {"large_scale"}
+
+
+def recipe_of(preset: str) -> str:
+    """The recipe in the command that the preset's header shows."""
+    return re.search(rf"python -m recipes\.(\w+) --preset={preset}\b", PRESETS[preset].read_text("utf-8"))[1]
+
+
+def teacher_of(preset: str) -> list[str]:
+    """The flag of a teacher, where the preset needs one: the network that its header trains for it, by name."""
+    _, needed, command = PRESETS[preset].read_text("utf-8").partition("Its teacher")
+    return [f"--teacher={re.search(r'--model=(.+?) ', command)[1]}"] if needed else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_two_steps_of_every_preset(preset, tmp_path):
+    facts, steps = tmp_path / "facts.json", 0 if preset in TRACED else 2
+    arguments = [preset, recipe_of(preset), *SMALLER.get(preset, []), *teacher_of(preset)]
+    finished = forked.start("tests.programs.two_steps", facts, steps, *arguments).finish(timeout=3600)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    stages = json.loads(facts.read_text())
+    print(json.dumps(stages))
+    assert stages
+    for stage, seen in stages.items():
+        if preset in TRACED:
+            assert seen["operations"] > 1000
+            continue
+        assert len(seen["losses"]) == steps
+        for losses in seen["losses"]:
+            assert losses
+            assert all(math.isfinite(loss) for loss in losses.values()), (stage, losses)
+        for role, fraction in seen["moved"].items():
+            assert fraction == (1.0 if role in seen["learners"] else 0.0), (stage, role, fraction)
+
+
+def program_of(preset: str) -> str:
+    """The lines of Python in a preset's header, which make folders of its dataset's published files."""
+    lines = re.findall(r"^#     (.*)$", PRESETS[preset].read_text("utf-8"), re.MULTILINE)
+    return "\n".join(line for line in lines if not line.startswith("--"))
+
+
+def test_the_header_of_usps_makes_folders_of_its_file(tmp_path):
+    rng = np.random.default_rng(0)
+    levels = np.round(rng.uniform(-1, 1, (4, 256)), 3)
+    levels[0, 0], levels[0, 255] = -1.0, 1.0
+    digits = [6, 0, 6, 9]
+    np.savetxt(tmp_path / "zip.train.gz", np.column_stack([digits, levels]), fmt="%.4f")
+    with contextlib.chdir(tmp_path):
+        exec(program_of("usps"), {})
+    files = sorted(path.relative_to(tmp_path / "usps").as_posix() for path in tmp_path.glob("usps/*/*"))
+    assert files == ["0/0001.png", "6/0000.png", "6/0002.png", "9/0003.png"]
+    pixels = np.asarray(Image.open(tmp_path / "usps" / "6" / "0000.png"))
+    assert pixels.shape == (22, 22)
+    np.testing.assert_allclose(pixels[3:-3, 3:-3].ravel(), (levels[0] + 1) * 127.5, atol=0.51)
+    assert (pixels[3, 3], pixels[18, 18]) == (0, 255)
+    assert not pixels[:3].any()
+    assert not pixels[:, -3:].any()
+    source = data.load("folders", labeled_dir=tmp_path / "usps", image_size=28, channels=1)
+    assert source.image_shape == (28, 28, 1)
+    assert source.class_names == ("0", "6", "9")
+
+
+def test_the_header_of_celeba_makes_folders_of_its_files(tmp_path):
+    answers = {
+        "000001.jpg": "-1  1 -1",
+        "000002.jpg": " 1  1 -1",
+        "000003.jpg": "-1 -1 -1",
+        "000004.jpg": " 1  1  1",
+    }
+    rows = [f"{file} {values}" for file, values in answers.items()]
+    lines = [str(len(rows)), "Attractive Young Blurry ", *rows]
+    (tmp_path / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+    parts = zip(answers, (0, 1, 2, 2), strict=True)
+    (tmp_path / "list_eval_partition.txt").write_text("".join(f"{file} {part}\n" for file, part in parts))
+    (tmp_path / "img_align_celeba").mkdir()
+    for value, file in enumerate(answers):
+        Image.new("RGB", (178, 218), (value, 0, 0)).save(tmp_path / "img_align_celeba" / file)
+    with contextlib.chdir(tmp_path):
+        exec(program_of("celeba"), {})
+    files = sorted(path.relative_to(tmp_path / "celeba").as_posix() for path in tmp_path.glob("celeba/*/*/*"))
+    assert files == [
+        "test/Attractive/000004.jpg",
+        "test/not_Attractive/000003.jpg",
+        "train/Attractive/000002.jpg",
+        "train/not_Attractive/000001.jpg",
+    ]
