@@ -16,6 +16,9 @@ os.environ.setdefault(
 
 import pytest
 
+# Nothing that is imported and collected is garbage. pytest_collection_finish ends this.
+gc.disable()
+
 # What takes longest begins first, so that both cores end together.
 LONGEST = (
     "conformance/test_replicas.py",
@@ -97,6 +100,7 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

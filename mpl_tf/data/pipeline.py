@@ -338,12 +338,12 @@ class _Positions:
     def __init__(self, size, seed, stream, shard):
         self.size = size
         self.rows = size // shard[1]
-        self.first = shard[0] * self.rows
+        self.own = shard[0] * self.rows + np.arange(self.rows)
         self.seed = fold_in(seed, stream)
 
     def draw(self, step):
         """The indices of a step's images, int64 `[rows]`, and their positions in the stream."""
-        position = step * self.size + self.first + tf.range(self.rows, dtype=tf.int64)
+        position = step * self.size + self.own
         return self.at(position), position
 
     def at(self, position) -> tf.Tensor:
@@ -361,10 +361,9 @@ class _Positions:
         Returns:
             int64 `[n]`, each in 0…count-1.
         """
-        count = tf.cast(count, tf.int64)
         # A bijection of 0…count-1 for each epoch. The public index_shuffle takes one seed for the whole vector,
         # but a batch may span several epochs of a few labeled images.
-        seeds = [tf.fill([self.rows], self.seed)]
+        seeds = [np.full(self.rows, self.seed, np.int32)]
         seeds += [tf.cast(part, tf.int32) for part in (walk, position // count)]
         return tf.raw_ops.RandomIndexShuffle(
             index=position % count, seed=tf.stack(seeds, 1), max_index=count - 1

@@ -1,20 +1,25 @@
 """What takes long to import, for the process from which `forked` forks the others."""
 
+# ruff: noqa: E402, F401
+
 import gc
 import os
 
-import keras  # noqa: F401
+# Nothing that is imported is garbage.
+gc.disable()
+
+import keras
 import matplotlib.backends.backend_agg
-import matplotlib.figure  # noqa: F401
-import PIL.Image  # noqa: F401
+import matplotlib.figure
+import PIL.Image
 import scipy.ndimage
 import scipy.optimize
-import scipy.stats  # noqa: F401
-import sklearn.datasets  # noqa: F401
-import tensorboard  # noqa: F401
+import scipy.stats
+import sklearn.datasets
+import tensorboard
 import tensorflow as tf
 
-import mpl_tf  # noqa: F401
+import mpl_tf
 
 # As in the tests, see conftest.py.
 if os.environ.get("TEST_GRAPHS") != "rewritten":
@@ -24,3 +29,4 @@ if os.environ.get("TEST_GRAPHS") != "rewritten":
 gc.collect()
 gc.freeze()
 gc.set_threshold(100_000, 50, 100)
+gc.enable()

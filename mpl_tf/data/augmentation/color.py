@@ -5,6 +5,7 @@ shape and type. Operations whose rule depends on an image's histogram look the l
 image and channel; the others are arithmetic on the levels, which on a CPU costs a fraction of a look-up.
 """
 
+import numpy as np
 import tensorflow as tf
 
 # What red, green and blue contribute to gray (ITU-R BT.601), and Pillow's version with 16 fractional bits.
@@ -23,9 +24,9 @@ def autocontrast(images: tf.Tensor) -> tf.Tensor:
         uint8 [n, H, W, C]. A channel of a single level stays as it is.
     """
     # float64 because Pillow's table is built in it and then truncated.
-    darkest = tf.cast(tf.reduce_min(images, axis=(1, 2)), tf.float64)[..., tf.newaxis]
-    lightest = tf.cast(tf.reduce_max(images, axis=(1, 2)), tf.float64)[..., tf.newaxis]
-    levels = tf.range(256, dtype=tf.float64)
+    darkest = tf.expand_dims(tf.cast(tf.reduce_min(images, axis=(1, 2)), tf.float64), -1)
+    lightest = tf.expand_dims(tf.cast(tf.reduce_max(images, axis=(1, 2)), tf.float64), -1)
+    levels = np.arange(256, dtype=np.float64)
     scale = 255.0 / tf.maximum(lightest - darkest, 1.0)
     stretched = tf.clip_by_value(levels * scale + (-darkest * scale), 0.0, 255.0)
     return look_up(images, tf.cast(tf.where(lightest > darkest, stretched, levels), tf.uint8))
@@ -46,7 +47,7 @@ def equalize(images: tf.Tensor) -> tf.Tensor:
     not_lightest = tf.reduce_max(tf.where(counts > 0, darker, 0), axis=-1, keepdims=True)
     step = not_lightest // 255
     spread = tf.minimum((step // 2 + darker) // tf.maximum(step, 1), 255)
-    return look_up(images, tf.cast(tf.where(step > 0, spread, tf.range(256)), tf.uint8))
+    return look_up(images, tf.cast(tf.where(step > 0, spread, np.arange(256, dtype=np.int32)), tf.uint8))
 
 
 def invert(images: tf.Tensor) -> tf.Tensor:
@@ -221,7 +222,7 @@ def histogram(images: tf.Tensor) -> tf.Tensor:
     Returns:
         int32 [n, C, 256].
     """
-    entries = (images.shape[0] or tf.shape(images)[0]) * images.shape[-1] * 256
+    entries = _count(images) * images.shape[-1] * 256
     levels = tf.reshape(_table_index(images), [-1])
     # Not tf.math.bincount, whose size depends on what it counts, and which XLA therefore refuses.
     counts = tf.raw_ops.DenseBincount(input=levels, size=entries, weights=tf.constant([], tf.int32))
@@ -240,13 +241,18 @@ def look_up(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
     """
     # As int32, of which TensorFlow takes single entries faster than of uint8, and gather_nd faster than gather.
     entries = tf.reshape(tf.cast(tables, tf.int32), [-1])
-    found = tf.gather_nd(entries, _table_index(images)[..., tf.newaxis])
+    found = tf.gather_nd(entries, tf.expand_dims(_table_index(images), -1))
     return tf.reshape(tf.cast(found, tf.uint8), tf.shape(images))
 
 
 def _table_index(images) -> tf.Tensor:
     """Where each pixel's entry lies in the row of all tables [n, C, 256]: int32 [n, H, W · C]."""
     height, width, channels = images.shape[1:]
-    first = tf.reshape(tf.range(tf.shape(images)[0] * channels) * 256, [-1, 1, channels])
+    first = tf.reshape(tf.range(_count(images) * channels) * 256, [-1, 1, channels])
     levels = tf.reshape(images, [-1, height, width * channels])
     return tf.cast(levels, tf.int32) + tf.tile(first, [1, 1, width])
+
+
+def _count(images) -> int | tf.Tensor:
+    """How many images there are: an int where that is known before the graph runs."""
+    return images.shape[0] if images.shape[0] is not None else tf.unstack(tf.shape(images))[0]

@@ -3,7 +3,8 @@
 Every move says for each pixel of the result from which row and column of the image it is taken: the nearest
 one, or a fill color where that lies outside. All pixels are then taken by one gather whose unit is a pixel with its
 channels; on a CPU that is faster than TensorFlow's own projective warp. Pixel centers are at whole numbers.
-Images are [n, H, W, C] with static H, W and C; their type stays.
+Images are [n, H, W, C] with static H, W and C; their type stays. What follows from these sizes alone is computed by
+NumPy, and a single constant of the graph.
 """
 
 import math
@@ -11,6 +12,7 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 GREY = 128
@@ -52,7 +54,7 @@ def shear_x(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Ten
         The type and shape of `images`.
     """
     rows, columns = _positions(images)
-    return take_pixels(images, _nearest(rows), _nearest(columns + _per_image(slope) * rows), fill=fill)
+    return take_pixels(images, _whole(rows), _nearest(columns + _per_image(slope) * rows), fill=fill)
 
 
 def shear_y(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
@@ -67,7 +69,7 @@ def shear_y(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Ten
         The type and shape of `images`.
     """
     rows, columns = _positions(images)
-    return take_pixels(images, _nearest(rows + _per_image(slope) * columns), _nearest(columns), fill=fill)
+    return take_pixels(images, _nearest(rows + _per_image(slope) * columns), _whole(columns), fill=fill)
 
 
 def translate_x(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
@@ -82,7 +84,7 @@ def translate_x(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> t
         The type and shape of `images`.
     """
     rows, columns = _positions(images)
-    return take_pixels(images, _nearest(rows), _nearest(columns + _per_image(pixels)), fill=fill)
+    return take_pixels(images, _whole(rows), _nearest(columns + _per_image(pixels)), fill=fill)
 
 
 def translate_y(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
@@ -97,7 +99,7 @@ def translate_y(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> t
         The type and shape of `images`.
     """
     rows, columns = _positions(images)
-    return take_pixels(images, _nearest(rows + _per_image(pixels)), _nearest(columns), fill=fill)
+    return take_pixels(images, _nearest(rows + _per_image(pixels)), _whole(columns), fill=fill)
 
 
 def flip_and_crop(
@@ -117,8 +119,8 @@ def flip_and_crop(
         The type and shape of `images`.
     """
     width = images.shape[2]
-    rows = tf.range(images.shape[1])[:, tf.newaxis] + (_per_image(top) - padding)
-    columns = tf.range(width) + (_per_image(left) - padding)
+    rows, columns = (_whole(positions) - padding for positions in _positions(images))
+    rows, columns = rows + _per_image(top), columns + _per_image(left)
     return take_pixels(images, rows, tf.where(_per_image(flipped), width - 1 - columns, columns), fill=fill)
 
 
@@ -147,26 +149,27 @@ def resized_crop(
         float32 `[n, H, W, C]`, not rounded.
     """
     rows, columns, channels = images.shape[1:]
-    first = tf.range(tf.shape(images)[0])[:, tf.newaxis] * rows
+    first = _first(images, rows, rank=2)
     lines = tf.reshape(images, [-1, columns * channels])
     upper, lower, weight = _neighbors(top, height, rows)
 
     def take_lines(row):
         return tf.cast(tf.gather(lines, first + row), tf.float32)
 
-    blended = _interpolate(take_lines(upper), take_lines(lower), weight[:, :, tf.newaxis])
+    blended = _interpolate(take_lines(upper), take_lines(lower), tf.expand_dims(weight, -1))
     pixels = tf.reshape(blended, [-1, channels])
-    first = (first + tf.range(rows))[:, :, tf.newaxis] * columns
+    first = tf.expand_dims(first + np.arange(rows, dtype=np.int32), -1) * columns
     before, after, weight = _neighbors(left, width, columns)
+    flipped = tf.expand_dims(flipped, -1)
     before, after, weight = (
-        tf.where(flipped[:, tf.newaxis], values[:, ::-1], values) for values in (before, after, weight)
+        tf.where(flipped, tf.reverse(values, [1]), values) for values in (before, after, weight)
     )
 
     def take_columns(column):
         # gather_nd, because it takes short slices faster than gather.
-        return tf.gather_nd(pixels, (first + column[:, tf.newaxis, :])[..., tf.newaxis])
+        return tf.gather_nd(pixels, tf.expand_dims(first + tf.expand_dims(column, 1), -1))
 
-    return _interpolate(take_columns(before), take_columns(after), weight[:, tf.newaxis, :, tf.newaxis])
+    return _interpolate(take_columns(before), take_columns(after), tf.reshape(weight, [-1, 1, columns, 1]))
 
 
 def cutout(
@@ -185,8 +188,9 @@ def cutout(
         uint8 [n, H, W, C].
     """
     height, width, channels = images.shape[1:]
-    columns = tf.repeat(_inside(width, column, half_size), channels, axis=1)
-    square = _inside(height, row, half_size)[:, :, tf.newaxis] * columns[:, tf.newaxis, :]
+    rows = _inside(np.arange(height), row, half_size)
+    columns = _inside(np.repeat(np.arange(width), channels), column, half_size)
+    square = tf.expand_dims(rows, 2) * tf.expand_dims(columns, 1)
     # Bits, because tf.where on every pixel takes several times as long.
     square = tf.reshape(square * tf.constant(255, tf.uint8), tf.shape(images))
     kept = tf.bitwise.bitwise_and(images, tf.bitwise.invert(square))
@@ -208,11 +212,11 @@ def take_pixels(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, *, fill:
     height, width, channels = images.shape[1:]
     # A rim of one pixel, to whose first or last row and column everything outside is sent.
     rimmed = _rimmed(images, fill)
-    first = tf.range(tf.shape(images)[0])[:, tf.newaxis, tf.newaxis] * ((height + 2) * (width + 2))
+    first = _first(images, (height + 2) * (width + 2), rank=3)
     rows = (tf.clip_by_value(rows, -1, height) + 1) * (width + 2) + first
     columns = tf.clip_by_value(columns, -1, width) + 1
     # gather_nd, because it takes short slices faster than gather.
-    return tf.gather_nd(tf.reshape(rimmed, [-1, channels]), (rows + columns)[..., tf.newaxis])
+    return tf.gather_nd(tf.reshape(rimmed, [-1, channels]), tf.expand_dims(rows + columns, -1))
 
 
 def checked_fill(fill: Any, channels: int | None = None) -> Fill:
@@ -247,9 +251,11 @@ def _rimmed(images, fill: Fill) -> tf.Tensor:
     """The images with one pixel of `fill` added on each side."""
     fill = checked_fill(fill, images.shape[-1])
     if isinstance(fill, int):
-        return tf.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=tf.cast(fill, images.dtype))
+        return tf.pad(
+            images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=tf.constant(fill, images.dtype)
+        )
     count, (height, width, channels) = tf.shape(images)[0], images.shape[1:]
-    color = tf.cast(tf.constant(fill), images.dtype)
+    color = tf.constant(fill, images.dtype)
     side = tf.broadcast_to(color, [count, height, 1, channels])
     line = tf.broadcast_to(color, [count, 1, width + 2, channels])
     return tf.concat([line, tf.concat([side, images, side], axis=2), line], axis=1)
@@ -287,21 +293,33 @@ def _interpolate(one, other, weight) -> tf.Tensor:
     return one + (other - one) * weight
 
 
-def _positions(images) -> tuple[tf.Tensor, tf.Tensor]:
+def _positions(images) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of every pixel, to broadcast: float32 [H, 1] and [W]."""
-    rows = tf.range(images.shape[1], dtype=tf.float32)[:, tf.newaxis]
-    return rows, tf.range(images.shape[2], dtype=tf.float32)
+    height, width = images.shape[1:3]
+    return np.arange(height, dtype=np.float32)[:, np.newaxis], np.arange(width, dtype=np.float32)
+
+
+def _first(images, size: int, *, rank: int) -> tf.Tensor | np.ndarray:
+    """Where each image begins in a row of them, of `size` entries each: int32 [n, 1, …]."""
+    shape = [-1] + [1] * (rank - 1)
+    if images.shape[0] is not None:
+        return (np.arange(images.shape[0], dtype=np.int32) * np.int32(size)).reshape(shape)
+    return tf.reshape(tf.range(tf.unstack(tf.shape(images))[0]) * size, shape)
 
 
 def _per_image(values) -> tf.Tensor:
-    return values[:, tf.newaxis, tf.newaxis]
+    return tf.reshape(values, [-1, 1, 1])
+
+
+def _whole(positions: np.ndarray) -> np.ndarray:
+    return positions.astype(np.int32)
 
 
 def _nearest(positions) -> tf.Tensor:
     return tf.cast(tf.floor(positions + 0.5), tf.int32)
 
 
-def _inside(size: int, center, half_size: int) -> tf.Tensor:
-    """1 where center − half_size ≤ index < center + half_size, else 0: uint8 [n, size]."""
-    offset = tf.range(size) - center[:, tf.newaxis]
+def _inside(positions: np.ndarray, center, half_size: int) -> tf.Tensor:
+    """1 where center − half_size ≤ position < center + half_size, else 0: uint8 [n, positions]."""
+    offset = _whole(positions) - tf.expand_dims(center, -1)
     return tf.cast((offset >= -half_size) & (offset < half_size), tf.uint8)

@@ -88,14 +88,18 @@ class RandAugment:
             uint8 [n, H, W, C].
         """
         images = tf.convert_to_tensor(images)
+        if not self.num_operations:
+            return images
         draws = 1 + _DRAWS_PER_SLOT * self.num_operations
         uniforms = stateless_random.uniform(seed, position, draws, stream=RANDAUGMENT_STREAM)
-        probability = 0.2 + 0.6 * uniforms[:, 0]
-        for first in range(1, draws, _DRAWS_PER_SLOT):
-            applied = tf.cast(uniforms[:, first] < probability, tf.int32)
-            operation = 1 + stateless_random.integers(uniforms[:, first + 1], len(DRAWN_OPERATIONS))
-            apply = self._apply_all if self.static_shapes else self._apply_each
-            images = apply(images, applied * operation, uniforms[:, first + 2 : first + _DRAWS_PER_SLOT])
+        first, *slots = tf.split(uniforms, [1] + [_DRAWS_PER_SLOT] * self.num_operations, axis=1)
+        probability = 0.2 + 0.6 * first
+        apply = self._apply_slot
+        if not tf.executing_eagerly():
+            # The slots differ in their numbers alone, so that one is traced and then called for each.
+            apply = tf.function(apply, autograph=False)
+        for slot in slots:
+            images = apply(images, probability, slot)
         return images
 
     @tf.autograph.experimental.do_not_convert
@@ -121,11 +125,11 @@ class RandAugment:
 
         # As functions, so that the graph of an operation holds only what that operation needs.
         def sign():
-            return tf.where(uniforms[:, 0] < 0.5, -1.0, 1.0)
+            return tf.where(tf.unstack(uniforms, axis=1)[0] < 0.5, -1.0, 1.0)
 
         def cut_out():
-            row = stateless_random.integers(uniforms[:, 1], height)
-            column = stateless_random.integers(uniforms[:, 2], width)
+            _, row, column = tf.unstack(uniforms, axis=1)
+            row, column = stateless_random.integers(row, height), stateless_random.integers(column, width)
             return geometry.cutout(images, row, column, half_size, fill=self.fill)
 
         operations: dict[str, Callable[[], tf.Tensor]] = {
@@ -148,9 +152,23 @@ class RandAugment:
         }
         return operations[name]()
 
+    def _apply_slot(self, images, probability, uniforms) -> tf.Tensor:
+        """Applies to each image the operation that it draws in one slot, or none.
+
+        Args:
+            images: uint8 [n, H, W, C].
+            probability: float32 [n, 1], of any operation.
+            uniforms: float32 [n, 5] in [0, 1): whether, which, and what `apply` takes.
+        """
+        drawn, kind, arguments = tf.split(uniforms, [1, 1, _DRAWS_PER_SLOT - 2], axis=1)
+        applied = tf.cast(drawn < probability, tf.int32)
+        operation = applied * (1 + stateless_random.integers(kind, len(DRAWN_OPERATIONS)))
+        apply = self._apply_all if self.static_shapes else self._apply_each
+        return apply(images, tf.squeeze(operation, 1), arguments)
+
     def _apply_each(self, images, operation, uniforms) -> tf.Tensor:
         """Applies to each image the operation of its number, 0 for none: an image pays for its own one alone."""
-        rows = tf.dynamic_partition(tf.range(tf.shape(images)[0]), operation, 1 + len(DRAWN_OPERATIONS))
+        rows = tf.dynamic_partition(tf.range(tf.size(operation)), operation, 1 + len(DRAWN_OPERATIONS))
         parts = [tf.gather(images, rows[0])]
         for name, chosen in zip(DRAWN_OPERATIONS, rows[1:], strict=True):
             parts.append(self.apply(name, tf.gather(images, chosen), tf.gather(uniforms, chosen)))

@@ -13,7 +13,9 @@ graph and XLA agree bit for bit.
 
 import hashlib
 import math
+from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
@@ -50,9 +52,11 @@ def bits(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf.T
     Returns:
         uint64 [n, draws].
     """
-    stream_seed = _word(_split_mix_of_words(seed, stream))
-    position_seed = _split_mix(stream_seed, tf.cast(position, tf.uint64))
-    return _split_mix(position_seed[:, tf.newaxis], tf.cast(tf.range(draws), tf.uint64))
+    first = _word(_split_mix_of_words(seed, stream) + _GOLDEN_GAMMA)
+    steps = np.arange(1, 1 + draws, dtype=np.uint64) * np.uint64(_GOLDEN_GAMMA)
+    mixed = _finalizer()
+    rows = tf.reshape(tf.cast(position, tf.uint64), [-1, 1])
+    return mixed(mixed(rows * _word(_GOLDEN_GAMMA) + first) + steps)
 
 
 def uniform(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf.Tensor:
@@ -97,7 +101,7 @@ def integers(uniforms: tf.Tensor, bound: int) -> tf.Tensor:
     Returns:
         int32 in 0 … bound − 1, the shape of `uniforms`.
     """
-    return tf.cast(uniforms * tf.cast(bound, tf.float32), tf.int32)
+    return tf.cast(uniforms * float(bound), tf.int32)
 
 
 def _word(value: int) -> tf.Tensor:
@@ -105,20 +109,27 @@ def _word(value: int) -> tf.Tensor:
 
 
 def _split_mix_of_words(state: int, index: int) -> int:
-    """The same as `_split_mix`, of numbers that are known before the graph is."""
+    """Output number `index` (from 0) of the SplitMix64 generator with the given state, of Python's integers."""
     word = (state + (index + 1) * _GOLDEN_GAMMA) % _WORD
     word = (word ^ (word >> 30)) * _FIRST_FACTOR % _WORD
     word = (word ^ (word >> 27)) * _SECOND_FACTOR % _WORD
     return word ^ (word >> 31)
 
 
-def _split_mix(state, index) -> tf.Tensor:
-    """Output number `index` (from 0) of the SplitMix64 generator with the given state."""
-    word = state + (index + _word(1)) * _word(_GOLDEN_GAMMA)
-    word = _xor_shift(word, 30) * _word(_FIRST_FACTOR)
-    word = _xor_shift(word, 27) * _word(_SECOND_FACTOR)
-    return _xor_shift(word, 31)
+def _finalizer() -> Callable[[tf.Tensor], tf.Tensor]:
+    """What makes an output of a state that has been moved on by its multiple of the golden gamma.
 
+    A function that holds its constants: each of its own is an operation that a graph has to be told of.
+    """
+    shifts = [_word(shift) for shift in (30, 27, 31)]
+    factors = [_word(_FIRST_FACTOR), _word(_SECOND_FACTOR)]
 
-def _xor_shift(word, shift: int) -> tf.Tensor:
-    return tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, _word(shift)))
+    def xor_shift(word, shift):
+        return tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, shift))
+
+    def mixed(word):
+        for shift, factor in zip(shifts[:2], factors, strict=True):
+            word = xor_shift(word, shift) * factor
+        return xor_shift(word, shifts[2])
+
+    return mixed

@@ -114,7 +114,7 @@ class WeakView:
             float32 [n, H, W, C] in 0 … 255.
         """
         images = tf.convert_to_tensor(images)
-        uniforms = stateless_random.uniform(seed, position, 3, stream=WEAK_STREAM)
+        uniforms = tf.unstack(stateless_random.uniform(seed, position, 3, stream=WEAK_STREAM), axis=1)
         return tf.cast(_flip_and_crop(images, uniforms, self.flip, self.padding, self.fill), tf.float32)
 
 
@@ -246,12 +246,12 @@ class StrongView:
             images = tf.cast(tf.clip_by_value(images, 0.0, 255.0) + 0.5, tf.uint8)
         images = self._distort(images, seed=seed, position=position)
         uniforms = stateless_random.uniform(seed, position, 5, stream=STRONG_STREAM)
+        *crop, row, column = tf.unstack(uniforms, axis=1)
         half_size = int(self._cutout_fraction(min(height, width)) * min(height, width))
         if half_size:
-            row = stateless_random.integers(uniforms[:, 3], height)
-            column = stateless_random.integers(uniforms[:, 4], width)
+            row, column = stateless_random.integers(row, height), stateless_random.integers(column, width)
             images = geometry.cutout(images, row, column, half_size, fill=self.fill)
-        return tf.cast(_flip_and_crop(images, uniforms, self.flip, self.padding, self.fill), tf.float32)
+        return tf.cast(_flip_and_crop(images, crop, self.flip, self.padding, self.fill), tf.float32)
 
     def _cutout_fraction(self, shorter_side: int) -> float:
         if self.cutout is not None:
@@ -367,9 +367,10 @@ def _check_padding(padding: int | None) -> None:
 
 
 def _flip_and_crop(images, uniforms, flip: bool, padding: int | None, fill) -> tf.Tensor:
-    """Draws flip and crop from the first three of `uniforms` [n, ≥ 3] and applies them."""
+    """Draws flip and crop from three uniform numbers per image, each [n], and applies them."""
     if padding is None:
         padding = min(images.shape[1:3]) // 8
-    flipped = (uniforms[:, 0] < 0.5) & flip
-    top, left = (stateless_random.integers(uniforms[:, draw], 2 * padding + 1) for draw in (1, 2))
+    flipped, top, left = uniforms
+    flipped = (flipped < 0.5) & flip
+    top, left = (stateless_random.integers(edge, 2 * padding + 1) for edge in (top, left))
     return geometry.flip_and_crop(images, flipped, top, left, padding=padding, fill=fill)

@@ -14,8 +14,10 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from mpl_tf.utils import files
 
@@ -82,6 +84,20 @@ def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]
     return draw_in_style
 
 
+class _Figure(Figure):
+    """A figure that is drawn once where it is saved.
+
+    Matplotlib draws one with a layout twice then, first without output, only so that its parts are in their places.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        engine = self.get_layout_engine()
+        if isinstance(engine, ConstrainedLayoutEngine) and self.canvas.is_saving():
+            engine.execute(self)
+        else:
+            super().draw(renderer)
+
+
 def new_figure(width: float, height: float, description: str) -> Figure:
     """A figure without axes.
 
@@ -90,7 +106,7 @@ def new_figure(width: float, height: float, description: str) -> Figure:
         height: in inches.
         description: what it shows, for those who do not see it: the figure's label.
     """
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _Figure(figsize=(width, height), layout="constrained")
     figure.set_label(description)
     return figure
 

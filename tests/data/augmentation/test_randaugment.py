@@ -301,3 +301,17 @@ def test_refusals_name_the_value_and_what_was_expected():
         ValueError, match="policy 'zzz' does not exist; expected one of: paper, keras_cv, keras"
     ):
         make_policy("zzz", 2, 16)
+
+
+def test_a_graph_has_one_trace_for_all_slots(monkeypatch):
+    names, apply = [], randaugment.RandAugment.apply
+
+    def counted(self, name, images, uniforms):
+        names.append(name)
+        return apply(self, name, images, uniforms)
+
+    monkeypatch.setattr(randaugment.RandAugment, "apply", counted)
+    images, position = tf.zeros([2, 8, 8, 1], tf.uint8), tf.range(2, dtype=tf.int64)
+    policy = randaugment.RandAugment(num_operations=3)
+    tf.function(lambda images: policy(images, seed=0, position=position)).get_concrete_function(images)
+    assert names == list(randaugment.DRAWN_OPERATIONS)
