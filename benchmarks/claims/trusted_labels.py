@@ -126,7 +126,7 @@ TASKS = {
         uda=("--uda_weight=1", "--uda_temperature=0.4", "--uda_threshold=0.8"),
         mpl=("--uda_ramp_steps=100",),
         finetuning=("--steps=200", "--batch_size=32", "--learning_rate=0.01"),
-        steps={"supervised": 5000, "uda": 700, "mpl": 390, WITHOUT_FEEDBACK: 570},
+        steps={"supervised": 5000, "uda": 500, "mpl": 245, WITHOUT_FEEDBACK: 350},
     ),
 }
 

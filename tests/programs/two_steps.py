@@ -8,6 +8,7 @@ does before its first useful step is left out, so that two steps show something:
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import pathlib
@@ -128,6 +129,9 @@ class TwoSteps(Rehearsal):
         facts["gibibytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         self.stages[stage] = facts
         self._take_networks(stage, method, role)
+        # The graph of a large network's step takes gigabytes, and holds the method that holds it.
+        del method
+        gc.collect()
 
 
 class Watch(keras.callbacks.Callback):

@@ -27,12 +27,14 @@ SMALLER = {
     "freematch_cifar10_40": ["--batch_size=2"],
     "imagenet_10percent": ["--batch_size=1", "--finetune_batch_size=4"],
     "imagenet_resnet50": ["--batch_size=1", "--finetune_batch_size=4"],
-    # Two networks of 480 million weights and an average leave no room for momentum and gradients.
+    # Two networks of 480 million weights leave no room for momentum, average and the graph of recomputed activations.
     "large_scale": [
         "--batch_size=1",
         "--unlabeled_ratio=1",
         "--finetune_steps=0",
         "--momentum=0",
+        "--ema_decay=0",
+        "--norematerialize",
         "--strategy=default",
     ],
     "noisy_student_imagenet": ["--batch_size=1"],
