@@ -70,7 +70,7 @@ def _probabilities(role, network):
     """Raises for a classifier whose outputs on a few images are probabilities, however it makes them."""
     if _ends_in_a_sigmoid(network):
         kind, layer = "a sigmoid", "sigmoid"
-    elif _rows_sum_to_one(network):
+    elif not _ends_in_a_linear_layer(network) and _rows_sum_to_one(network):
         kind, layer = "probabilities, between 0 and 1 and with the sum 1 on every image", "softmax"
     else:
         return
@@ -96,6 +96,15 @@ def _rows_sum_to_one(network):
     # A softmax in 16 bits is rounded to three digits.
     tolerance = 1e-3 if network.outputs[0].dtype in ("float32", "float64") else 2e-2
     return bool((outputs >= 0.0).all() and np.allclose(outputs.sum(axis=-1), 1.0, atol=tolerance))
+
+
+def _ends_in_a_linear_layer(network):
+    """Whether a network's outputs are sums of weighted features, which need not be tried out to be logits."""
+    final = network
+    # A class of somebody else's may call its layers in another way than they are listed.
+    while isinstance(final, keras.Model) and type(final).__module__.startswith("keras."):
+        final = getattr(final, "operations", final.layers)[-1]
+    return type(final) is keras.layers.Dense and final.activation is keras.activations.linear
 
 
 def _ends_in_a_sigmoid(network):

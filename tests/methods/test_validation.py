@@ -111,6 +111,25 @@ def test_logits_that_may_look_like_probabilities(layers):
     assert Supervised(student=student).student is student
 
 
+def test_a_network_that_ends_in_a_linear_layer_need_not_be_tried_out(monkeypatch):
+    monkeypatch.setattr(
+        validation, "_rows_sum_to_one", lambda network: pytest.fail(f"{network.name} tried out")
+    )
+    student = keras.Sequential([keras.Input(tiny.IMAGE_SHAPE), ending_in(keras.layers.Dense(3))])
+    assert Supervised(student=student).student is student
+
+
+def test_a_class_of_its_own_is_tried_out_whatever_layer_it_ends_in():
+    class Calibrated(keras.Model):
+        def call(self, images, training=False):
+            return keras.ops.softmax(super().call(images, training=training))
+
+    inputs = keras.Input(tiny.IMAGE_SHAPE)
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
+    with pytest.raises(ValueError, match="The student 'net' returns probabilities"):
+        Supervised(student=Calibrated(inputs, outputs, name="net"))
+
+
 def test_a_network_of_any_image_size_is_looked_at_too():
     inputs = keras.Input((None, None, 1))
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))

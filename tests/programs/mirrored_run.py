@@ -24,6 +24,7 @@ def main(folder: str):
         build_baseline=build_baseline,
         monitoring=Monitoring(verbose=0),
         strategy=strategy,
+        as_graph=True,
         report=True,
         export_dir=f"{folder}/exported",
     )

@@ -95,7 +95,7 @@ class TwoSteps(Rehearsal):
     Args:
         folder: as for `Run`.
         data: as for `Run`.
-        steps: how many; 0 only traces a step.
+        steps: how many; 0 only builds the networks.
     """
 
     def __init__(self, folder, data, *, steps):
@@ -106,25 +106,21 @@ class TwoSteps(Rehearsal):
         self.settings[stage] = settings
         method = build()
         data = self.data if data is None else data
-        before = {name: checksums(getattr(method, name)) for name in method.roles}
         facts = {
             "learners": method.learners,
             "weights": {name: getattr(method, name).count_params() for name in method.roles},
             "images": settings.batch_size * (1 + settings.unlabeled_ratio),
         }
-        method.augmentation = data.augmentation(settings.seed) if method.uses_images else None
-        batches = loop.training_batches(method, data, settings)
         if self.steps:
-            watch = Watch()
+            before = {name: checksums(getattr(method, name)) for name in method.roles}
+            method.augmentation = data.augmentation(settings.seed) if method.uses_images else None
+            batches, watch = loop.training_batches(method, data, settings), Watch()
             method.fit(batches, steps_per_epoch=self.steps, verbose=0, shuffle=False, callbacks=[watch])
-            facts |= {"losses": watch.losses, "cpu_seconds": np.diff(watch.ends).tolist()}
-        else:
-            graph = tf.function(method.train_step).get_concrete_function(next(iter(batches))).graph
-            facts["operations"] = len(graph.get_operations())
-        facts["moved"] = {
-            name: float(np.mean(np.not_equal(checksums(getattr(method, name)), old)))
-            for name, old in before.items()
-        }
+            moved = {
+                name: float(np.mean(np.not_equal(checksums(getattr(method, name)), old)))
+                for name, old in before.items()
+            }
+            facts |= {"losses": watch.losses, "cpu_seconds": np.diff(watch.ends).tolist(), "moved": moved}
         # Of all stages up to here.
         facts["gibibytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         self.stages[stage] = facts

@@ -97,6 +97,7 @@ def main(folder: str, _: str, moment: str = "never"):
             data=data,
             monitoring=Monitoring(verbose=2, confirmation_images=20),
             strategy=strategy,
+            as_graph=True,
             # A process that is alone has no others to wait for while it exports.
             export_dir=path / "exported" if workers.worker_count(strategy) > 1 else None,
         )

@@ -1,6 +1,7 @@
 import dataclasses
 import resource
 import types
+from unittest import mock
 
 import keras
 import numpy as np
@@ -84,6 +85,13 @@ def stage(**changes):
     return StageSettings(**(values | changes))
 
 
+def eager_finetuning(*arguments, **options):
+    """What `Run.finetune` builds, in eager steps: a few cost less than a trace."""
+    method = finetuning(*arguments, **options)
+    method.run_eagerly = True
+    return method
+
+
 def whole_run(
     path,
     build=build,
@@ -95,10 +103,17 @@ def whole_run(
     strategy=None,
     report=False,
     export_dir=None,
+    as_graph=False,
     **changes,
 ):
-    """The story of a run as recipes tell it; `changes` are of the method's stage."""
-    with Run(path, data or run_data(), strategy=strategy, monitoring=monitoring) as run:
+    """The story of a run as recipes tell it; `changes` are of the method's stage.
+
+    Its fine-tuning makes eager steps but where the run is to show that it works `as_graph`, as `build` does.
+    """
+    with (
+        mock.patch.object(run_module, "finetuning", finetuning if as_graph else eager_finetuning),
+        Run(path, data or run_data(), strategy=strategy, monitoring=monitoring) as run,
+    ):
         if build_baseline is not None:
             run.train("supervised", build_baseline, stage(steps=6, unlabeled_ratio=0))
         run.train("method", build, stage(**changes))
@@ -121,6 +136,7 @@ def test_a_run_leaves_everything_a_user_looks_for(tmp_path):
         build_baseline=build_baseline,
         monitoring=Monitoring(verbose=0),
         export_dir=str(tmp_path / "exported"),
+        as_graph=True,
     )
 
     assert (
@@ -189,7 +205,8 @@ class KilledError(Exception):
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path, monkeypatch, build, after_epoch
 ):
-    whole_run(tmp_path / "whole", build, **SHORT)
+    options = {**SHORT, "as_graph": build is build_as_graph}
+    whole_run(tmp_path / "whole", build, **options)
 
     record = monitors.Record.on_epoch_end
 
@@ -201,8 +218,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(monitors.Record, "on_epoch_end", killed_after_recording)
         with pytest.raises(KilledError):
-            whole_run(tmp_path / "killed", build, **SHORT)
-    whole_run(tmp_path / "killed", build, **SHORT)
+            whole_run(tmp_path / "killed", build, **options)
+    whole_run(tmp_path / "killed", build, **options)
 
     # The epochs of both sessions count.
     spent = RunFolder(tmp_path / "killed").read_metrics()["cpu_seconds"]["method"]

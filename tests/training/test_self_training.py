@@ -1,3 +1,5 @@
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ from mpl_tf.inference import labeling
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training import run as run_module
 from mpl_tf.training import self_training
 from mpl_tf.training.callbacks import monitors
 from mpl_tf.training.run import Run
-from tests.training.test_loop import QUIET, KilledError, network, run_data, stage, weights
+from tests.training.test_loop import QUIET, KilledError, eager_finetuning, network, run_data, stage, weights
 
 # Some labels are below it and some are not.
 THRESHOLD = 0.6
@@ -39,7 +42,8 @@ def run(folder, *, rounds_=None):
     with Run(folder, run_data(), monitoring=QUIET) as opened:
         options = stage(steps=6, epoch_steps=3)
         self_training.train_rounds(opened, build_teacher, build_student, options, rounds_ or rounds())
-        opened.finetune(steps=3, batch_size=4)
+        with mock.patch.object(run_module, "finetuning", eager_finetuning):
+            opened.finetune(steps=3, batch_size=4)
         return opened.finish(report=False)
 
 
