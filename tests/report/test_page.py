@@ -315,6 +315,17 @@ def test_few_images_are_mapped_by_pca_and_many_by_tsne():
     assert samples.feature_map(student, run, samples.predict(student, run, run.split.validation[:2])) is None
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan], ids=["collapsed", "diverged"])
+def test_a_network_that_sees_no_difference_between_images_has_no_map(value):
+    """t-SNE of equal points is a segmentation fault: it would take the process, and this test's, with it."""
+    run, student = run_data(), networks()["student"]
+    for weight in student.trainable_variables:
+        weight.assign(np.full(weight.shape, value))
+    found = samples.predict(student, run, run.split.validation)
+    assert len(found.index) >= samples.FEWEST_FOR_TSNE
+    assert samples.feature_map(student, run, found) is None
+
+
 def test_a_thousand_classes_have_a_page_and_their_worst_classes_and_confusions_listed(tmp_path):
     confusion = np.diag([5] * 1000)
     confusion[3, 7], confusion[8, 2] = 4, 2

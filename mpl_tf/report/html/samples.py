@@ -149,7 +149,7 @@ def feature_map(network: keras.Model, data: RunData, found: Predicted) -> tuple[
     """Where the last features before the logits lie, in a plane.
 
     Returns:
-        The figure and how it was made; None for fewer than three images.
+        The figure and how it was made; None for fewer than three images, and for features that are the same of all.
     """
     rows = sample(np.arange(len(found.index)), MOST_MAPPED)
     if len(rows) < 3:
@@ -158,7 +158,7 @@ def feature_map(network: keras.Model, data: RunData, found: Predicted) -> tuple[
     batches = pipeline.image_batches(data.source.train, found.index[rows])
     vectors = np.concatenate([replicas.predict(features, batch["image"]) for batch in batches])
     vectors = vectors.reshape(len(vectors), -1).astype(np.float64)
-    if vectors.shape[1] < 2:
+    if vectors.shape[1] < 2 or _are_the_same(vectors):
         return None
     if len(rows) >= FEWEST_FOR_TSNE:
         perplexity = min(30.0, (len(rows) - 1) / 3)
@@ -176,6 +176,16 @@ def feature_map(network: keras.Model, data: RunData, found: Predicted) -> tuple[
     wrong = ~outcomes.correct[rows]
     figure = plots.feature_map(positions, outcomes.label[rows], wrong, data.source.class_names)
     return figure, f"{how}, of {len(rows):,} in the validation split"
+
+
+def _are_the_same(vectors):
+    """Whether a network that has collapsed or diverged gives all images one vector, but for rounding.
+
+    scikit-learn's t-SNE divides by their spread, and ends the process in native code where there is none.
+    """
+    if not np.isfinite(vectors).all():
+        return True
+    return np.ptp(vectors, axis=0).max() <= 1e-6 * np.abs(vectors).max()
 
 
 def _features(network):
