@@ -171,7 +171,7 @@ TASKS = {
     "mnist_100": _from_scratch(
         "mnist",
         100,
-        supervised=("--learning_rate=0.05", "--randaugment_labeled"),
+        supervised=("--optimizer=adam", "--learning_rate=2e-3", "--randaugment_labeled"),
         unlabeled=(
             "--batch_size=20", "--unlabeled_ratio=5", "--optimizer=adam", "--learning_rate=2e-3",
             "--randaugment_magnitude=6", "--distribution_alignment=uniform", "--confirmation_images=0",
