@@ -177,7 +177,7 @@ def robustness(folder: pathlib.Path, trial: str) -> str:
             _run(
                 "evaluate", f"--run_dir={run_dir}", "--robustness", "--baseline=teacher", "--fgsm=1,2,4,8,16"
             )
-        for role, results in json.loads(metrics.read_text("utf-8"))["evaluation"].items():
+        for role, results in json.loads(metrics.read_text("utf-8"))["evaluation"]["test"].items():
             found.setdefault(role, []).append(_numbers(results))
     rows = [
         {"network": role, "seeds": str(len(runs))}
@@ -194,8 +194,8 @@ def _numbers(results: Mapping) -> dict[str, float]:
     attacks = results["fgsm"]
     return {
         "clean": 100 * results["clean"]["accuracy"],
-        "mCE": results["corruptions"]["mce"],
-        "mFR": results["perturbations"]["mfr"],
+        "mCE": 100 * results["corruptions"]["mce"],
+        "mFR": 100 * results["perturbations"]["mfr"],
         **{
             f"FGSM ε {epsilon:g}": 100 * accuracy
             for epsilon, accuracy in zip(attacks["epsilon"], attacks["accuracy"], strict=True)
