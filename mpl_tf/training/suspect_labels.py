@@ -15,7 +15,7 @@ MOST_CHECKED = 100_000
 
 
 def write_suspect_labels(folder: RunFolder, data: RunData, network: keras.Model) -> None:
-    """Writes `suspect_labels.csv`: a row per cheap label that the network contradicts, the surest first.
+    """Writes `suspect_labels.csv`: a row per contradicted cheap label, the most confident contradiction first.
 
     Cheap are all labels that nobody is known to have checked, learned from or ignored; trusted ones are not
     suspected. The columns are the `image`, by its name or else its index, its `index` among the training images, its

@@ -54,7 +54,7 @@ def shear_x(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Ten
         The type and shape of `images`.
     """
     rows, columns = _positions(images)
-    return take_pixels(images, _whole(rows), _nearest(columns + _per_image(slope) * rows), fill=fill)
+    return take_pixels(images, _as_int32(rows), _nearest(columns + _per_image(slope) * rows), fill=fill)
 
 
 def shear_y(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
@@ -69,7 +69,7 @@ def shear_y(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Ten
         The type and shape of `images`.
     """
     rows, columns = _positions(images)
-    return take_pixels(images, _nearest(rows + _per_image(slope) * columns), _whole(columns), fill=fill)
+    return take_pixels(images, _nearest(rows + _per_image(slope) * columns), _as_int32(columns), fill=fill)
 
 
 def translate_x(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
@@ -84,7 +84,7 @@ def translate_x(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> t
         The type and shape of `images`.
     """
     rows, columns = _positions(images)
-    return take_pixels(images, _whole(rows), _nearest(columns + _per_image(pixels)), fill=fill)
+    return take_pixels(images, _as_int32(rows), _nearest(columns + _per_image(pixels)), fill=fill)
 
 
 def translate_y(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
@@ -99,7 +99,7 @@ def translate_y(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> t
         The type and shape of `images`.
     """
     rows, columns = _positions(images)
-    return take_pixels(images, _nearest(rows + _per_image(pixels)), _whole(columns), fill=fill)
+    return take_pixels(images, _nearest(rows + _per_image(pixels)), _as_int32(columns), fill=fill)
 
 
 def flip_and_crop(
@@ -119,7 +119,7 @@ def flip_and_crop(
         The type and shape of `images`.
     """
     width = images.shape[2]
-    rows, columns = (_whole(positions) - padding for positions in _positions(images))
+    rows, columns = (_as_int32(positions) - padding for positions in _positions(images))
     rows, columns = rows + _per_image(top), columns + _per_image(left)
     return take_pixels(images, rows, tf.where(_per_image(flipped), width - 1 - columns, columns), fill=fill)
 
@@ -311,7 +311,7 @@ def _per_image(values) -> tf.Tensor:
     return tf.reshape(values, [-1, 1, 1])
 
 
-def _whole(positions: np.ndarray) -> np.ndarray:
+def _as_int32(positions: np.ndarray) -> np.ndarray:
     return positions.astype(np.int32)
 
 
@@ -321,5 +321,5 @@ def _nearest(positions) -> tf.Tensor:
 
 def _inside(positions: np.ndarray, center, half_size: int) -> tf.Tensor:
     """1 where center − half_size ≤ position < center + half_size, else 0: uint8 [n, positions]."""
-    offset = _whole(positions) - tf.expand_dims(center, -1)
+    offset = _as_int32(positions) - tf.expand_dims(center, -1)
     return tf.cast((offset >= -half_size) & (offset < half_size), tf.uint8)

@@ -277,8 +277,9 @@ def suspect_labels(run: RunContents) -> Section:
     blocks: list[Block] = [
         Paragraph(
             f"The {run.final_name} contradicts {counted(len(rows), 'label')} that "
-            f"{'nobody has checked' if trusted else 'it was given'}: look at these first, the surest contradiction "
-            "foremost. All stand in suspect_labels.csv, with what was predicted in their place."
+            f"{'nobody has checked' if trusted else 'it was given'}: look at these first, the most "
+            "confident contradiction foremost. All stand in suspect_labels.csv, with what was predicted in their "
+            "place."
         )
     ]
     if "true_label" in rows[0]:
