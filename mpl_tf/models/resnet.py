@@ -42,7 +42,7 @@ def resnet(
     inputs, x = pixel_input(image_shape)
     large = min(image_shape[:2]) >= _LARGE
     x = _convolution(x, 64, 7 if large else 3, 2 if large else 1, name="stem_conv")
-    x = _activation(_normalization(x, name="stem_norm"), name="stem_relu")
+    x = layers.ReLU(name="stem_relu")(_normalization(x, name="stem_norm"))
     if large:
         x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
     for group, count in enumerate(blocks):
@@ -63,10 +63,10 @@ def _residual_block(x: keras.KerasTensor, *, filters: int, stride: int, name: st
         shortcut = _convolution(x, filters, 1, stride, name=f"{name}_shortcut")
         shortcut = _normalization(shortcut, name=f"{name}_shortcut_norm")
     x = _convolution(x, filters, 3, stride, name=f"{name}_conv1")
-    x = _activation(_normalization(x, name=f"{name}_norm1"), name=f"{name}_relu1")
+    x = layers.ReLU(name=f"{name}_relu1")(_normalization(x, name=f"{name}_norm1"))
     x = _convolution(x, filters, 3, name=f"{name}_conv2")
     x = _normalization(x, name=f"{name}_norm2")
-    return _activation(layers.Add(name=f"{name}_add")([x, shortcut]), name=f"{name}_relu2")
+    return layers.ReLU(name=f"{name}_relu2")(layers.Add(name=f"{name}_add")([x, shortcut]))
 
 
 def _convolution(
@@ -79,7 +79,3 @@ def _convolution(
 
 def _normalization(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
-
-
-def _activation(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-    return layers.ReLU(name=name)(x)
