@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -89,6 +89,19 @@ def predict(network: keras.Model, images: Any) -> np.ndarray:
     if network.distribute_strategy.num_replicas_in_sync == 1:
         return np.asarray(network.predict_on_batch(images))
     return np.asarray(network.predict(images, batch_size=len(images), verbose=0))
+
+
+def predict_batches(network: keras.Model, batches: Iterable[dict]) -> np.ndarray:
+    """A network's outputs in inference mode on all images of some batches.
+
+    Args:
+        network: as for `predict`.
+        batches: of `{"image"}`, at least one.
+
+    Returns:
+        `[N, …]`.
+    """
+    return np.concatenate([predict(network, batch["image"]) for batch in batches])
 
 
 def accelerator() -> str | None:

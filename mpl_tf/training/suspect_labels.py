@@ -32,8 +32,7 @@ def write_suspect_labels(folder: RunFolder, data: RunData, network: keras.Model)
     if not len(cheap):
         return
     given = data.split.given_labels(train.true_labels)[cheap]
-    batches = pipeline.image_batches(train, cheap)
-    logits = np.concatenate([replicas.predict(network, batch["image"]) for batch in batches])
+    logits = replicas.predict_batches(network, pipeline.image_batches(train, cheap))
     outcomes = evaluation.outcomes(logits, given)
     rows = []
     for row in evaluation.suspects(outcomes):

@@ -42,8 +42,7 @@ class Predicted:
 def predict(network: keras.Model, data: RunData, index: np.ndarray) -> Predicted:
     """Asks a network about some training images, about a random part of them where they are very many."""
     index = sample(index, MOST_PREDICTED)
-    batches = pipeline.image_batches(data.source.train, index)
-    logits = np.concatenate([replicas.predict(network, batch["image"]) for batch in batches])
+    logits = replicas.predict_batches(network, pipeline.image_batches(data.source.train, index))
     return Predicted(index, evaluation.outcomes(logits, np.asarray(data.source.train.labels)[index]))
 
 
@@ -156,7 +155,7 @@ def feature_map(network: keras.Model, data: RunData, found: Predicted) -> tuple[
         return None
     features = keras.Model(network.inputs, _features(network))
     batches = pipeline.image_batches(data.source.train, found.index[rows])
-    vectors = np.concatenate([replicas.predict(features, batch["image"]) for batch in batches])
+    vectors = replicas.predict_batches(features, batches)
     vectors = vectors.reshape(len(vectors), -1).astype(np.float64)
     if vectors.shape[1] < 2 or _are_the_same(vectors):
         return None
