@@ -17,6 +17,7 @@ from mpl_tf.data.images.images import Images
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.lookup import Lookup
 from mpl_tf.data.splits import Split
+from mpl_tf.data.streams import AlternatingStream, BalancedStream, Stream
 from mpl_tf.utils.validation import check_choice
 
 BALANCES = ("none", "sample", "weight")
@@ -105,7 +106,7 @@ def training_batches(
             raise ValueError(
                 f"The split {split.name!r} has no unlabeled images: add some, or pass unlabeled_ratio=0."
             )
-        unlabeled = _Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM, shard)
+        unlabeled = Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM, shard)
     labels = Lookup(source.train.labels, tf.int32)
     weights = None
     if balance == "weight":
@@ -332,107 +333,20 @@ def _traceable(function: Callable) -> Callable:
     return function if name.partition(".")[0] == __name__.partition(".")[0] else tf.function(function)
 
 
-class _Positions:
-    """Which positions of an endless stream a step takes, or a shard of them."""
-
-    def __init__(self, size, seed, stream, shard):
-        self.size = size
-        self.rows = size // shard[1]
-        self.own = shard[0] * self.rows + np.arange(self.rows)
-        self.seed = fold_in(seed, stream)
-
-    def draw(self, step):
-        """The indices of a step's images, int64 `[rows]`, and their positions in the stream."""
-        position = step * self.size + self.own
-        return self.at(position), position
-
-    def at(self, position) -> tf.Tensor:
-        """The indices at some positions, int64 `[rows]`."""
-        raise NotImplementedError
-
-    def shuffled(self, walk, position, count) -> tf.Tensor:
-        """Where endless walks over 0…count-1, shuffled anew in each of their epochs, are at some positions.
-
-        Args:
-            walk: int64 `[n]`, the number of the walk that each entry is about.
-            position: int64 `[n]`, in its walk.
-            count: int64, a scalar or `[n]`.
-
-        Returns:
-            int64 `[n]`, each in 0…count-1.
-        """
-        # A bijection of 0…count-1 for each epoch. The public index_shuffle takes one seed for the whole vector,
-        # but a batch may span several epochs of a few labeled images.
-        seeds = [np.full(self.rows, self.seed, np.int32)]
-        seeds += [tf.cast(part, tf.int32) for part in (walk, position // count)]
-        return tf.raw_ops.RandomIndexShuffle(
-            index=position % count, seed=tf.stack(seeds, 1), max_index=count - 1
-        )
-
-
-class _Stream(_Positions):
-    """An endless, reshuffled walk over some indices, readable at any position."""
-
-    def __init__(self, indices, *placed):
-        super().__init__(*placed)
-        self.indices = Lookup(indices, tf.int64)
-        self.count = len(indices)
-
-    def at(self, position) -> tf.Tensor:
-        """Where the walk is."""
-        return self.indices(self.shuffled(tf.zeros_like(position), position, self.count))
-
-
-class _BalancedStream(_Stream):
-    """A walk over the classes, and in each class over its own indices: all classes come equally often."""
-
-    def __init__(self, indices, labels, *placed):
-        indices = np.asarray(indices)
-        own = np.asarray(labels)[indices]
-        super().__init__(indices[np.argsort(own, kind="stable")], *placed)
-        _, counts = np.unique(own, return_counts=True)
-        self.counts = tf.constant(counts, tf.int64)
-        self.starts = tf.constant(np.cumsum(counts) - counts, tf.int64)
-        self.num_classes = len(counts)
-
-    def at(self, position) -> tf.Tensor:
-        """Where the walk of the class is whose turn it is."""
-        # Each class once per round; in round r, the class is at position r of its own walk.
-        turn = position // self.num_classes
-        chosen = self.shuffled(tf.zeros_like(turn), position, self.num_classes)
-        member = self.shuffled(1 + chosen, turn, tf.gather(self.counts, chosen))
-        return self.indices(tf.gather(self.starts, chosen) + member)
-
-
-class _AlternatingStream(_Positions):
-    """Two streams in turn: half of every batch, and of every part of one, is of the first."""
-
-    def __init__(self, first, second, *placed):
-        super().__init__(*placed)
-        self.streams = (first, second)
-        # An epoch is over when the longer one has been gone through.
-        self.count = 2 * max(first.count, second.count)
-
-    def at(self, position) -> tf.Tensor:
-        """Where that one of the two is whose turn it is."""
-        first, second = (stream.at(position // 2) for stream in self.streams)
-        return tf.where(position % 2 == 0, first, second)
-
-
-def _labeled_stream(source, split, batch_size, seed, shard, *, by_class) -> _Stream | _AlternatingStream:
+def _labeled_stream(source, split, batch_size, seed, shard, *, by_class) -> Stream | AlternatingStream:
     """The labeled images; where some are trusted and others are not, both kinds in turn."""
 
     def stream(indices, name):
         placed = (batch_size, seed, name, shard)
         if by_class:
-            return _BalancedStream(indices, source.train.labels, *placed)
-        return _Stream(indices, *placed)
+            return BalancedStream(indices, source.train.labels, *placed)
+        return Stream(indices, *placed)
 
     if len(split.trusted) in (0, len(split.labeled)):
         return stream(split.labeled, LABELED_STREAM)
     cheap = stream(np.setdiff1d(split.labeled, split.trusted), LABELED_STREAM)
     trusted = stream(split.trusted, TRUSTED_STREAM)
-    return _AlternatingStream(trusted, cheap, batch_size, seed, LABELED_STREAM, shard)
+    return AlternatingStream(trusted, cheap, batch_size, seed, LABELED_STREAM, shard)
 
 
 def _frequencies(split) -> tuple[float, float]:
