@@ -27,7 +27,8 @@ from mpl_tf.data.pipeline import (
 from mpl_tf.data.run_data import RunData
 from mpl_tf.data.soft_labels.selection import SelectionReport, select_indices, selection_report
 from mpl_tf.data.soft_labels.store import LabelStore
-from mpl_tf.data.splits import CHEAP_LABELS, Split, draw_split, load_or_draw_split, write_split
+from mpl_tf.data.split_files import load_or_draw_split, write_split
+from mpl_tf.data.splits import CHEAP_LABELS, Split, draw_split
 
 __all__ = [
     "BALANCES",

@@ -1,40 +1,27 @@
-"""Which training images are labeled, unlabeled and held out: drawn under a seed, and kept in a file.
-
-A split's JSON file is drawn once, read back ever after, and never written over.
-"""
+"""Which training images are labeled, unlabeled and held out, drawn under a seed."""
 
 import dataclasses
 import json
 import math
 import numbers
-import os
-import pathlib
 import warnings
-import zipfile
 from typing import Any
 
 import numpy as np
 
-from mpl_tf.data.images.images import RelabeledImages, content_fingerprint
+from mpl_tf.data.images.images import RelabeledImages
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.label_noise import LabelNoise
-from mpl_tf.utils import files
-from mpl_tf.utils.files import replacing
 from mpl_tf.utils.validation import check_choice
 
 CHEAP_LABELS = ("use", "ignore")
 
-# Up to so many labeled and validation indices stand in the JSON file itself.
-LISTED_INDICES = 1_000_000
-
 # A validation split that leaves an accuracy more uncertain than this (95 %) comes with a warning.
 _WIDE_INTERVAL = 0.1
-# Arrays of a split that its file lists; those of the second line only where there are any.
-_LISTED = ("labeled", "validation")
-_LISTED_WHERE_ANY = ("trusted", "ignored", "mislabeled", "wrong_labels")
 
 
-def _no_indices() -> np.ndarray:
+def no_indices() -> np.ndarray:
+    """None of the images: int64 `[0]`."""
     return np.zeros(0, np.int64)
 
 
@@ -65,9 +52,9 @@ class Split:
     labels_per_class: dict[str, int]
     validation_per_class: dict[str, int]
     fingerprint: str
-    trusted: np.ndarray = dataclasses.field(default_factory=_no_indices)
-    ignored: np.ndarray = dataclasses.field(default_factory=_no_indices)
-    mislabeled: np.ndarray = dataclasses.field(default_factory=_no_indices)
+    trusted: np.ndarray = dataclasses.field(default_factory=no_indices)
+    ignored: np.ndarray = dataclasses.field(default_factory=no_indices)
+    mislabeled: np.ndarray = dataclasses.field(default_factory=no_indices)
     wrong_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -179,7 +166,7 @@ def draw_split(
     if cheap_labels == "ignore":
         _check_trusted_suffice(source, checked)
         labeled = checked
-    wrong = (_no_indices(), np.zeros(0, np.int32))
+    wrong = (no_indices(), np.zeros(0, np.int32))
     if noise is not None:
         wrong = noise.draw(labels, cheap, num_classes=source.num_classes, seed=seed)
     validation_per_class = class_counts(source, held_out)
@@ -196,30 +183,33 @@ def draw_split(
         validation_per_class=validation_per_class,
         fingerprint=source.train.fingerprint(),
         trusted=np.sort(checked),
-        ignored=cheap if cheap_labels == "ignore" else _no_indices(),
+        ignored=cheap if cheap_labels == "ignore" else no_indices(),
         mislabeled=wrong[0],
         wrong_labels=wrong[1],
-        arguments=_arguments(
-            source, num_labeled, seed, validation, labeled_in_unlabeled, trusted, cheap_labels, label_noise
+        arguments=split_arguments(
+            source,
+            num_labeled=num_labeled,
+            seed=seed,
+            validation=validation,
+            labeled_in_unlabeled=labeled_in_unlabeled,
+            trusted=trusted,
+            cheap_labels=cheap_labels,
+            label_noise=label_noise,
         ),
     )
     return dataclasses.replace(split, labels_per_class=class_counts(split.as_trained(source), split.labeled))
 
 
-def _arguments(
-    source, num_labeled, seed, validation, labeled_in_unlabeled, trusted, cheap_labels, label_noise
-) -> dict[str, Any]:
-    """What a split's file says about its draw; what is at its default since before there was anything else, not."""
-    arguments = {
-        "dataset": source.name,
-        "num_labeled": num_labeled,
-        "seed": seed,
-        "validation": validation,
-        "labeled_in_unlabeled": labeled_in_unlabeled,
-        **({} if trusted is None else {"trusted": trusted}),
-        **({} if cheap_labels == "use" else {"cheap_labels": cheap_labels}),
-        **({} if label_noise is None else {"label_noise": label_noise}),
-    }
+def split_arguments(source: Source, **options: Any) -> dict[str, Any]:
+    """What a split's file says about its draw; what is at its default since before there was anything else, not.
+
+    Args:
+        source: that is drawn from.
+        **options: of `draw_split`, all of them.
+    """
+    defaults = {"trusted": None, "cheap_labels": "use", "label_noise": None}
+    said = {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
+    arguments = {"dataset": source.name, **said}
     # Through JSON and back, so that what is compared with a file is what a file can hold.
     return json.loads(json.dumps(arguments, default=lambda value: value.item()))
 
@@ -260,7 +250,7 @@ def _trusted(source: Source, queues, drawn: np.ndarray, count: int | None) -> np
             )
         return drawn[source.trusted[drawn]]
     if count is None:
-        return _no_indices()
+        return no_indices()
     whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
     if not whole or not 1 <= count <= len(drawn):
         raise ValueError(
@@ -316,69 +306,6 @@ def class_counts(source: Source, indices: np.ndarray) -> dict[str, int]:
     """
     counts = np.bincount(source.train.labels[indices], minlength=source.num_classes).tolist()
     return dict(zip(source.class_names, counts, strict=True))
-
-
-def load_or_draw_split(
-    path: str | os.PathLike,
-    source: Source,
-    *,
-    num_labeled: int | None,
-    seed: int,
-    validation: int | float = 0.1,
-    labeled_in_unlabeled: bool = True,
-    trusted: int | None = None,
-    cheap_labels: str = "use",
-    label_noise: str | None = None,
-) -> Split:
-    """Reads a split from its file, or draws it and writes the file where there is none.
-
-    Args:
-        path: of the JSON file. One that exists is never written to.
-        source: to draw from.
-        num_labeled: as for `draw_split`.
-        seed: as for `draw_split`.
-        validation: as for `draw_split`.
-        labeled_in_unlabeled: as for `draw_split`.
-        trusted: as for `draw_split`.
-        cheap_labels: as for `draw_split`.
-        label_noise: as for `draw_split`.
-
-    Returns:
-        The `Split`.
-
-    Raises:
-        ValueError: for a file that holds another split or none at all, and for what `draw_split` refuses.
-    """
-    path = files.user_path(path)
-    if path.exists():
-        arguments = _arguments(
-            source, num_labeled, seed, validation, labeled_in_unlabeled, trusted, cheap_labels, label_noise
-        )
-        return _read(path, source, arguments)
-    split = draw_split(
-        source,
-        num_labeled=num_labeled,
-        seed=seed,
-        validation=validation,
-        labeled_in_unlabeled=labeled_in_unlabeled,
-        trusted=trusted,
-        cheap_labels=cheap_labels,
-        label_noise=label_noise,
-    )
-    write_split(path, split)
-    return split
-
-
-def write_split(path: str | os.PathLike, split: Split) -> None:
-    """Writes a split that was drawn, where there is no file yet.
-
-    Args:
-        path: of the JSON file. One that exists is never written to.
-        split: from `draw_split`.
-    """
-    path = files.user_path(path)
-    if not path.exists():
-        _write(path, split)
 
 
 def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -494,109 +421,3 @@ def _warn_of_uncertainty(validation_per_class: dict[str, int]) -> None:
             "images, or hold out more of them.",
             stacklevel=3,
         )
-
-
-def _write(path: pathlib.Path, split: Split) -> None:
-    """Writes the JSON file, and beside it an array file where there are many indices.
-
-    The unlabeled images, which are what the others leave, are counted only.
-    """
-    fields = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
-    names = [*_LISTED, *(name for name in _LISTED_WHERE_ANY if len(fields[name]))]
-    arrays = {name: fields[name] for name in names}
-    arguments = fields.pop("arguments")
-    counted = [name for name in ("labeled", "unlabeled", *names[1:]) if name != "wrong_labels"]
-    fields["counts"] = {name: len(fields[name]) for name in counted}
-    fields = {name: value for name, value in fields.items() if not isinstance(value, np.ndarray)}
-    if sum(map(len, arrays.values())) > LISTED_INDICES:
-        with replacing(_array_path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-        fields["indices"] = content_fingerprint(*arrays.values())
-    else:
-        fields |= arrays
-    with replacing(path) as temporary:
-        document = {"arguments": arguments, **fields}
-        temporary.write_text(json.dumps(document, default=np.ndarray.tolist), encoding="utf-8")
-
-
-def _array_path(path: pathlib.Path) -> pathlib.Path:
-    return path.with_suffix(".npz")
-
-
-def _read_arrays(path: pathlib.Path, document: dict) -> dict[str, np.ndarray]:
-    """The listed arrays, from the document or from the file beside it."""
-    if "indices" not in document:
-        names = [*_LISTED, *(name for name in _LISTED_WHERE_ANY if name in document)]
-        types = {"wrong_labels": np.int32}
-        return {name: np.array(document[name], types.get(name, np.int64)) for name in names}
-    with np.load(_array_path(path), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    if content_fingerprint(*arrays.values()) != document["indices"]:
-        raise ValueError(f"{_array_path(path).name} is not the one that it was written with")
-    return arrays
-
-
-def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
-    """The split in a file, where that is the one asked for."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        found = dict(document["arguments"])
-        values = {name: document[name] for name in ("name", "labels_per_class", "fingerprint")}
-        arrays = _read_arrays(path, document)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} holds no split ({type(error).__name__}: {error}): remove it, or give another path."
-        ) from error
-    if found != arguments:
-        raise ValueError(
-            f"{path} holds the split {values['name']!r} ({_listed(found)}), and another is asked for "
-            f"({_listed(arguments)}): ask for the same, or give another path."
-        )
-    fingerprint = source.train.fingerprint()
-    if values["fingerprint"] != fingerprint:
-        raise ValueError(
-            f"{path} holds the split {values['name']!r} of images with the fingerprint "
-            f"{values['fingerprint'][:12]}…, and those of {source.name!r} now have {fingerprint[:12]}…: bring the "
-            "former back, or give another path."
-        )
-    _check_indices(path, len(source.train), arrays)
-    labeled, validation = arrays["labeled"], arrays["validation"]
-    content: dict[str, Any] = {**values, **arrays}
-    split = Split(
-        **content,
-        unlabeled=unlabeled_indices(
-            len(source.train), labeled, validation, labeled_in_unlabeled=found["labeled_in_unlabeled"]
-        ),
-        validation_per_class=class_counts(source, validation),
-        arguments=found,
-    )
-    _check_same_trust(path, source, split)
-    return split
-
-
-def _check_indices(path: pathlib.Path, count: int, arrays: dict[str, np.ndarray]) -> None:
-    for name, indices in arrays.items():
-        if name != "wrong_labels" and len(indices) and (indices.min() < 0 or indices.max() >= count):
-            raise ValueError(f"{path} has indices outside 0…{count - 1}: remove it, or give another path.")
-    held_out = np.zeros(count, bool)
-    held_out[arrays["validation"]] = True
-    if held_out[arrays["labeled"]].any():
-        raise ValueError(f"{path} trains on validation images: remove it, or give another path.")
-
-
-def _check_same_trust(path: pathlib.Path, source: Source, split: Split) -> None:
-    """Raises where other labels are trusted than when the split was drawn."""
-    if "trusted" in split.arguments:
-        return
-    drawn = np.union1d(split.labeled, split.ignored)
-    now = _no_indices() if source.trusted is None else drawn[source.trusted[drawn]]
-    if not np.array_equal(now, split.trusted):
-        raise ValueError(
-            f"{path} holds the split {split.name!r} with {len(split.trusted)} trusted labels, and {len(now)} of "
-            f"the same images, or others of them, are trusted in {source.name!r} now: bring the former back, or give "
-            "another path."
-        )
-
-
-def _listed(arguments: dict) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in arguments.items())

@@ -5,10 +5,11 @@ import warnings
 import numpy as np
 import pytest
 
-from mpl_tf.data import splits
+from mpl_tf.data import split_files
 from mpl_tf.data.images.images import ArrayImages
 from mpl_tf.data.images.source import Source
-from mpl_tf.data.splits import draw_split, load_or_draw_split
+from mpl_tf.data.split_files import load_or_draw_split
+from mpl_tf.data.splits import draw_split
 
 SEEDS = range(5)
 
@@ -362,7 +363,7 @@ def test_a_file_with_impossible_indices_is_refused(source, tmp_path, part, messa
 @pytest.fixture
 def many(source, tmp_path, monkeypatch):
     """A path and the arguments of a split whose indices are too many for a JSON file."""
-    monkeypatch.setattr(splits, "LISTED_INDICES", 20)
+    monkeypatch.setattr(split_files, "LISTED_INDICES", 20)
     arguments = {"num_labeled": 12, "seed": 1, "validation": 9, "labeled_in_unlabeled": False}
     drawn = load_or_draw_split(tmp_path / "split.json", source, **arguments)
     return tmp_path / "split.json", arguments, drawn

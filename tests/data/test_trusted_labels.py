@@ -10,7 +10,8 @@ import tensorflow as tf
 from mpl_tf.data.images.load import from_arrays
 from mpl_tf.data.pipeline import class_weights, training_batches
 from mpl_tf.data.run_data import RunData
-from mpl_tf.data.splits import Split, draw_split, load_or_draw_split, write_split
+from mpl_tf.data.split_files import load_or_draw_split, write_split
+from mpl_tf.data.splits import Split, draw_split
 
 NAMES = ("a", "b", "c", "d")
 
@@ -196,7 +197,7 @@ TRUST = {"trusted": 20, "label_noise": "pairs:0.5"}
 @pytest.mark.parametrize("ignore", [{}, {"cheap_labels": "ignore"}], ids=["use", "ignore"])
 @pytest.mark.parametrize("listed", [10**6, 10])
 def test_a_file_gives_the_same_split_again(source, tmp_path, monkeypatch, ignore, listed):
-    monkeypatch.setattr("mpl_tf.data.splits.LISTED_INDICES", listed)
+    monkeypatch.setattr("mpl_tf.data.split_files.LISTED_INDICES", listed)
     options = ARGUMENTS | TRUST | ignore
     drawn = load_or_draw_split(tmp_path / "split.json", source, **options)
     read = load_or_draw_split(tmp_path / "split.json", source, **options)
