@@ -10,10 +10,12 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
+
+from mpl_tf import report
+from mpl_tf.utils import files
 
 # Where the flags of a trial name the network of the run that the study makes before them.
 TEACHER = "TEACHER"
@@ -167,9 +169,6 @@ def robustness(folder: pathlib.Path, trial: str) -> str:
     Returns:
         A row per network, as Markdown: mean ± standard deviation over seeds.
     """
-    from mpl_tf import report
-    from mpl_tf.utils import files
-
     found = {}
     for run_dir in sorted(folder.glob(f"{files.folder_name(trial)}.*")):
         metrics = run_dir / "metrics.json"
@@ -181,7 +180,7 @@ def robustness(folder: pathlib.Path, trial: str) -> str:
             found.setdefault(role, []).append(_numbers(results))
     rows = [
         {"network": role, "seeds": str(len(runs))}
-        | {name: _mean([numbers[name] for numbers in runs]) for name in runs[0]}
+        | {name: report.mean_and_deviation([numbers[name] for numbers in runs], digits=1) for name in runs[0]}
         for role, runs in found.items()
     ]
     table = report.table(rows)
@@ -202,11 +201,6 @@ def _numbers(results: Mapping) -> dict[str, float]:
             if epsilon
         },
     }
-
-
-def _mean(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.1f} ± {spread:.1f}"
 
 
 def _run(recipe: str, *flags: str) -> None:

@@ -19,6 +19,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from mpl_tf import report
+from mpl_tf.utils import files
+
 # Trials without a feedback, of which the best is what Meta Pseudo Labels has to beat.
 IGNORE, USE = "trusted alone", "all labels"
 THEN_TRUSTED = "then trusted"
@@ -161,8 +164,6 @@ def regime_map(settings: Mapping[str, Mapping[str, Mapping[int, Mapping]]]) -> s
                 "- no feedback": _difference(students[name], students[f"{name}, {WITHOUT_FEEDBACK}"]),
                 "CPU s, best and MPL": f"{_seconds(trials, best):.0f}, {_seconds(trials, name):.0f}",
             })  # fmt: skip
-    from mpl_tf import report
-
     legend = (
         "Test accuracy of the student in %, mean ± standard deviation over seeds; differences are paired by seed, "
         "mean ± standard error. The best without feedback is the trial with the highest mean on these images: it "
@@ -176,16 +177,14 @@ def _students(runs: Mapping[int, Mapping]) -> dict[int, float]:
 
 
 def _mean(values: Mapping[int, float]) -> str:
-    numbers = list(values.values())
-    return f"{statistics.mean(numbers):.1f} ± {statistics.stdev(numbers) if len(numbers) > 1 else 0.0:.1f}"
+    return report.mean_and_deviation(values.values(), digits=1)
 
 
 def _difference(values: Mapping[int, float], others: Mapping[int, float]) -> str:
     differences = [values[seed] - others[seed] for seed in values if seed in others]
     if len(differences) < 2:
         return "".join(f"{difference:+.1f}" for difference in differences)
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{statistics.mean(differences):+.1f} ± {error:.1f}"
+    return report.mean_and_error(differences, digits=1)
 
 
 def _seconds(trials: Mapping[str, Mapping[int, Mapping]], name: str) -> float:
@@ -197,8 +196,6 @@ def _seconds(trials: Mapping[str, Mapping[int, Mapping]], name: str) -> float:
 
 def read_results(folder: pathlib.Path, trials: list[str]) -> dict[str, dict[int, dict]]:
     """Trial → seed → metrics.json of the finished runs in the folder of one comparison."""
-    from mpl_tf.utils import files
-
     found = {}
     for name in trials:
         paths = folder.glob(f"{files.folder_name(name)}.*/metrics.json")

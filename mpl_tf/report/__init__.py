@@ -1,7 +1,7 @@
 """What a run looks like: figures, tables and pages for people."""
 
 from mpl_tf.report import plots
-from mpl_tf.report.comparison import comparison_table
+from mpl_tf.report.comparison import comparison_table, mean_and_deviation, mean_and_error
 from mpl_tf.report.gain import gain_details, gain_summary, outlook, trend
 from mpl_tf.report.html.comparison_page import comparison_page
 from mpl_tf.report.html.render import PAGE
@@ -21,6 +21,8 @@ __all__ = [
     "confidence_rows",
     "gain_details",
     "gain_summary",
+    "mean_and_deviation",
+    "mean_and_error",
     "outlook",
     "page",
     "plots",

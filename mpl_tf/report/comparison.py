@@ -1,7 +1,7 @@
 """Several trials over several seeds, as a table: accuracies, paired differences, and what each has cost."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from mpl_tf.runs.roles import chosen_role, role_name
 from mpl_tf.utils.markdown import table
@@ -42,7 +42,7 @@ def comparison_rows(
         row = {"trial": trial, "seeds": str(len(runs))}
         for network in NETWORKS:
             known = list(accuracies(runs, network, split).values())
-            row[f"{role_name(network)} %"] = _mean_and_deviation(known) if known else ""
+            row[f"{role_name(network)} %"] = mean_and_deviation(known) if known else ""
         row[f"final - {reference}"] = _difference(results, trial, reference, split)
         if ablations:
             row["final - its ablation"] = _difference(results, trial, ablations.get(trial), split)
@@ -100,10 +100,26 @@ def _mean_total(runs, key):
     return f"{statistics.mean(sum(run[key].values()) for run in runs.values()):.0f}"
 
 
-def _mean_and_deviation(values):
-    """Mean ± sample standard deviation."""
+def mean_and_deviation(values: Collection[float], *, digits: int = 2) -> str:
+    """Mean ± sample standard deviation, which is 0 for a single value.
+
+    Args:
+        values: one for each seed.
+        digits: after the point.
+    """
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def mean_and_error(differences: Collection[float], *, digits: int = 2) -> str:
+    """Mean, with its sign, ± standard error.
+
+    Args:
+        differences: one for each seed, of two or more.
+        digits: after the point.
+    """
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{statistics.mean(differences):+.{digits}f} ± {error:.{digits}f}"
 
 
 def _difference(results, trial, other, split):
@@ -114,5 +130,4 @@ def _difference(results, trial, other, split):
     differences = [values[seed] - others[seed] for seed in values if seed in others]
     if len(differences) < 2:
         return ""
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{statistics.mean(differences):+.2f} ± {error:.2f}"
+    return mean_and_error(differences)
