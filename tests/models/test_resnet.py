@@ -6,6 +6,7 @@ import pytest
 
 from mpl_tf import models
 from mpl_tf.models.resnet import resnet
+from tests.models.by_hand import convolve, trainable_count
 
 
 def weights_by_hand(blocks, *, classes, stem):
@@ -18,10 +19,6 @@ def weights_by_hand(blocks, *, classes, stem):
             total += before * filters + 2 * filters if before != filters else 0
             before = filters
     return total + 512 * classes + classes
-
-
-def trainable_count(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
 def test_the_weights_are_as_many_as_published():
@@ -45,15 +42,6 @@ def test_large_images_are_halved_twice_more():
     assert small.get_layer("group1_block0_add").output.shape == (None, 63, 63, 64)
     assert large.get_layer("group1_block0_add").output.shape == (None, 16, 16, 64)
     assert trainable_count(large) == weights_by_hand((1, 1, 1, 1), classes=10, stem=7)
-
-
-def convolve(x, kernel, stride):
-    size, side = kernel.shape[0], x.shape[1]
-    missing = max(0, (-(-side // stride) - 1) * stride + size - side)
-    before = missing // 2
-    x = np.pad(x, ((0, 0), (before, missing - before), (before, missing - before), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
-    return np.einsum("nhwcij,ijcf->nhwf", windows[:, ::stride, ::stride], kernel, optimize=True)
 
 
 def normalized(model, x, name):

@@ -5,10 +5,7 @@ import numpy as np
 import pytest
 
 from mpl_tf import models
-
-
-def trainable_count(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+from tests.models.by_hand import trainable_count
 
 
 def dense_layers(model):

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import sliding_window_view
 
 from mpl_tf import models
 from mpl_tf.models.wide_resnet import wide_resnet
+from tests.models.by_hand import convolve, trainable_count
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)).astype("float32")
 
@@ -20,20 +20,6 @@ def count_by_hand(depth, width, classes, channels, stem=16):
             total += 2 * filters_in + 9 * filters_in * filters + 2 * filters + 9 * filters**2 + shortcut
             filters_in = filters
     return total + 2 * filters_in + (filters_in + 1) * classes
-
-
-def trainable_count(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
-def convolve(x, kernel, stride=1):
-    """Convolution with zero padding; an odd number of zeros has the larger half below and right."""
-    size = kernel.shape[0]
-    out = -(-x.shape[1] // stride)
-    total = max((out - 1) * stride + size - x.shape[1], 0)
-    padding = (total // 2, total - total // 2)
-    windows = sliding_window_view(np.pad(x, ((0, 0), padding, padding, (0, 0))), (size, size), axis=(1, 2))
-    return np.einsum("bhwcij,ijco->bhwo", windows[:, ::stride, ::stride], kernel)
 
 
 def forward_in_numpy(model, pixels, epsilon=1e-3, slope=0.2):
