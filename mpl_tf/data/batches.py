@@ -143,6 +143,15 @@ def check_index_batch(data: Any) -> None:
         )
 
 
+def batch_size(images: tf.Tensor) -> int | tf.Tensor:
+    """How many images a batch has: an int where that is known before the graph runs, else an int32 scalar.
+
+    Args:
+        images: `[B, …]`, or anything else with an entry for each image, of known rank.
+    """
+    return images.shape[0] if images.shape[0] is not None else tf.unstack(tf.shape(images))[0]
+
+
 def static_batch_size(images: tf.Tensor) -> int:
     """How many images a batch has; refuses one whose number is not known when the step is traced."""
     if images.shape[0] is None:

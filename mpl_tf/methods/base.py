@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import schedules
-from mpl_tf.data.batches import check_evaluation_batch, evaluation_weights
+from mpl_tf.data.batches import batch_size, check_evaluation_batch, evaluation_weights
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
@@ -297,7 +297,7 @@ class Method(keras.Model):
         Returns:
             For each view float32 `[n, K]`.
         """
-        sizes = [view.shape[0] or tf.shape(view)[0] for view in views]
+        sizes = list(map(batch_size, views))
         return tf.split(self.training_logits(role, tf.concat(views, axis=0)), sizes)
 
     def averaged_logits(self, role: str, images: tf.Tensor) -> tf.Tensor:

@@ -25,7 +25,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses
-from mpl_tf.data.batches import check_index_batch
+from mpl_tf.data.batches import batch_size, check_index_batch
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
@@ -155,7 +155,7 @@ class DataFreeLearning(Method):
         """One step of both networks on as many images as `data["generated"]["index"]` numbers."""
         check_index_batch(data)
         index = data["generated"]["index"]
-        rows, columns = index.shape[0] or tf.shape(index)[0], self.generator.input_shape[-1]
+        rows, columns = batch_size(index), self.generator.input_shape[-1]
         noise = sampling.normal(rows, columns, seed=self.seed, step=self.step.value)
 
         with tf.GradientTape() as tape:

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from mpl_tf import losses, schedules
 from mpl_tf.data.augmentation import mixup
-from mpl_tf.data.batches import check_training_batch
+from mpl_tf.data.batches import batch_size, check_training_batch
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
@@ -148,7 +148,7 @@ class PseudoLabels(Method):
         check_training_batch(data, self.student, unlabeled=True, index=self.stores_labels)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, unlabeled = data["unlabeled"]["weak"], data["unlabeled"][self.view]
-        num_labeled, num_unlabeled = [rows.shape[0] or tf.shape(rows)[0] for rows in (labeled, unlabeled)]
+        num_labeled, num_unlabeled = map(batch_size, (labeled, unlabeled))
         num_images = num_labeled + num_unlabeled
 
         # x = δ x_p + (1 - δ) x_q, over labeled and unlabeled images together.

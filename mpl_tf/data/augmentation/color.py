@@ -8,6 +8,8 @@ image and channel; the others are arithmetic on the levels, which on a CPU costs
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.data.batches import batch_size
+
 # What red, green and blue contribute to gray (ITU-R BT.601), and Pillow's version with 16 fractional bits.
 LUMA = (0.299, 0.587, 0.114)
 LUMA_ONE = 2**16
@@ -222,7 +224,7 @@ def histogram(images: tf.Tensor) -> tf.Tensor:
     Returns:
         int32 [n, C, 256].
     """
-    entries = _count(images) * images.shape[-1] * 256
+    entries = batch_size(images) * images.shape[-1] * 256
     levels = tf.reshape(_table_index(images), [-1])
     # Not tf.math.bincount, whose size depends on what it counts, and which XLA therefore refuses.
     counts = tf.raw_ops.DenseBincount(input=levels, size=entries, weights=tf.constant([], tf.int32))
@@ -248,11 +250,6 @@ def look_up(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
 def _table_index(images) -> tf.Tensor:
     """Where each pixel's entry lies in the row of all tables [n, C, 256]: int32 [n, H, W · C]."""
     height, width, channels = images.shape[1:]
-    first = tf.reshape(tf.range(_count(images) * channels) * 256, [-1, 1, channels])
+    first = tf.reshape(tf.range(batch_size(images) * channels) * 256, [-1, 1, channels])
     levels = tf.reshape(images, [-1, height, width * channels])
     return tf.cast(levels, tf.int32) + tf.tile(first, [1, 1, width])
-
-
-def _count(images) -> int | tf.Tensor:
-    """How many images there are: an int where that is known before the graph runs."""
-    return images.shape[0] if images.shape[0] is not None else tf.unstack(tf.shape(images))[0]

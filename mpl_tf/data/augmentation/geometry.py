@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.data.batches import batch_size
+
 GREY = 128
 
 # The level of pixels from outside: one for all channels, or one for each.
@@ -301,10 +303,10 @@ def _positions(images) -> tuple[np.ndarray, np.ndarray]:
 
 def _first(images, size: int, *, rank: int) -> tf.Tensor | np.ndarray:
     """Where each image begins in a row of them, of `size` entries each: int32 [n, 1, …]."""
-    shape = [-1] + [1] * (rank - 1)
-    if images.shape[0] is not None:
-        return (np.arange(images.shape[0], dtype=np.int32) * np.int32(size)).reshape(shape)
-    return tf.reshape(tf.range(tf.unstack(tf.shape(images))[0]) * size, shape)
+    shape, count = [-1] + [1] * (rank - 1), batch_size(images)
+    if isinstance(count, int):
+        return (np.arange(count, dtype=np.int32) * np.int32(size)).reshape(shape)
+    return tf.reshape(tf.range(count) * size, shape)
 
 
 def _per_image(values) -> tf.Tensor:

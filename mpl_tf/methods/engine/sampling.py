@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from mpl_tf.data.batches import batch_size
 from mpl_tf.distribute import replicas
 
 
@@ -56,7 +57,7 @@ def categorical(logits: tf.Tensor, *, seed: int, step: tf.Tensor) -> tf.Tensor:
     Returns:
         int64 `[N]`.
     """
-    rows = logits.shape[0] or tf.shape(logits)[0]
+    rows = batch_size(logits)
     gumbel = -tf.math.log(-tf.math.log(uniform(rows, logits.shape[1], seed=seed, step=step)))
     return tf.argmax(logits + gumbel, axis=-1)
 

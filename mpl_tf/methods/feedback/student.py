@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import losses, schedules
+from mpl_tf.data.batches import batch_size
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.methods.engine import loss_scaling, sampling
@@ -122,7 +123,7 @@ class Evidence:
     @property
     def count(self) -> int | tf.Tensor:
         """N."""
-        return self.teacher_logits.shape[0] or tf.shape(self.teacher_logits)[0]
+        return batch_size(self.teacher_logits)
 
 
 # From settings and evidence to the gradient on the teacher's logits, float32 [N, K], to be averaged over the replicas
@@ -231,7 +232,7 @@ def student_step(
 
     # θ_S' = θ_S - η_S ∇ CE(ŷ_u, S(x_u; θ_S)); the old weights and random state stay at hand.
     before = Snapshot(method.student_pass, method.student_optimizer)
-    count = images.shape[0] or tf.shape(images)[0]
+    count = batch_size(images)
     other_loss, metrics = None, {}
     if labeled_weight:
         images = tf.concat([data["labeled"]["image"], images], axis=0)
