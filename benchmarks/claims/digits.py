@@ -62,7 +62,7 @@ STUDIES = {
             "no dropout": "noisy_student --nomodel_noise",
             "neither": "noisy_student --nounlabeled_noise --nomodel_noise",
             "noised teacher": "noisy_student --teacher_noise --teacher_view=strong",
-            "poor teacher": "noisy_student --teacher_steps=30",
+            "poor teacher": "noisy_student --teacher_steps=60",
             "hard labels": "noisy_student --targets=hard",
             "hard labels, no smoothing": "noisy_student --targets=hard --label_smoothing=0",
             "pseudo labels first, then labels": "noisy_student --labeled_weight=0",
