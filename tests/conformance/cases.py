@@ -216,7 +216,13 @@ CASES = {
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(
-        noisy_student(targets="hard", unlabeled_weight=0.7, labeled_weight=0.5),
+        noisy_student(
+            targets="hard",
+            unlabeled_weight=0.7,
+            labeled_weight=0.5,
+            loss_normalization=True,
+            loss_average_decay=0.8,
+        ),
         learns=("student",),
         on_several_replicas="slow",
     ),
