@@ -7,6 +7,7 @@ from absl import flags
 
 from recipes.common import shared_flags, start
 from recipes.common.parameters import MethodFlags
+from recipes.common.start import define_path
 
 FLAGS = flags.FLAGS
 
@@ -24,6 +25,7 @@ FLAGS.set_default("randaugment_labeled", True)
 
 flags.DEFINE_integer("rounds", 3, "Students in a row, each labeled for by the one before.", lower_bound=1)
 flags.DEFINE_list("models", None, "The student's network in each round; --model in all when not given.")
+define_path("teacher", None, "The first teacher's .keras file; trained on the labels when not given.")
 flags.DEFINE_string("teacher_model", None, "The first teacher's network; the student's when not given.")
 flags.DEFINE_integer("teacher_steps", None, "Updates of the first teacher; --steps when not given.", 1)
 flags.DEFINE_float("threshold", 0.3, "Confidence below which a label is left out.", 0.0, 1.0)
@@ -92,11 +94,37 @@ def models() -> list[str]:
     return names
 
 
+def check_teacher() -> None:
+    """Raises for flags of a first teacher that the run would train, beside one that is finished.
+
+    Raises:
+        ValueError: for the first of them.
+    """
+    if not FLAGS.teacher:
+        return
+    if FLAGS.teacher_model:
+        raise ValueError(
+            f"--teacher={FLAGS.teacher} is a finished network, and --teacher_model={FLAGS.teacher_model} one that "
+            "the run would train: leave one of them out."
+        )
+    if builders.is_word(FLAGS.initialize):
+        raise ValueError(
+            f"--initialize={FLAGS.initialize} starts from a teacher that the run has trained, and --teacher="
+            f"{FLAGS.teacher} is finished: pass --initialize={FLAGS.teacher} to start from that one."
+        )
+
+
 def build_teacher(run: Run):
     """The compiled first teacher."""
     return builders.supervised(
         run, steps=FLAGS.teacher_steps or FLAGS.steps, model=FLAGS.teacher_model or FLAGS.model
     )
+
+
+def add_teacher(run: Run) -> None:
+    """Takes the first teacher from its file, where one is given."""
+    if FLAGS.teacher:
+        run.add_network("teacher", lambda: builders.load_network(FLAGS.teacher, run.data.source))
 
 
 def build_student(number: int, teacher: keras.Model, run: Run) -> NoisyStudent:
@@ -122,12 +150,14 @@ def rehearse(run: Rehearsal) -> None:
     """The stages with labels that say nothing, to be timed; the labeling is counted."""
     data, stage = noised(run.data), program.stage()
     targets = dataclasses.replace(data, targets=UniformTargets(data.source.num_classes))
-    run.train(
-        "teacher",
-        lambda: build_teacher(run),
-        dataclasses.replace(stage, unlabeled_ratio=0, steps=FLAGS.teacher_steps or FLAGS.steps),
-    )
-    run.labels["teacher"] = len(data.split.unlabeled)
+    add_teacher(run)
+    if not FLAGS.teacher:
+        run.train(
+            "teacher",
+            lambda: build_teacher(run),
+            dataclasses.replace(stage, unlabeled_ratio=0, steps=FLAGS.teacher_steps or FLAGS.steps),
+        )
+        run.labels["teacher"] = len(data.split.unlabeled)
     for number in range(1, FLAGS.rounds + 1):
         name = f"round_{number}"
         role = name if number < FLAGS.rounds else "student"
@@ -159,9 +189,11 @@ def show_rounds(metrics: dict) -> None:
 def main(_):
     """Trains all rounds, fine-tunes, evaluates, exports."""
     models()
+    check_teacher()
     # The labels of each round are made by the one before: more steps would be another run.
     with program.open_run(rehearse, may_grow=False) as run:
         plain, run.data = run.data, noised(run.data)
+        add_teacher(run)
         self_training.train_rounds(
             run,
             lambda: build_teacher(run),

@@ -1,7 +1,6 @@
 import gc
 import os
 import re
-from unittest import mock
 
 # Where each core has a process of pytest-xdist, more threads would only wait for one another. Before TensorFlow is.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -51,24 +50,11 @@ def rewritten_graphs(request):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": as_traced})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def seeded_module():
-    import keras
-
-    keras.utils.set_random_seed(0)
-
-
 @pytest.fixture(autouse=True)
-def seeded(seeded_module):
-    """All seeds but TensorFlow's own, from which few tests draw.
+def seeded():
+    from tests.support import seeds
 
-    With that one TensorFlow forgets the kernels and functions that it has prepared. Each test would prepare anew what
-    an earlier one of its file has called.
-    """
-    import keras
-
-    with mock.patch("tensorflow.random.set_seed"):
-        keras.utils.set_random_seed(0)
+    seeds.set_random_seed(0)
 
 
 @pytest.fixture

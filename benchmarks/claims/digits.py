@@ -27,8 +27,9 @@ class Study:
 
     Args:
         preset: whose flags all trials have.
-        trials: trial → recipe and flags; the differences are to the first.
-        answers: row of docs/claims.md → the trials beside the first that speak to it.
+        trials: trial → recipe and flags.
+        answers: row of docs/claims.md → the trials beside the reference that speak to it.
+        reference: the trial that differences are taken to; the first where it is not given.
         teacher: recipe and flags of a run that is made once, and of whose network the trials learn.
         robustness: whether the networks of the first trial are evaluated on corrupted, perturbed and adversarial
             images too, each seed's with its first teacher as the baseline.
@@ -39,6 +40,7 @@ class Study:
     answers: Mapping[str, tuple[str, ...]]
     teacher: str | None = None
     robustness: bool = False
+    reference: str | None = None
 
 
 def _grid_of_dafl() -> dict[str, str]:
@@ -53,6 +55,32 @@ def _grid_of_dafl() -> dict[str, str]:
     return trials
 
 
+# DAFL's teacher, of another seed than the students, which would start from its initial weights.
+TEACHER_OF_ALL_DIGITS = (
+    "supervised --dataset=digits --model=convnet --steps=600 --learning_rate=0.1 --weight_decay=5e-4 --ema_decay=0 "
+    "--seed=100"
+)
+
+
+def _first_teachers() -> dict[str, str]:
+    """First teachers with and without noise, each a run of its own, and what Noisy Student makes of them."""
+    noises = {
+        "both noises": "--randaugment_labeled",
+        "RandAugment": "--randaugment_labeled --dropout=0",
+        "dropout": "--norandaugment_labeled",
+        "no noise": "--norandaugment_labeled --dropout=0",
+    }
+    teachers = {
+        f"teacher, {noise}": f"supervised --steps=300 --finetune_steps=0 {words}"
+        for noise, words in noises.items()
+    }
+    students = {
+        f"its student, {noise}": f"noisy_student --teacher={{teacher, {noise}}}/networks/student.keras"
+        for noise in noises
+    }
+    return teachers | students
+
+
 STUDIES = {
     "noisy_student": Study(
         preset="noisy_student_digits",
@@ -62,7 +90,7 @@ STUDIES = {
             "no dropout": "noisy_student --nomodel_noise",
             "neither": "noisy_student --nounlabeled_noise --nomodel_noise",
             "noised teacher": "noisy_student --teacher_noise --teacher_view=strong",
-            "poor teacher": "noisy_student --teacher_steps=30",
+            "poor teacher": "noisy_student --teacher_steps=60",
             "hard labels": "noisy_student --targets=hard",
             "hard labels, no smoothing": "noisy_student --targets=hard --label_smoothing=0",
             "pseudo labels first, then labels": "noisy_student --labeled_weight=0",
@@ -125,11 +153,34 @@ STUDIES = {
         preset="dafl_digits",
         trials=_grid_of_dafl(),
         answers={"A53": tuple(_grid_of_dafl())[1:]},
-        # Of another seed than the students, which would start from its initial weights.
-        teacher=(
-            "supervised --dataset=digits --model=convnet --steps=600 --learning_rate=0.1 --weight_decay=5e-4 "
-            "--ema_decay=0 --seed=100"
-        ),
+        teacher=TEACHER_OF_ALL_DIGITS,
+    ),
+    "first_teacher": Study(
+        preset="noisy_student_digits",
+        trials=_first_teachers(),
+        answers={"A36": tuple(_first_teachers())},
+        reference="its student, both noises",
+    ),
+    # generated_images.py measures what these generators make.
+    "statistics_guide": Study(
+        preset="dafl_digits",
+        trials={
+            "activations": f"dafl --teacher={TEACHER}",
+            "neither": f"dafl --teacher={TEACHER} --activation_weight=0",
+            **{
+                f"statistics, {weight:g}": (
+                    f"dafl --teacher={TEACHER} --activation_weight=0 --statistics_weight={weight}"
+                )
+                for weight in (0.01, 0.1, 1.0)
+            },
+            "both, 0.1": f"dafl --teacher={TEACHER} --statistics_weight=0.1",
+            "untrained": f"dafl --teacher={TEACHER} --generator_learning_rate=0",
+        },
+        answers={
+            "A56": ("neither", "untrained"),
+            "A57": ("neither", "statistics, 0.01", "statistics, 0.1", "statistics, 1", "both, 0.1"),
+        },
+        teacher=TEACHER_OF_ALL_DIGITS,
     ),
 }
 
@@ -151,7 +202,7 @@ def main():
         "compare",
         f"--preset={study.preset}",
         *(f"--trial={name}: {words.replace(TEACHER, str(network))}" for name, words in study.trials.items()),
-        f"--reference={next(iter(study.trials))}",
+        f"--reference={study.reference or next(iter(study.trials))}",
         f"--seeds={options.seeds}",
         f"--run_dir={folder}",
     )

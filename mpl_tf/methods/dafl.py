@@ -8,11 +8,18 @@ learns the teacher's predictions on them. No image of the training set is needed
     L_ie = - H(p̄)                         the batch holds all classes: p̄ is the mean prediction
     G descends  w_oh L_oh + w_a L_a + w_ie L_ie   (section 3.2),   S descends  KL(y_T ‖ y_S)   (section 3.1)
 
+Where `statistics_weight` is not 0, G also descends w_s R_feature of DeepInversion (Yin et al.; CVPR 2020; arXiv
+1912.08795, section 3.2), which asks for the statistics that the teacher's BatchNorm layers l have kept of its
+training images, μ_l and σ²_l per channel:
+
+    R_feature = Σ_l ‖mean(x_l) - μ_l‖₂ + Σ_l ‖var(x_l) - σ²_l‖₂     x_l: the layer's inputs on G(z), over the batch
+
 | paper | here |
 |---|---|
 | z, G(z) | `noise`, `images` |
 | y_T, f_T, y_S | softmax of `teacher_logits`, `features`, softmax of `student_logits` |
 | p̄ = 1/n Σ y_T | `mean_prediction`, over the batch of all replicas |
+| x_l, μ_l, σ²_l | `normalized`, `moving_mean` and `moving_variance`; x_l's moments are over all replicas too |
 
 As in the released code both networks step on the same images; the paper's algorithm draws new ones for the student.
 Where else this departs from either, and why, is in docs/methods/dafl.md.
@@ -52,6 +59,8 @@ class DataFreeLearning(Method):
         entropy_weight: factor on the entropy, in nats. The weight that goes with log₁₀ is ln 10 times as large.
         activation_layer: name of the teacher's layer whose output f_T is.
         activation_weight: factor on the mean of |f_T| over all its entries.
+        statistics_weight: factor on R_feature, the distance of the generated images' statistics from those in the
+            teacher's BatchNorm layers. 0, as in DAFL, does without; anything else needs a teacher that has some.
         temperature: of the student's distillation; 1 in the paper.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on the student's kernels.
         generator_weight_decay: the same on the generator's.
@@ -72,6 +81,7 @@ class DataFreeLearning(Method):
         "entropy_over": Choice("batch", "example"),
         "entropy_weight": Number(),
         "activation_weight": Number(),
+        "statistics_weight": Number(),
         "temperature": Number(low=1e-3),
         "generator_weight_decay": Number(),
         "seed": Integer(),
@@ -89,6 +99,7 @@ class DataFreeLearning(Method):
         entropy_weight: float = 2.17,
         activation_layer: str = "features",
         activation_weight: float = 0.1,
+        statistics_weight: float = 0.0,
         temperature: float = 1.0,
         weight_decay: float = 0.0,
         generator_weight_decay: float = 0.0,
@@ -100,6 +111,7 @@ class DataFreeLearning(Method):
         metrics = (
             "loss", "generator_loss", "one_hot_loss", "entropy", "activation_loss", "agreement",
             "class_balance", "pairwise_distance", "student_gradient_norm", "generator_gradient_norm",
+            *(("statistics_loss",) if statistics_weight else ()),
         )  # fmt: skip
         super().__init__(
             {"teacher": teacher, "student": student},
@@ -116,6 +128,7 @@ class DataFreeLearning(Method):
         self.entropy_weight = entropy_weight
         self.activation_layer = activation_layer
         self.activation_weight = activation_weight
+        self.statistics_weight = statistics_weight
         self.temperature = temperature
         self.generator_weight_decay = generator_weight_decay
         self.seed = seed
@@ -123,9 +136,12 @@ class DataFreeLearning(Method):
         validation.check_norm_of_predictions(one_hot)
         self.check_parameters()
         check_choice("activation_layer", activation_layer, [layer.name for layer in teacher.layers])
-        # Kept as a function: Keras would save a model a second time, with the teacher's weights.
         outputs = [teacher.get_layer(activation_layer).output, *teacher.outputs]
-        self._features_and_logits = keras.Model(teacher.inputs, outputs).__call__
+        if statistics_weight:
+            validation.check_statistics(statistics_weight, teacher)
+            outputs += [layer.input for layer in _batch_norms(teacher)]
+        # Kept as a function: Keras would save a model a second time, with the teacher's weights.
+        self._teacher_outputs = keras.Model(teacher.inputs, outputs).__call__
 
     def compile(
         self,
@@ -162,8 +178,8 @@ class DataFreeLearning(Method):
             # G(z)
             images = self.generator(noise, training=True)
 
-            # f_T, y_T: the teacher in inference mode; gradients pass through it to the generator.
-            features, teacher_logits = self._features_and_logits(images, training=False)
+            # f_T, y_T, x_l: the teacher in inference mode; gradients pass through it to the generator.
+            features, teacher_logits, *normalized = self._teacher_outputs(images, training=False)
             features, teacher_logits = tf.cast(features, tf.float32), tf.cast(teacher_logits, tf.float32)
 
             # L_oh, L_a
@@ -183,6 +199,12 @@ class DataFreeLearning(Method):
                 - self.entropy_weight * entropy
             )
 
+            # R_feature
+            statistics = {}
+            if self.statistics_weight:
+                statistics["statistics_loss"] = self._statistics_loss(normalized)
+                generator_loss += self.statistics_weight * statistics["statistics_loss"]
+
             # KL(y_T ‖ y_S): neither the images nor the teacher's predictions carry a gradient into it.
             student_logits = self.training_logits("student", tf.stop_gradient(images))
             student_loss = losses.distillation(teacher_logits, student_logits, temperature=self.temperature)
@@ -191,7 +213,7 @@ class DataFreeLearning(Method):
         gradients = self.gradients(tape, generator=generator_loss, student=student_loss)
         # θ_S ← θ_S - η ∇ KL
         student_norm = self.apply_gradients("student", gradients["student"])
-        # θ_G ← θ_G - η ∇ (w_oh L_oh + w_a L_a + w_ie L_ie)
+        # θ_G ← θ_G - η ∇ (w_oh L_oh + w_a L_a + w_ie L_ie + w_s R_feature)
         generator_norm = tf.constant(0.0)
         if self.generator_optimizer is not None:
             generator_norm = self.apply_gradients(
@@ -212,12 +234,40 @@ class DataFreeLearning(Method):
             pairwise_distance=_pairwise_distance(images),
             student_gradient_norm=student_norm,
             generator_gradient_norm=generator_norm,
+            **statistics,
         )
 
     def _one_hot_losses(self, logits):
         if self.one_hot == "l2":
             return -tf.norm(tf.nn.softmax(logits), axis=-1)
         return losses.cross_entropy(tf.argmax(logits, axis=-1), logits)
+
+    def _statistics_loss(self, normalized):
+        """R_feature, a sum over the BatchNorm layers and, as in DeepInversion, of distances that are not squared."""
+        loss = 0.0
+        for layer, inputs in zip(_batch_norms(self.teacher), normalized, strict=True):
+            mean, variance = _moments(tf.cast(inputs, tf.float32), channels=layer.axis)
+            loss += _distance(mean, layer.moving_mean) + _distance(variance, layer.moving_variance)
+        return loss
+
+
+def _batch_norms(teacher):
+    """The BatchNorm layers of a network, without those inside of networks that are layers of it."""
+    return [layer for layer in teacher.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def _moments(values, *, channels):
+    """Mean and variance of each channel over the batch of all replicas, whose means the tape differentiates."""
+    axes = [axis for axis in range(values.shape.rank) if axis != channels % values.shape.rank]
+    mean = replicas.replica_mean(tf.reduce_mean(values, axis=axes, keepdims=True))
+    variance = replicas.replica_mean(tf.reduce_mean(tf.square(values - mean), axis=axes))
+    return tf.reshape(mean, [-1]), variance
+
+
+def _distance(values, others):
+    """‖values - others‖₂, whose gradient is 0, and not infinite, where they are equal."""
+    squares = tf.reduce_sum(tf.square(values - tf.cast(others, tf.float32)))
+    return tf.sqrt(tf.maximum(squares, 1e-12))
 
 
 def _pairwise_distance(images):

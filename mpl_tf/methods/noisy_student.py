@@ -10,6 +10,14 @@ and stochastic depth in the student. The rounds around this step are `mpl_tf.tra
 |---|---|
 | ỹ_j | `data["unlabeled"]["probabilities"]`, made hard where `targets="hard"` |
 | S_noised(x_i), S_noised(x̃_j) | `student_logits_on_labeled`, `student_logits_on_unlabeled`, from one pass |
+
+Loss normalization (Zoph, Ghiasi, Lin et al., NeurIPS 2020, arXiv 2006.06882), an option here, makes self-training
+less sensitive to the weight α of the pseudo labels:
+
+    L = 1/(1 + α) (L_h + α L̄_h / L̄_p L_p)
+
+L_h and L_p are the losses of the human and of the pseudo labels, the two sums above; L̄_h and L̄_p are their moving
+averages over training, through which no gradient flows.
 """
 
 import keras
@@ -17,8 +25,9 @@ import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.data.batches import check_training_batch
+from mpl_tf.distribute import replicas
 from mpl_tf.methods.base import Method
-from mpl_tf.methods.constraints import Choice, Number
+from mpl_tf.methods.constraints import Boolean, Choice, Number
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -32,7 +41,10 @@ class NoisyStudent(Method):
         labeled_weight: factor on the loss of the labeled images; 0 trains on the teacher's labels alone, to be
             fine-tuned on the labeled images afterwards.
         unlabeled_weight: factor on the loss of the unlabeled images. None, as in the released code, weights
-            every image alike: it is μ, their number per labeled image.
+            every image alike: it is μ, their number per labeled image. Under `loss_normalization` it is α.
+        loss_normalization: scales the loss of the unlabeled images to the size that the loss of the labeled ones has
+            on average, and the sum of both by 1/(1 + α) (arXiv 2006.06882).
+        loss_average_decay: decay of the moving averages of the two losses that this takes, in 0…1.
         label_smoothing: of the labels and, where the targets are hard, of those too; in 0…1.
         weight_decay: λ of the L2 penalty ½ λ ‖w‖² on kernels.
         global_clipnorm: largest global norm of the gradient; None for no bound.
@@ -47,6 +59,8 @@ class NoisyStudent(Method):
         "targets": Choice("soft", "hard"),
         "labeled_weight": Number(),
         "unlabeled_weight": Number(optional=True),
+        "loss_normalization": Boolean(),
+        "loss_average_decay": Number(high=1.0),
         "label_smoothing": Number(high=1.0),
     }
 
@@ -57,6 +71,8 @@ class NoisyStudent(Method):
         targets: str = "soft",
         labeled_weight: float = 1.0,
         unlabeled_weight: float | None = None,
+        loss_normalization: bool = False,
+        loss_average_decay: float = 0.99,
         label_smoothing: float = 0.1,
         weight_decay: float = 0.0,
         global_clipnorm: float | None = None,
@@ -64,6 +80,8 @@ class NoisyStudent(Method):
         name: str | None = None,
     ):
         metrics = ("loss", "labeled_loss", "unlabeled_loss", "agreement", "student_gradient_norm")
+        if loss_normalization:
+            metrics += ("loss_ratio",)
         super().__init__(
             {"student": student},
             train_metrics=metrics,
@@ -75,8 +93,13 @@ class NoisyStudent(Method):
         self.targets = targets
         self.labeled_weight = labeled_weight
         self.unlabeled_weight = unlabeled_weight
+        self.loss_normalization = loss_normalization
+        self.loss_average_decay = loss_average_decay
         self.label_smoothing = label_smoothing
         self.check_parameters()
+        if loss_normalization:
+            # L̄_h and L̄_p. Both begin at 0 and move alike: what that makes them too small by cancels in their ratio.
+            self.loss_averages = self.add_state("loss_averages", shape=(2,))
 
     def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are the teacher's."""
@@ -110,7 +133,13 @@ class NoisyStudent(Method):
             if weight is None:
                 num_labeled, num_unlabeled = (tf.shape(views)[0] for views in (labeled, unlabeled))
                 weight = tf.cast(num_unlabeled, tf.float32) / tf.cast(num_labeled, tf.float32)
-            loss = self.labeled_weight * labeled_loss + weight * unlabeled_loss
+            if self.loss_normalization:
+                # 1/(1 + α) (L_h + α L̄_h / L̄_p L_p)                                        (arXiv 2006.06882)
+                ratio = self._average_loss_ratio(labeled_loss, unlabeled_loss)
+                normalized_loss = self.labeled_weight * labeled_loss + weight * ratio * unlabeled_loss
+                loss = normalized_loss / (1.0 + weight)
+            else:
+                loss = self.labeled_weight * labeled_loss + weight * unlabeled_loss
 
         # θ_S ← θ_S - η ∇L
         gradients = self.gradients(tape, student=loss)
@@ -124,4 +153,16 @@ class NoisyStudent(Method):
             unlabeled_loss=unlabeled_loss,
             agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
             student_gradient_norm=norm,
+            **({"loss_ratio": ratio} if self.loss_normalization else {}),
         )
+
+    def _average_loss_ratio(self, labeled_loss: tf.Tensor, unlabeled_loss: tf.Tensor) -> tf.Tensor:
+        """Moves L̄_h and L̄_p towards this batch's losses, over all replicas, and returns L̄_h / L̄_p."""
+        decay = self.loss_average_decay
+        batch_losses = replicas.replica_mean(tf.stop_gradient(tf.stack([labeled_loss, unlabeled_loss])))
+        moved = decay * self.loss_averages.value + (1.0 - decay) * batch_losses
+        # A float16 pass may overflow. Its step is skipped, and an average would never recover from a nan.
+        finite = tf.reduce_all(tf.math.is_finite(moved))
+        self.loss_averages.assign(tf.where(finite, moved, self.loss_averages.value))
+        labeled_average, unlabeled_average = tf.unstack(self.loss_averages.value)
+        return tf.math.divide_no_nan(labeled_average, unlabeled_average)

@@ -321,6 +321,15 @@ def check_norm_of_predictions(one_hot: str) -> None:
         )
 
 
+def check_statistics(weight: float, teacher: keras.Model) -> None:
+    """Raises for a guide by BatchNorm statistics where the teacher has none."""
+    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in teacher.layers):
+        raise ValueError(
+            f"statistics_weight={weight} compares images with the means and variances in the teacher's BatchNorm "
+            f"layers, and {teacher.name!r} has none: pass 0, or a teacher with BatchNorm, such as convnet."
+        )
+
+
 def check_one_replica(feedback: str, replicas: int) -> None:
     """Raises for a feedback that would need every replica's student step."""
     if replicas > 1:

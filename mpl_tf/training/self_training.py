@@ -86,12 +86,13 @@ def train_rounds(
 ) -> None:
     """Trains the first teacher and every student of a run, or goes on where that was stopped.
 
-    The last student is the run's `"student"`, the others are `"round_1"` and so on. `run.facts["rounds"]` holds a
-    dict per round of which labels were used.
+    A network that the run was given as its `"teacher"`, by `Run.add_network`, is the first teacher as it is. The last
+    student is the run's `"student"`, the others are `"round_1"` and so on. `run.facts["rounds"]` holds a dict per
+    round of which labels were used.
 
     Args:
         run: open.
-        build_teacher: makes the compiled first teacher; called inside the strategy's scope.
+        build_teacher: makes the compiled first teacher, where there is none; called inside the strategy's scope.
         build_student: takes the round, from 1 on, and the network that labeled, and makes the compiled student.
         settings: of each round.
         rounds: how many, and which labels are learned from.
@@ -103,9 +104,12 @@ def train_rounds(
     if run.completed:
         return
     history = []
-    labeled_alone = dataclasses.replace(settings, unlabeled_ratio=0, steps=rounds.teacher_steps)
-    run.train("teacher", build_teacher, labeled_alone)
-    _save_stage(run, "teacher", "teacher")
+    images_of_teacher = 0
+    if "teacher" not in run.given:
+        labeled_alone = dataclasses.replace(settings, unlabeled_ratio=0, steps=rounds.teacher_steps)
+        run.train("teacher", build_teacher, labeled_alone)
+        _save_stage(run, "teacher", "teacher")
+        images_of_teacher = labeled_alone.images
 
     labeler = "teacher"
     for number in range(1, rounds.rounds + 1):
@@ -126,7 +130,7 @@ def train_rounds(
     run.facts |= {
         "method": NoisyStudent.__name__,
         "steps": rounds.rounds * settings.steps,
-        "images": rounds.rounds * settings.images + labeled_alone.images,
+        "images": rounds.rounds * settings.images + images_of_teacher,
         "rounds": history,
     }
 

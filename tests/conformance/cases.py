@@ -102,9 +102,12 @@ def distillation(network):
 
 
 def data_free(**settings):
+    # A teacher without BatchNorm has no statistics to be compared with.
+    teacher = tiny.network if "statistics_weight" in settings else None
+
     def make(network):
         return DataFreeLearning(
-            teacher=network("teacher"),
+            teacher=(teacher or network)("teacher"),
             student=network("student", seed=1),
             generator=tiny.generator(network),
             weight_decay=1e-3,
@@ -213,7 +216,13 @@ CASES = {
     "distillation": Case(distillation, learns=("student",)),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(
-        noisy_student(targets="hard", unlabeled_weight=0.7, labeled_weight=0.5),
+        noisy_student(
+            targets="hard",
+            unlabeled_weight=0.7,
+            labeled_weight=0.5,
+            loss_normalization=True,
+            loss_average_decay=0.8,
+        ),
         learns=("student",),
         on_several_replicas="slow",
     ),
@@ -232,6 +241,7 @@ CASES = {
             entropy_over="example",
             entropy_weight=0.3,
             activation_weight=0.7,
+            statistics_weight=0.4,
             temperature=2.0,
         ),
         learns=GENERATED,

@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 
+from tests.support import seeds
+
 NAMES = ["zero", "one", "two"]
 
 
 def network(shape=(6, 5, 3), num_classes=3, **kwargs):
-    keras.utils.set_random_seed(1)
+    seeds.set_random_seed(1)
     images = keras.Input(shape, name="image")
     hidden = images
     if len(shape) == 3:

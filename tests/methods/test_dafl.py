@@ -6,6 +6,7 @@ import tensorflow as tf
 from mpl_tf import models
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.engine import sampling
+from tests.models import by_hand
 from tests.support import oracles, tiny
 
 RATE = 0.5
@@ -160,7 +161,7 @@ def test_only_the_entropy_over_the_batch_asks_for_many_classes():
     method = {over: compiled(entropy_over=over) for over in ("batch", "example")}
 
     def entropy(over, logits):
-        method[over]._features_and_logits = lambda images, training: (images, tf.constant(logits))
+        method[over]._teacher_outputs = lambda images, training: (images, tf.constant(logits))
         logs = method[over].train_step({"generated": {"index": tf.range(3, dtype=tf.int64)}})
         method[over].reset_metrics()
         return float(logs["entropy"])
@@ -169,6 +170,90 @@ def test_only_the_entropy_over_the_batch_asks_for_many_classes():
     assert entropy("batch", every_class_surely) == pytest.approx(np.log(3), rel=1e-5)
     assert entropy("example", every_class_surely) == pytest.approx(0.0, abs=1e-5)
     assert entropy("example", one_class_unsurely) == pytest.approx(np.log(3), rel=1e-5)
+
+
+# --- the statistics of the teacher's BatchNorm layers ---------------------------------------------------------
+
+
+def teacher_of_two_batch_norms():
+    """BatchNorm, a convolution, BatchNorm of two channels, with statistics as of some training."""
+    inputs = keras.Input(tiny.IMAGE_SHAPE)
+    x = keras.layers.BatchNormalization()(keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(x))
+    x = keras.layers.Flatten(name="features")(keras.layers.Activation("tanh")(x))
+    teacher = keras.Model(inputs, keras.layers.Dense(tiny.NUM_CLASSES)(x), name="teacher")
+    generator = np.random.default_rng(4)
+    for weight in teacher.weights:
+        if weight.ndim == 1:
+            weight.assign(generator.uniform(0.2, 1.5, weight.shape))
+    return teacher
+
+
+def distance_of_statistics(teacher, images):
+    """R_feature by hand: Σ ‖mean - moving mean‖₂ + ‖variance - moving variance‖₂ over the two layers."""
+    (first, second), (conv,) = (
+        [layer for layer in teacher.layers if isinstance(layer, kind)]
+        for kind in (keras.layers.BatchNormalization, keras.layers.Conv2D)
+    )
+    total = 0.0
+    x = images / 127.5 - 1.0
+    for layer in (first, second):
+        gamma, beta, moving_mean, moving_variance = (
+            weight.numpy().astype(np.float64) for weight in layer.weights
+        )
+        mean = x.mean(axis=(0, 1, 2))
+        variance = (x**2).mean(axis=(0, 1, 2)) - mean**2
+        for value, moving in ((mean, moving_mean), (variance, moving_variance)):
+            total += np.sqrt(((value - moving) ** 2).sum())
+        if layer is first:
+            x = gamma * (x - moving_mean) / np.sqrt(moving_variance + layer.epsilon) + beta
+            x = by_hand.convolve(x, conv.kernel.numpy().astype(np.float64))
+    return total
+
+
+def test_the_statistics_loss_and_its_gradient_are_those_of_the_formula():
+    alone = {"one_hot_weight": 0.0, "entropy_weight": 0.0, "activation_weight": 0.0}
+    method = compiled(teacher=teacher_of_two_batch_norms(), statistics_weight=0.3, **alone)
+    images = np.array(method.generator(noise_of_step()), np.float64)
+    # The generator's last bias is added before a sigmoid, times 255.
+    before = np.log(images / (255.0 - images))
+    bias = method.generator.trainable_variables[-1]
+    expected = oracles.gradient(
+        lambda moved: distance_of_statistics(
+            method.teacher, 255.0 / (1.0 + np.exp(-before - moved.reshape(tiny.IMAGE_SHAPE)))
+        ),
+        np.zeros(bias.shape),
+    )
+    old = bias.numpy()
+    logs = method.train_step(ONE_STEP)
+    assert float(logs["statistics_loss"]) == pytest.approx(
+        distance_of_statistics(method.teacher, images), rel=1e-5
+    )
+    assert float(logs["generator_loss"]) == pytest.approx(0.3 * float(logs["statistics_loss"]), rel=1e-6)
+    assert np.abs(expected).max() > 1e-3
+    assert np.allclose(bias.numpy() - old, -RATE * 0.3 * expected, rtol=1e-3, atol=1e-6)
+
+
+def test_statistics_that_fit_leave_the_gradient_finite():
+    teacher = teacher_of_two_batch_norms()
+    method = compiled(teacher=teacher, statistics_weight=1.0)
+    norms = [layer for layer in teacher.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        inputs = keras.Model(teacher.inputs, layer.input)(method.generator(noise_of_step()), training=False)
+        mean, variance = tf.nn.moments(inputs, axes=[0, 1, 2])
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(variance)
+    logs = method.train_step(ONE_STEP)
+    assert float(logs["statistics_loss"]) < 1e-4
+    assert np.isfinite(float(logs["generator_gradient_norm"]))
+
+
+def test_without_a_weight_the_statistics_are_not_measured_and_no_batch_norm_is_needed():
+    assert "statistics_loss" not in compiled().train_step(ONE_STEP)
+    with pytest.raises(
+        ValueError, match=r"statistics_weight=0.1 compares .* 'teacher' has none: pass 0, or a teacher with"
+    ):
+        uncompiled(statistics_weight=0.1)
 
 
 # --- the noise ---------------------------------------------------------------------------------------------
@@ -265,6 +350,7 @@ def test_another_layer_can_be_named():
         ({"entropy_over": "batches"}, "entropy_over='batches' is unknown: did you mean 'batch'"),
         ({"entropy_weight": -1.0}, "entropy_weight=-1.0 is out of range"),
         ({"activation_weight": -1.0}, "activation_weight=-1.0 is out of range"),
+        ({"statistics_weight": -1.0}, "statistics_weight=-1.0 is out of range"),
         ({"activation_layer": "feature"}, "activation_layer='feature' is unknown: did you mean 'features'"),
         ({"temperature": 0.0}, "temperature=0.0 is out of range"),
         ({"generator_weight_decay": -1.0}, "generator_weight_decay=-1.0 is out of range"),

@@ -136,6 +136,16 @@ def test_noisy_students_start_from_the_first_teacher_or_from_the_network_that_la
             "needs equal networks",
         ),
         (
+            "noisy_student",
+            ["--initialize=teacher", "--teacher={0}/wide.keras"],
+            "wide.keras to start from that one",
+        ),
+        (
+            "noisy_student",
+            ["--teacher_model=mlp-8x1", "--teacher={0}/wide.keras"],
+            "--teacher_model=mlp-8x1 one that the run would train: leave one of them out",
+        ),
+        (
             "pseudo_labels",
             ["--initialize=supervised", "--pseudo_labels=fixed", "--teacher_steps=3"],
             "pass --supervised_steps",

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mpl_tf import models
 from mpl_tf.data import pipeline
+from tests.support import seeds
 
 IMAGE_SHAPE = (4, 4, 1)
 NUM_CLASSES = 3
@@ -23,7 +24,7 @@ def network(
     num_classes: int = NUM_CLASSES,
 ) -> keras.Model:
     """Images in 0…255 → logits, smooth everywhere, with its own weights and random state for every seed."""
-    keras.utils.set_random_seed(seed)
+    seeds.set_random_seed(seed)
     inputs = keras.Input(IMAGE_SHAPE)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     x = keras.layers.Conv2D(4, 3, use_bias=not batch_norm)(x)

@@ -19,7 +19,7 @@ from mpl_tf.training import run as run_module
 from mpl_tf.training.callbacks import monitors
 from mpl_tf.training.run import Run, finetuning
 from mpl_tf.utils import files
-from tests.support import oracles, tiny
+from tests.support import oracles, seeds, tiny
 
 
 def run_data():
@@ -37,7 +37,7 @@ def run_data():
 
 
 def network(seed):
-    keras.utils.set_random_seed(seed)
+    seeds.set_random_seed(seed)
     images = keras.Input((4, 4, 1))
     hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 127.5, -1)(images))
     hidden = keras.layers.BatchNormalization()(keras.layers.Dense(8, "relu")(hidden))

@@ -11,6 +11,7 @@ from mpl_tf.methods.supervised import Supervised
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.run import Run
+from tests.support import seeds
 from tests.training.test_loop import run_data
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -25,7 +26,7 @@ def small_data():
 
 def build(ema_decay=None):
     """A linear classifier under a learning rate that throws it about."""
-    keras.utils.set_random_seed(0)
+    seeds.set_random_seed(0)
     inputs = keras.Input((4, 4, 1))
     flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
     method = Supervised(student=keras.Model(inputs, keras.layers.Dense(3)(flat)), ema_decay=ema_decay)

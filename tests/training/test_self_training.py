@@ -121,6 +121,25 @@ def test_the_student_draws_confident_images_with_their_stored_labels(finished, t
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_teacher_that_the_run_is_given_labels_and_is_not_trained(finished, tmp_path):
+    whole, _ = finished
+    with Run(tmp_path / "run", run_data(), monitoring=QUIET) as opened:
+        opened.add_network("teacher", lambda: saved(whole, "teacher"))
+        options = stage(steps=2, epoch_steps=2)
+        never = mock.Mock(side_effect=AssertionError)
+        self_training.train_rounds(opened, never, build_student, options, rounds(rounds=1))
+        metrics = opened.finish(report=False)
+    assert np.array_equal(
+        stored(tmp_path / "run", 1).probabilities(), np.asarray(stored(whole, 1).probabilities())
+    )
+    assert list(metrics["seconds"]) == ["round_1"]
+    assert list(metrics["test"]) == ["teacher", "student"]
+    # Two steps of 6 labeled and 12 unlabeled images.
+    assert metrics["images"] == 2 * 18
+    assert metrics["served"]["role"] == "student"
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("moment", ["labeling", "training"])
 def test_killed_in_round_2_a_run_ends_with_the_same_weights(finished, tmp_path, monkeypatch, moment):
     whole, expected = finished

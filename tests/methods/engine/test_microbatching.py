@@ -134,7 +134,7 @@ def test_derivatives_along_a_direction_by_both_modes(count):
     student, images = tiny.network("student"), tiny.batch()["unlabeled"]["strong"]
     weights = [tf.constant(v) for v in student.trainable_variables]
     state = [tf.constant(v) for v in student.non_trainable_variables]
-    along = [tf.random.normal(weight.shape) for weight in weights]
+    along = [tf.constant(np.random.normal(size=weight.shape), tf.float32) for weight in weights]
     expected = KeepingPass(student, count).derivative(
         images, weights, state, along=along, method=estimators.directional_derivative
     )

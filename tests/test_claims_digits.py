@@ -1,0 +1,39 @@
+"""The studies on digits: trials that recipes.compare can read, for rows that are on the page of claims."""
+
+import runpy
+
+import pytest
+
+from recipes import compare
+from tests.test_claims import IDS
+from tests.test_layout import ROOT
+
+PROGRAM = runpy.run_path(str(ROOT / "benchmarks" / "claims" / "digits.py"))
+STUDIES = PROGRAM["STUDIES"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_names_presets_trials_and_rows_that_there_are(name):
+    study = STUDIES[name]
+    assert (ROOT / "recipes" / "presets" / f"{study.preset}.flags").is_file()
+    parsed = compare.parse_trials([f"{trial}: {words}" for trial, words in study.trials.items()])
+    assert list(parsed) == list(study.trials)
+    for trial in parsed:
+        compare.other_trials(trial, parsed)
+    assert study.reference is None or study.reference in study.trials
+    assert set(study.answers) <= set(IDS)
+    assert {trial for trials in study.answers.values() for trial in trials} <= set(study.trials)
+    assert bool(study.teacher) == any(PROGRAM["TEACHER"] in words for words in study.trials.values())
+
+
+def test_first_teachers_differ_in_their_noise_and_their_students_in_nothing_else():
+    trials = STUDIES["first_teacher"].trials
+    students = {name: words for name, words in trials.items() if name.startswith("its student")}
+    assert len(students) == 4
+    for name, words in students.items():
+        noise = name.removeprefix("its student, ")
+        assert words == f"noisy_student --teacher={{teacher, {noise}}}/networks/student.keras"
+        teacher = trials[f"teacher, {noise}"]
+        assert ("--randaugment_labeled" in teacher.split()) == (noise in ("both noises", "RandAugment"))
+        # The preset has dropout.
+        assert ("--dropout=0" in teacher.split()) == (noise in ("RandAugment", "no noise"))
