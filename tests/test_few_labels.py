@@ -32,9 +32,8 @@ def test_some_trials_of_another_length():
     plain = task.trials(None, only=["UDA", "MPL"])
     twice = task.scaled(2.0).trials(None, only=["MPL", "UDA"])
     assert [trial.partition(": ")[0] for trial in twice] == ["--trial=UDA", "--trial=MPL"]
-    assert [
-        trial.replace("--steps=260 --epoch_steps=130", "--steps=520 --epoch_steps=260") for trial in plain
-    ][0] == twice[0]
+    longer = plain[0].replace("--steps=260 --epoch_steps=130", "--steps=520 --epoch_steps=260")
+    assert longer == twice[0] != plain[0]
     assert "--supervised_steps=1000" in twice[1]
     assert "--steps=150 " in twice[1]
     with pytest.raises(ValueError, match=r"\['uda'\] are no trials of this task"):
