@@ -62,6 +62,9 @@ TEACHER_OF_ALL_DIGITS = (
 )
 
 
+_LABELED_BY_TEACHER = "--teacher={teacher}/networks/student.keras"
+_REDUCED = f"reduced_mpl --nobaseline {_LABELED_BY_TEACHER}"
+
 STUDIES = {
     "noisy_student": Study(
         preset="noisy_student_digits",
@@ -118,6 +121,20 @@ STUDIES = {
             "M10": ("fixed, all", "online, from 0.95 on", "online, all"),
             "A41": ("fixed, all",),
         },
+    ),
+    # A teacher that is often wrong and never learns: where a feedback has most to correct.
+    "fixed_teacher": Study(
+        preset="digits",
+        trials={
+            "no feedback": f"{_REDUCED} --feedback=none",
+            "feedback": _REDUCED,
+            "placebo": f"{_REDUCED} --feedback_placebo",
+            "teacher": "supervised",
+            "its labels from 0.95 on": (
+                f"pseudo_labels --nobaseline --pseudo_labels=fixed {_LABELED_BY_TEACHER}"
+            ),
+        },
+        answers={"M4": ("feedback", "placebo")},
     ),
     "softness": Study(
         preset="digits",
