@@ -126,15 +126,16 @@ STUDIES = {
     "fixed_teacher": Study(
         preset="digits",
         trials={
+            "teacher": "supervised",
             "no feedback": f"{_REDUCED} --feedback=none",
             "feedback": _REDUCED,
             "placebo": f"{_REDUCED} --feedback_placebo",
-            "teacher": "supervised",
             "its labels from 0.95 on": (
                 f"pseudo_labels --nobaseline --pseudo_labels=fixed {_LABELED_BY_TEACHER}"
             ),
         },
         answers={"M4": ("feedback", "placebo")},
+        reference="no feedback",
     ),
     "softness": Study(
         preset="digits",
