@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 WITHOUT_FEEDBACK, PLACEBO = "MPL, no feedback", "MPL, placebo"
 
@@ -42,12 +42,29 @@ class Task:
     decay: float
     steps: Mapping[str, int]
 
-    def trials(self, network: str | None, *, placebo: bool = False) -> list[str]:
+    def scaled(self, scale: float) -> "Task":
+        """The same with other numbers of steps, those of the baselines that Meta Pseudo Labels starts from too.
+
+        Args:
+            scale: factor on all of them.
+        """
+        mpl = tuple(_scaled_flag(flag, scale) for flag in self.mpl)
+        return dataclasses.replace(
+            self, mpl=mpl, steps={name: _scaled(steps, scale) for name, steps in self.steps.items()}
+        )
+
+    def trials(
+        self, network: str | None, *, placebo: bool = False, only: Sequence[str] | None = None
+    ) -> list[str]:
         """The arguments `--trial=…` of recipes.compare.
 
         Args:
             network: a pre-trained network's file, where the task begins with one.
             placebo: whether Meta Pseudo Labels is run with each image's neighbor's feedback too.
+            only: the names of those that are wanted; None for all.
+
+        Raises:
+            ValueError: for a name that no trial has.
         """
         start = (f"--model={network}",) if network else ()
         average = ("--targets=average",)
@@ -70,9 +87,12 @@ class Task:
         if placebo:
             trials[PLACEBO] = ("mpl", (*self.unlabeled, *mpl, "--feedback_placebo"))
             steps[PLACEBO] = steps["MPL"]
+        if unknown := set(only or ()) - set(trials):
+            raise ValueError(f"{sorted(unknown)} are no trials of this task: choose from {list(trials)}.")
         return [
             f"--trial={name}: {' '.join((recipe, *start, *self.common, *flags, *_length(steps[name])))}"
             for name, (recipe, flags) in trials.items()
+            if only is None or name in only
         ]
 
 
@@ -101,6 +121,15 @@ def fine_tuning_trials(network: str | None) -> list[str]:
             for name, flags in trials.items()
         ),
     ]
+
+
+def _scaled(steps: int, scale: float) -> int:
+    return max(2, round(steps * scale))
+
+
+def _scaled_flag(flag: str, scale: float) -> str:
+    name, _, value = flag.partition("=")
+    return f"{name}={_scaled(int(value), scale)}" if name == "--supervised_steps" else flag
 
 
 def _length(steps: int) -> tuple[str, str]:
@@ -194,7 +223,13 @@ TASKS = {
 }  # fmt: skip
 
 FINE_TUNING = "fine_tuning"
-ABLATION = f"MPL = {WITHOUT_FEEDBACK}"
+ABLATIONS = (f"MPL = {WITHOUT_FEEDBACK}", f"{PLACEBO} = {WITHOUT_FEEDBACK}")
+
+
+def _has_both(trials: Sequence[str], ablation: str) -> bool:
+    return all(
+        any(trial.startswith(f"--trial={name}: ") for trial in trials) for name in ablation.split(" = ")
+    )
 
 
 def main():
@@ -209,6 +244,10 @@ def main():
     parser.add_argument(
         "--placebo", action="store_true", help="run Meta Pseudo Labels with the neighbors' feedback too"
     )
+    parser.add_argument("--only", action="append", metavar="TRIAL", help="the trials to run, once for each")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of all numbers of steps: 2 for twice the time"
+    )
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--data_dir", help="of TensorFlow Datasets")
     parser.add_argument("--run_dir", required=True)
@@ -217,7 +256,8 @@ def main():
     if fine_tuning:
         trials = fine_tuning_trials(options.network)
     else:
-        trials = TASKS[options.task].trials(options.network, placebo=options.placebo)
+        task = TASKS[options.task].scaled(options.scale)
+        trials = task.trials(options.network, placebo=options.placebo, only=options.only)
     if options.data_dir:
         trials = [f"{trial} --data_dir={options.data_dir}" for trial in trials]
     if options.network:
@@ -225,8 +265,8 @@ def main():
         trials = [f"{trial} --feature_cache={options.run_dir}/features" for trial in trials]
     compare = [
         sys.executable, "-m", "recipes.compare", *trials, f"--seeds={options.seeds}", f"--run_dir={options.run_dir}",
-        *(["--reference=careful"] if fine_tuning else ["--reference=supervised", f"--ablation={ABLATION}"]),
-        *([f"--ablation={PLACEBO} = {WITHOUT_FEEDBACK}"] if options.placebo and not fine_tuning else []),
+        f"--reference={'careful' if fine_tuning else 'supervised'}",
+        *(f"--ablation={ablation}" for ablation in ABLATIONS if _has_both(trials, ablation)),
     ]  # fmt: skip
     sys.exit(subprocess.run(compare).returncode)
 

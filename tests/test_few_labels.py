@@ -25,3 +25,16 @@ def test_the_placebo_is_the_same_but_for_whose_feedback_it_is():
     name, _, trial = task.trials(None, placebo=True)[-1].partition(": ")
     assert name == f"--trial={PROGRAM['PLACEBO']}"
     assert trial.replace(" --feedback_placebo", "") == task.trials(None)[4].partition(": ")[2]
+
+
+def test_some_trials_of_another_length():
+    task = PROGRAM["TASKS"]["cifar10_250"]
+    plain = task.trials(None, only=["UDA", "MPL"])
+    twice = task.scaled(2.0).trials(None, only=["MPL", "UDA"])
+    assert [trial.partition(": ")[0] for trial in twice] == ["--trial=UDA", "--trial=MPL"]
+    longer = plain[0].replace("--steps=260 --epoch_steps=130", "--steps=520 --epoch_steps=260")
+    assert longer == twice[0] != plain[0]
+    assert "--supervised_steps=1000" in twice[1]
+    assert "--steps=150 " in twice[1]
+    with pytest.raises(ValueError, match=r"\['uda'\] are no trials of this task"):
+        task.trials(None, only=["uda"])
