@@ -166,6 +166,17 @@ STUDIES = {
         answers={"A36": ("noised teacher", "clean teacher", "student of the clean")},
         reference="student of the noised",
     ),
+    # No row of the page asks for it: whether the default of `weak_view` may be the one that costs less.
+    "weak_view": Study(
+        preset="digits",
+        trials={
+            "UDA, joint": "uda",
+            "UDA, separate": "uda --weak_view=separate",
+            "MPL, joint": "mpl --nobaseline",
+            "MPL, separate": "mpl --nobaseline --weak_view=separate",
+        },
+        answers={},
+    ),
     # generated_images.py measures what these generators make.
     "statistics_guide": Study(
         preset="dafl_digits",
