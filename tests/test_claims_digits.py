@@ -28,12 +28,11 @@ def test_a_study_names_presets_trials_and_rows_that_there_are(name):
 
 def test_first_teachers_differ_in_their_noise_and_their_students_in_nothing_else():
     trials = STUDIES["first_teacher"].trials
-    students = {name: words for name, words in trials.items() if name.startswith("its student")}
-    assert len(students) == 4
-    for name, words in students.items():
-        noise = name.removeprefix("its student, ")
-        assert words == f"noisy_student --teacher={{teacher, {noise}}}/networks/student.keras"
-        teacher = trials[f"teacher, {noise}"]
-        assert ("--randaugment_labeled" in teacher.split()) == (noise in ("both noises", "RandAugment"))
-        # The preset has dropout.
-        assert ("--dropout=0" in teacher.split()) == (noise in ("RandAugment", "no noise"))
+    clean = trials["clean teacher"].removesuffix(" --dropout=0")
+    assert trials["noised teacher"] == f"{clean} --randaugment_labeled"
+    # The preset has dropout, and the recipe of supervised training no RandAugment.
+    assert "--dropout=0" in trials["clean teacher"]
+    assert trials["student of the noised"].replace("noised", "clean") == trials["student of the clean"]
+    assert (
+        trials["student of the noised"] == "noisy_student --teacher={noised teacher}/networks/student.keras"
+    )

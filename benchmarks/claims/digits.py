@@ -62,24 +62,8 @@ TEACHER_OF_ALL_DIGITS = (
 )
 
 
-def _first_teachers() -> dict[str, str]:
-    """First teachers with and without noise, each a run of its own, and what Noisy Student makes of them."""
-    noises = {
-        "both noises": "--randaugment_labeled",
-        "RandAugment": "--randaugment_labeled --dropout=0",
-        "dropout": "--norandaugment_labeled",
-        "no noise": "--norandaugment_labeled --dropout=0",
-    }
-    teachers = {
-        f"teacher, {noise}": f"supervised --steps=300 --finetune_steps=0 {words}"
-        for noise, words in noises.items()
-    }
-    students = {
-        f"its student, {noise}": f"noisy_student --teacher={{teacher, {noise}}}/networks/student.keras"
-        for noise in noises
-    }
-    return teachers | students
-
+_LABELED_BY_TEACHER = "--teacher={teacher}/networks/student.keras"
+_REDUCED = f"reduced_mpl --nobaseline {_LABELED_BY_TEACHER}"
 
 STUDIES = {
     "noisy_student": Study(
@@ -138,6 +122,21 @@ STUDIES = {
             "A41": ("fixed, all",),
         },
     ),
+    # A teacher that is often wrong and never learns: where a feedback has most to correct.
+    "fixed_teacher": Study(
+        preset="digits",
+        trials={
+            "teacher": "supervised",
+            "no feedback": f"{_REDUCED} --feedback=none",
+            "feedback": _REDUCED,
+            "placebo": f"{_REDUCED} --feedback_placebo",
+            "its labels from 0.95 on": (
+                f"pseudo_labels --nobaseline --pseudo_labels=fixed {_LABELED_BY_TEACHER}"
+            ),
+        },
+        answers={"M4": ("feedback", "placebo")},
+        reference="no feedback",
+    ),
     "softness": Study(
         preset="digits",
         trials={
@@ -157,9 +156,15 @@ STUDIES = {
     ),
     "first_teacher": Study(
         preset="noisy_student_digits",
-        trials=_first_teachers(),
-        answers={"A36": tuple(_first_teachers())},
-        reference="its student, both noises",
+        trials={
+            # As Noisy Student trains its first teacher by itself: the dropout is the preset's.
+            "noised teacher": "supervised --steps=300 --finetune_steps=0 --randaugment_labeled",
+            "clean teacher": "supervised --steps=300 --finetune_steps=0 --dropout=0",
+            "student of the noised": "noisy_student --teacher={noised teacher}/networks/student.keras",
+            "student of the clean": "noisy_student --teacher={clean teacher}/networks/student.keras",
+        },
+        answers={"A36": ("noised teacher", "clean teacher", "student of the clean")},
+        reference="student of the noised",
     ),
     # generated_images.py measures what these generators make.
     "statistics_guide": Study(

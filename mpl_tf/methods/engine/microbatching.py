@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from mpl_tf.data.batches import static_batch_size
 from mpl_tf.distribute import replicas
-from mpl_tf.methods.engine import pointwise
+from mpl_tf.methods.engine import kernels, normalization, pointwise
 from mpl_tf.methods.engine.rematerialization import Segments, not_before
 
 
@@ -35,6 +35,7 @@ class TrainingPass:
     def __init__(self, network: keras.Model, *, micro_batches: int = 1, rematerialize: bool = False):
         self.network = network
         pointwise.prepare(network)
+        normalization.prepare(network)
         self.micro_batches = micro_batches
         self.segments = Segments(network) if rematerialize else None
 
@@ -43,17 +44,18 @@ class TrainingPass:
         """Whether it is no other than calling the network."""
         return self.micro_batches == 1 and self.segments is None
 
-    def logits(self, images: tf.Tensor) -> tf.Tensor:
+    def logits(self, images: tf.Tensor, *, transposable: bool = False) -> tf.Tensor:
         """The pass of a training step, which moves the network's statistics and seeds on.
 
         Args:
             images: `[B, H, W, C]`. In several micro-batches no gradient reaches them.
+            transposable: as in `kernels.training_pass`, for a plain pass.
 
         Returns:
             float32 `[B, K]`.
         """
         if self.is_plain:
-            with pointwise.products():
+            with kernels.training_pass(transposable=transposable):
                 return tf.cast(self.network(images, training=True), tf.float32)
         state = tensors(self.network.non_trainable_variables)
         logits, state = self(images, tensors(self.network.trainable_variables), state)
@@ -61,19 +63,22 @@ class TrainingPass:
             variable.assign(value)
         return logits
 
-    def __call__(self, images: tf.Tensor, weights: list, state: list) -> tuple[tf.Tensor, list]:
+    def __call__(
+        self, images: tf.Tensor, weights: list, state: list, *, statistics: bool = True
+    ) -> tuple[tf.Tensor, list]:
         """The pass as a function, differentiable once with respect to the weights.
 
         Args:
             images: `[B, H, W, C]`.
             weights: one tensor per trainable variable of the network.
             state: one per non-trainable variable.
+            statistics: whether the moving statistics of the state afterwards are wanted; they may not move else.
 
         Returns:
             Logits float32 `[B, K]`, and the state afterwards.
         """
         if self.micro_batches == 1:
-            return self._whole(images, weights, state)
+            return self._whole(images, weights, state, statistics=statistics)
         parts = self._cut(images)
 
         @tf.custom_gradient
@@ -102,7 +107,9 @@ class TrainingPass:
             float32 `[B, K]`.
         """
         if self.micro_batches == 1:
-            return method(lambda weights: self.plain(images, weights, state)[0], weights, along)
+            return method(
+                lambda weights: self.plain(images, weights, state, statistics=False)[0], weights, along
+            )
 
         def derivative_of(rows, derivatives, state):
             def logits(weights):
@@ -116,9 +123,11 @@ class TrainingPass:
         derivatives = tf.zeros([images.shape[0], self.network.output_shape[-1]])
         return _in_turn(derivative_of, self._cut(images), derivatives, state)[0]
 
-    def plain(self, images: tf.Tensor, weights: list, state: list) -> tuple[tf.Tensor, list]:
+    def plain(
+        self, images: tf.Tensor, weights: list, state: list, *, statistics: bool = True
+    ) -> tuple[tf.Tensor, list]:
         """The same as a call in one piece, all of whose activations are kept; differentiable any number of times."""
-        with pointwise.products():
+        with kernels.training_pass(statistics=statistics):
             logits, state = self.network.stateless_call(list(weights), list(state), images, training=True)
         return tf.cast(logits, tf.float32), list(state)
 
@@ -146,10 +155,10 @@ class TrainingPass:
 
         return _in_turn(add_gradients, parts, [tf.zeros_like(weight) for weight in weights], state)[0]
 
-    def _whole(self, images, weights, state):
+    def _whole(self, images, weights, state, *, statistics=True):
         """One pass without micro-batches, to be differentiated."""
         if self.segments is None:
-            return self.plain(images, weights, state)
+            return self.plain(images, weights, state, statistics=statistics)
         logits, state = self.segments(images, weights, state)
         return tf.cast(logits, tf.float32), state
 

@@ -6,23 +6,18 @@ the forward pass where images have become small and their channels many: in the 
 and ResNet. `benchmarks/pointwise.py` measures it.
 """
 
-import contextlib
-import contextvars
 import functools
-from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
 from mpl_tf.distribute import replicas
+from mpl_tf.methods.engine import kernels
 from mpl_tf.models.surgery import leaf_layers
-
-# Per thread: the replicas of a MirroredStrategy trace in threads of their own, on the same layers.
-_ACTIVE = contextvars.ContextVar("pointwise convolutions are products", default=False)
 
 
 def prepare(network: keras.Model) -> None:
-    """Has the pointwise convolutions of a network computed as products, inside of `products` and nowhere else.
+    """Has the pointwise convolutions of a network computed as products, inside of a training pass and nowhere else.
 
     Nothing is seen of it in a saved, cloned or exported network.
 
@@ -37,16 +32,6 @@ def prepare(network: keras.Model) -> None:
             layer.convolution_op = functools.partial(_convolution, layer)
 
 
-@contextlib.contextmanager
-def products() -> Iterator[None]:
-    """While a training pass is traced, or run eagerly."""
-    token = _ACTIVE.set(True)
-    try:
-        yield
-    finally:
-        _ACTIVE.reset(token)
-
-
 def _is_pointwise(layer):
     return (
         getattr(type(layer), "convolution_op", None) is keras.layers.Conv2D.convolution_op
@@ -58,7 +43,7 @@ def _is_pointwise(layer):
 
 
 def _convolution(layer, images, kernel):
-    if not _ACTIVE.get():
+    if not kernels.in_training_pass():
         return type(layer).convolution_op(layer, images, kernel)
     vertical, horizontal = layer.strides
     if max(vertical, horizontal) > 1:

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf.methods import validation
-from mpl_tf.methods.engine import pointwise
+from mpl_tf.methods.engine import kernels
 
 # Shorter segments would save less than keeping their inputs costs.
 SMALLEST_SEGMENT = 4
@@ -63,7 +63,7 @@ def _rematerialized(segment, inputs, weights, state):
         def backward(tangents, *_):
             with tf.control_dependencies([tangents]):
                 sources = [not_before(tangents, inputs), *map(tf.identity, weights)]
-                with pointwise.products(), tf.GradientTape() as tape:
+                with kernels.training_pass(statistics=False), tf.GradientTape() as tape:
                     tape.watch(sources)
                     outputs, _ = segment.stateless_call(sources[1:], state, sources[0], training=True)
                 towards_inputs, *towards_weights = tape.gradient(
@@ -74,7 +74,7 @@ def _rematerialized(segment, inputs, weights, state):
             with tf.control_dependencies(towards_weights):
                 return [tf.identity(towards_inputs), *towards_weights]
 
-        with pointwise.products():
+        with kernels.training_pass():
             outputs = segment.stateless_call(list(weights), state, inputs, training=True)
         return outputs, backward
 

@@ -78,6 +78,49 @@ def directional_derivative_by_reverse(
     return outer_tape.gradient(product, cotangent, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
+class TransposedGradient:
+    """The same derivative from the gradient that the network has learned from: no further pass through it.
+
+    Where ⟨w, f⟩ is added to a loss of the outputs f, its gradient with respect to the weights is g + Jᵀ w: linear
+    in w, and with w = 0 still g. The derivative of ⟨g + Jᵀ w, v⟩ with respect to w is J v (J. Townsend 2017, *A new
+    trick for calculating Jacobian vector products*). It costs two products per layer, where a forward-mode pass
+    costs three, and keeps the activations of the pass until it is taken.
+
+    Args:
+        outputs: float `[N, K]`, recorded by the tape that the gradient will be taken from.
+    """
+
+    def __init__(self, outputs: tf.Tensor):
+        self.cotangents = tf.zeros_like(outputs)
+        self.term = tf.reduce_sum(self.cotangents * outputs)
+
+    def record(self, gradients: Callable[[], list[tf.Tensor]]) -> list[tf.Tensor]:
+        """Computes the gradients that the derivative will be taken of.
+
+        Args:
+            gradients: returns those of the loss with `term`, one tensor per weight.
+
+        Returns:
+            What that returns.
+        """
+        with tf.GradientTape(watch_accessed_variables=False) as self._tape:
+            self._tape.watch(self.cotangents)
+            self._gradients = gradients()
+        return self._gradients
+
+    def directional_derivative(self, direction: Weights) -> tf.Tensor:
+        """The derivative of the outputs along a direction; once.
+
+        Args:
+            direction: v, of the shapes of the recorded gradients.
+
+        Returns:
+            float `[N, K]`: u.
+        """
+        zero = tf.UnconnectedGradients.ZERO
+        return self._tape.gradient(self._gradients, self.cotangents, list(direction), zero)
+
+
 def finite_difference(
     function: Callable[[Weights], tf.Tensor],
     weights: Weights,

@@ -45,7 +45,7 @@ class Snapshot:
 
     def logits(self, images: tf.Tensor, weights: Weights) -> tf.Tensor:
         """Logits float32 `[B, K]` in training mode; neither weights nor moving statistics change."""
-        return self.training_pass(images, list(weights), self.state)[0]
+        return self.training_pass(images, list(weights), self.state, statistics=False)[0]
 
     def jvp(
         self, images: tf.Tensor, weights: list[tf.Tensor], direction: list[tf.Tensor], method: Callable
@@ -90,6 +90,8 @@ class Evidence:
         sampled_labels: int64 `[N]` where it learned from a draw, else None.
         student_logits: float32 `[N, K]` at the old weights.
         student_gradients: g, what it descended, averaged over the replicas.
+        transposed: what knows the student's derivative along any direction from how these came about; None where it
+            was not recorded.
         labeled_loss: weights → L_l, the loss on the labeled images or on the trusted ones of them, a scalar.
         other_loss: weights → what it minimized beside the cross-entropy to the pseudo labels; None for nothing.
         new_weights: θ_S'.
@@ -107,6 +109,7 @@ class Evidence:
     sampled_labels: tf.Tensor | None
     student_logits: tf.Tensor
     student_gradients: list[tf.Tensor]
+    transposed: estimators.TransposedGradient | None
     labeled_loss: Callable[[Weights], tf.Tensor]
     other_loss: Callable[[Weights], tf.Tensor] | None
     new_weights: list[tf.Tensor]
@@ -247,19 +250,27 @@ def student_step(
         def other_loss(weights):
             return labeled_weight * mean_labeled_loss(before.logits(images, weights))
 
+    settings, transposed = method.feedback, None
+    transposable = _can_transpose(settings, before.training_pass)
     with tf.GradientTape() as tape:
-        logits = method.training_logits("student", images)
-        loss = tf.reduce_mean(losses.soft_cross_entropy(targets, logits[-count:]))
+        logits = before.training_pass.logits(images, transposable=transposable)
+        loss = descended = tf.reduce_mean(losses.soft_cross_entropy(targets, logits[-count:]))
         if labeled_weight:
             metrics["labeled_loss"] = mean_labeled_loss(logits)
-            loss += labeled_weight * metrics["labeled_loss"]
-    student_gradients = method.gradients(tape, student=loss)["student"]
+            loss = descended = loss + labeled_weight * metrics["labeled_loss"]
+        if transposable:
+            transposed = estimators.TransposedGradient(logits[-count:])
+            descended = loss + transposed.term
+
+    def descended_gradients():
+        return method.gradients(tape, student=descended)["student"]
+
+    student_gradients = transposed.record(descended_gradients) if transposed else descended_gradients()
     gradient_norm = method.apply_gradients("student", student_gradients)
     logits = logits[-count:]
 
     # h: how much better the student has become on the labeled images.
     feedback_on_logits = tf.zeros_like(teacher_logits)
-    settings = method.feedback
     if settings.estimator != "none":
         new_weights = tensors(before.network.trainable_variables)
         labeled_loss = _labeled_loss(before, data, on=method.feedback_on)
@@ -277,6 +288,7 @@ def student_step(
             sampled_labels=sampled_labels,
             student_logits=logits,
             student_gradients=student_gradients,
+            transposed=transposed,
             labeled_loss=labeled_loss,
             other_loss=other_loss,
             new_weights=new_weights,
@@ -333,25 +345,41 @@ def _loss_and_gradients(before, labeled_loss, weights):
     return loss, replicas.replica_mean(loss_scaling.unscaled(gradients, before.loss_scale))
 
 
+def _can_transpose(settings, training_pass):
+    """Whether the tangents come from the gradient that the student descends.
+
+    Not in micro-batches, nor where activations are not kept, nor on several replicas: there v has been averaged over
+    them when the derivative is taken, and the gradient that it is taken of has too.
+    """
+    exact = settings.estimator == "per_example" and not settings.finite_difference
+    return exact and training_pass.is_plain and replicas.replica_count() == 1
+
+
 def _tangents(settings, evidence):
     """u: the derivative of the student's logits `[N, K]` on the unlabeled images along v, at its old weights."""
     before, direction = evidence.before, evidence.labeled_gradients
-    # TensorFlow would start this pass, which needs the old weights only, beside the student's own, and hold the
-    # activations of both.
-    with tf.control_dependencies(direction):
-        weights = [tf.identity(weight) for weight in before.weights]
-    if settings.finite_difference:
-        return estimators.finite_difference(
-            evidence.unlabeled_logits, weights, direction, outputs=evidence.student_logits
-        )
-    derivative = estimators.directional_derivative
-    if replicas.replica_count() > 1:
-        derivative = estimators.directional_derivative_by_reverse
     length = 1.0
     if before.loss_scale is not None:
         # The derivative is linear in the direction, whose numbers may be too small for float16.
         length = tf.maximum(tf.linalg.global_norm(direction), 1e-12)
         direction = [tangent / length for tangent in direction]
+    if evidence.transposed is not None:
+        if before.loss_scale is None:
+            return evidence.transposed.directional_derivative(direction)
+        # The gradients have been divided by the scale.
+        scaled = [tangent * before.loss_scale for tangent in direction]
+        return length / before.loss_scale * evidence.transposed.directional_derivative(scaled)
+    # TensorFlow would start this pass, which needs the old weights only, beside the student's own, and hold the
+    # activations of both.
+    with tf.control_dependencies(direction):
+        weights = [tf.identity(weight) for weight in before.weights]
+    if settings.finite_difference:
+        return length * estimators.finite_difference(
+            evidence.unlabeled_logits, weights, direction, outputs=evidence.student_logits
+        )
+    derivative = estimators.directional_derivative
+    if replicas.replica_count() > 1:
+        derivative = estimators.directional_derivative_by_reverse
     return length * before.jvp(evidence.images, weights, direction, derivative)[-evidence.count :]
 
 

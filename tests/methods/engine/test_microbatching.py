@@ -38,11 +38,11 @@ class KeepingPass:
     def __init__(self, network, count):
         self.network, self.count = network, count
 
-    def logits(self, images):
+    def logits(self, images, *, transposable=False):
         parts = [self.network(rows, training=True) for rows in self._parts(images)]
         return self._in_order(parts, images)
 
-    def __call__(self, images, weights, state):
+    def __call__(self, images, weights, state, *, statistics=True):
         parts = []
         for rows in self._parts(images):
             part, state = self.network.stateless_call(list(weights), state, rows, training=True)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from mpl_tf.methods.engine import pointwise
+from mpl_tf.methods.engine import kernels, pointwise
 from mpl_tf.methods.engine.microbatching import TrainingPass
 from mpl_tf.methods.feedback import estimators
 
@@ -108,7 +108,7 @@ def test_outside_of_the_pass_nothing_is_seen_of_it(tmp_path):
 
 
 def test_the_pass_ends_with_an_error_too():
-    with pytest.raises(RuntimeError), pointwise.products():
+    with pytest.raises(RuntimeError), kernels.training_pass():
         raise RuntimeError
     plain = network()
     pointwise.prepare(plain)

@@ -40,6 +40,24 @@ def test_directional_derivative_is_zero_for_weights_without_influence(derivative
     assert np.array_equal(value, np.zeros((1, 2)))
 
 
+def test_the_transposed_gradient_leaves_the_gradient_as_it_is_and_knows_the_directional_derivative(student):
+    direction = student.labeled_gradients(student.weights)
+    expected = oracles.derivative_along(
+        lambda weights: student.logits(student.unlabeled_images, weights), student.weights, direction
+    )
+    weights = [tf.constant(weight) for weight in student.weights]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(weights)
+        logits = tiny.logits_of(student.unlabeled_images)(weights)
+        loss = tf.reduce_sum(tf.sin(logits))
+        transposed = estimators.TransposedGradient(logits)
+        descended = loss + transposed.term
+    gradients = transposed.record(lambda: tape.gradient(descended, weights))
+    value = transposed.directional_derivative([tf.constant(tangent) for tangent in direction])
+    assert all(map(np.array_equal, gradients, tape.gradient(loss, weights)))
+    assert oracles.relative_error(value, expected) < 1e-12
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
 def test_finite_difference_is_within_a_percent(student, scale):
     direction = [scale * tangent for tangent in student.labeled_gradients(student.weights)]
