@@ -79,9 +79,9 @@ class NoisyStudent(Method):
         ema_decay: float | None = 0.999,
         name: str | None = None,
     ):
-        metrics = ("loss", "labeled_loss", "unlabeled_loss", "agreement", "student_gradient_norm")
+        metrics = ["loss", "labeled_loss", "unlabeled_loss", "agreement", "student_gradient_norm"]
         if loss_normalization:
-            metrics += ("loss_ratio",)
+            metrics.append("loss_ratio")
         super().__init__(
             {"student": student},
             train_metrics=metrics,
