@@ -23,6 +23,7 @@ from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
 from mpl_tf.methods.engine import layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
+from mpl_tf.methods.engine.momentum import MomentumSteps
 from mpl_tf.models.heads import probabilities
 from mpl_tf.models.surgery import clone
 from mpl_tf.utils.validation import check_choice, check_integer, check_range
@@ -194,6 +195,7 @@ class Method(keras.Model):
         check_choice("rematerialize", rematerialize, (True, False))
         check_range("backbone_learning_rate_factor", backbone_learning_rate_factor, low=0.0, high=1.0)
         check_integer("steps_per_execution", options.get("steps_per_execution", 1), low=1)
+        self.momentum_steps = {}
         for role, optimizer in optimizers.items():
             optimizer = validation.check_optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
             if self.scales_losses:
@@ -203,7 +205,7 @@ class Method(keras.Model):
             inner = loss_scaling.inner(optimizer)
             if inner.weight_decay and not inner.built:
                 inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
-            optimizer.build(variables)
+            self.momentum_steps[role] = MomentumSteps(optimizer, variables)
             setattr(self, f"{role}_optimizer", optimizer)
         learners = [role for role in optimizers if role in self.classifiers]
         self.micro_batches, self.rematerialize = (
@@ -354,7 +356,9 @@ class Method(keras.Model):
             gradients = [gradient / count for gradient in gradients]
         backbone_steps = self.backbone_steps.get(role)
         with backbone_steps.shorten() if backbone_steps else contextlib.nullcontext():
-            made = loss_scaling.apply(getattr(self, f"{role}_optimizer"), gradients, variables)
+            made = self.momentum_steps[role].apply(gradients)
+            if not made:
+                made = loss_scaling.apply(getattr(self, f"{role}_optimizer"), gradients, variables)
         for tracker in self.skip_trackers:
             if tracker.name == f"{role}_skipped_steps":
                 tracker.update_state(tf.where(made, 0.0, 1.0 / count))

@@ -201,4 +201,4 @@ def _loop(step, parts, total, state):
 
 def tensors(variables: list) -> list:
     """The current values of Keras variables, unaffected by later assignments."""
-    return [tf.identity(variable.value) for variable in variables]
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
