@@ -3,7 +3,7 @@
 Each line is a process of its own, which makes the step three times. Its memory is how much the resident set has
 grown, at its peak, since the networks, the optimizers and the batch were made. The processes return freed tensors to
 the system at once, so that it is what is alive; with --heap the C library keeps them in its heap, as it is wont to.
-Options: --method, --model, --size, --labeled, --ratio, --jit, --only, --heap.
+Options: --method, --weak_view, --model, --size, --labeled, --ratio, --jit, --only, --heap.
 """
 
 import argparse
@@ -29,10 +29,10 @@ SAVINGS = {
 # glibc's own threshold grows to the size of what was freed once, up to 32 MiB; then it lies about in the heap.
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 METHODS = {
-    "Supervised": lambda network: mpl_tf.Supervised(student=network(0)),
-    "UDA": lambda network: mpl_tf.UDA(student=network(0), ema_decay=None),
-    "MetaPseudoLabels": lambda network: mpl_tf.MetaPseudoLabels(
-        teacher=network(0), student=network(1), ema_decay=None
+    "Supervised": lambda network, **_: mpl_tf.Supervised(student=network(0)),
+    "UDA": lambda network, **options: mpl_tf.UDA(student=network(0), ema_decay=None, **options),
+    "MetaPseudoLabels": lambda network, **options: mpl_tf.MetaPseudoLabels(
+        teacher=network(0), student=network(1), ema_decay=None, **options
     ),
 }
 
@@ -40,6 +40,7 @@ METHODS = {
 def main() -> None:
     parser = workload.parser(__doc__)
     parser.add_argument("--method", choices=METHODS, default="UDA")
+    parser.add_argument("--weak_view", choices=["joint", "separate"], default="joint")
     parser.add_argument("--jit", action="store_true")
     parser.add_argument("--only", action="append", choices=list(SAVINGS))
     parser.add_argument("--heap", action="store_true")
@@ -48,7 +49,8 @@ def main() -> None:
     if options.child:
         print(json.dumps(memory_and_time(SAVINGS[options.child], options)))
         return
-    print(f"{options.method}, {workload.described(options)}{', XLA' if options.jit else ''}\n")
+    weak_view = ", weak view apart" if options.weak_view == "separate" else ""
+    print(f"{options.method}{weak_view}, {workload.described(options)}{', XLA' if options.jit else ''}\n")
     print(f"{'':30s} peak MiB  share  seconds  multiple")
     first = None
     for name in options.only or SAVINGS:
@@ -70,7 +72,9 @@ def in_a_process(name: str, environment: dict) -> dict:
 
 def memory_and_time(saving: dict, options) -> dict:
     """Growth of this process's resident set in MiB, and seconds of the fastest step after the first."""
-    method = METHODS[options.method](lambda seed: workload.network(options, seed))
+    method = METHODS[options.method](
+        lambda seed: workload.network(options, seed), weak_view=options.weak_view
+    )
     names = method.optimizer_arguments.values()
     optimizers = {name: keras.optimizers.SGD(1e-3, momentum=0.9) for name in names}
     method.compile(**optimizers, **saving)
