@@ -1,11 +1,11 @@
 """What a training step of each method costs, as a multiple of a plain supervised step on the same images.
 
 The floor counts the passes that the mathematics needs, in forward passes of one image: a forward pass is 1, a
-backward pass 2, a forward-mode pass through the weights 3 (each product is made for the value, the weights' tangent
-and the input's). The supervised step on B + U images is therefore 3 (B + U). The method and that step take turns,
-so that a change in the machine's load meets both; the multiple is the median over the turns. Peak memory is the
-resident set of a process that makes nothing but the step, against one that makes nothing but a supervised step on as
-many images as have their activations alive at once.
+backward pass 2, and so is the derivative along the weights (a product for the weights' tangent and one for the
+input's) of a pass that was made anyway, whose activations it keeps meanwhile. The supervised step on B + U images is
+therefore 3 (B + U). The method and that step take turns, so that a change in the machine's load meets both; the
+multiple is the median over the turns. Peak memory is the resident set of a process that makes nothing but the step,
+against one that makes nothing but a supervised step on as many images as have their activations alive at once.
 Options: --model, --size, --labeled, --ratio, --turns, --only, --jit.
 """
 
@@ -24,11 +24,11 @@ import workload
 import mpl_tf
 
 
-def meta_pseudo_labels(estimator: str, **settings):
+def meta_pseudo_labels(estimator: str, *, weak_view: str = "joint", **settings):
     def make(network):
         feedback = mpl_tf.FeedbackSettings(estimator, **settings)
         return mpl_tf.MetaPseudoLabels(
-            teacher=network(0), student=network(1), feedback=feedback, ema_decay=None
+            teacher=network(0), student=network(1), feedback=feedback, weak_view=weak_view, ema_decay=None
         )
 
     return make
@@ -36,7 +36,8 @@ def meta_pseudo_labels(estimator: str, **settings):
 
 # Method → how it is made; its passes per labeled and per unlabeled image; and how many images' activations the
 # mathematics keeps alive at once, per labeled and per unlabeled image. Those of Meta Pseudo Labels' teacher, which
-# sees three views, are kept while the student learns from one.
+# sees three views, are kept while the student learns from one; those of the student, with the exact feedback, while
+# it is measured on the labeled images.
 METHODS = {
     "Supervised": (
         lambda network: mpl_tf.Supervised(student=network(0)),
@@ -63,19 +64,29 @@ METHODS = {
         (3, 6),
         (1, 2),
     ),
+    "UDA, separate weak view": (
+        lambda network: mpl_tf.UDA(student=network(0), weak_view="separate", ema_decay=None),
+        (3, 4),
+        (1, 1),
+    ),
     "ReducedMetaPseudoLabels per_example": (
         lambda network: mpl_tf.ReducedMetaPseudoLabels(
             student=network(0),
             calibrator=mpl_tf.models.build_calibrator(workload.NUM_CLASSES),
             ema_decay=None,
         ),
-        (3, 6),
-        (0, 1),
+        (3, 5),
+        (1, 1),
     ),
     "MetaPseudoLabels none": (
         meta_pseudo_labels("none"),
         (3, 9),
         (1, 3),
+    ),
+    "MetaPseudoLabels none, separate weak view": (
+        meta_pseudo_labels("none", weak_view="separate"),
+        (3, 7),
+        (1, 2),
     ),
     "MetaPseudoLabels dot_product": (
         meta_pseudo_labels("dot_product"),
@@ -89,8 +100,13 @@ METHODS = {
     ),
     "MetaPseudoLabels per_example": (
         meta_pseudo_labels("per_example"),
-        (6, 12),
-        (1, 3),
+        (6, 11),
+        (2, 3),
+    ),
+    "MetaPseudoLabels per_example, separate weak view": (
+        meta_pseudo_labels("per_example", weak_view="separate"),
+        (6, 9),
+        (2, 2),
     ),
     "MetaPseudoLabels per_example, finite difference": (
         meta_pseudo_labels("per_example", finite_difference=True),
@@ -144,7 +160,8 @@ def compiled_step(method, options):
     """The method's step as one function of the batch, and with which optimizers: plain SGD."""
     names = method.optimizer_arguments.values()
     method.compile(**{name: keras.optimizers.SGD(1e-3, momentum=0.9) for name in names})
-    return tf.function(method.train_step, jit_compile=options.jit)
+    # As Keras' fit traces it.
+    return tf.function(method.train_step, autograph=False, jit_compile=options.jit)
 
 
 def time_against_supervised(name: str, options) -> dict:

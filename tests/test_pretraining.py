@@ -4,6 +4,8 @@ import json
 import pathlib
 import runpy
 
+import comparison
+
 from recipes import compare
 from tests.test_layout import ROOT
 
@@ -79,7 +81,7 @@ def test_the_grid_has_the_differences_of_equal_seeds(tmp_path):
     for trial, values in trials.items():
         for seed, accuracy in enumerate(values):
             write_run(tmp_path, trial, seed, accuracy, teacher=8.0, method=20.0)
-    results = PROGRAM["read_results"](tmp_path, trials)
+    results = comparison.read_results(tmp_path, trials)
     lines = PROGRAM["grid"](results, [2, 20], starts).splitlines()
     accuracies, gains = (
         [cell.strip() for cell in line.strip("|").split("|")] for line in lines if " 576 |" in line

@@ -10,9 +10,9 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Mapping
+
+import comparison
 
 from mpl_tf import report
 from mpl_tf.utils import files
@@ -211,9 +211,9 @@ def main():
     options = parser.parse_args()
     study, folder = STUDIES[options.study], pathlib.Path(options.run_dir)
     if study.teacher:
-        _run(*study.teacher.split(), f"--run_dir={folder / 'teacher'}")
+        comparison.run(*study.teacher.split(), f"--run_dir={folder / 'teacher'}")
     network = folder / "teacher" / "networks" / "student.keras"
-    _run(
+    comparison.run(
         "compare",
         f"--preset={study.preset}",
         *(f"--trial={name}: {words.replace(TEACHER, str(network))}" for name, words in study.trials.items()),
@@ -239,7 +239,7 @@ def robustness(folder: pathlib.Path, trial: str) -> str:
     for run_dir in sorted(folder.glob(f"{files.folder_name(trial)}.*")):
         metrics = run_dir / "metrics.json"
         if "evaluation" not in json.loads(metrics.read_text("utf-8")):
-            _run(
+            comparison.run(
                 "evaluate", f"--run_dir={run_dir}", "--robustness", "--baseline=teacher", "--fgsm=1,2,4,8,16"
             )
         for role, results in json.loads(metrics.read_text("utf-8"))["evaluation"]["test"].items():
@@ -267,11 +267,6 @@ def _numbers(results: Mapping) -> dict[str, float]:
             if epsilon
         },
     }
-
-
-def _run(recipe: str, *flags: str) -> None:
-    if code := subprocess.run([sys.executable, "-m", f"recipes.{recipe}", *flags]).returncode:
-        sys.exit(code)
 
 
 if __name__ == "__main__":

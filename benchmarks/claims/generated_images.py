@@ -14,10 +14,9 @@ in training; `images.md` is written beside the study.
 import argparse
 import pathlib
 import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 
+import comparison
 import keras
 import numpy as np
 import tensorflow as tf
@@ -176,12 +175,10 @@ def main():
     judges = {}
     for model, seed in JUDGES.items():
         run_dir = folder / "judges" / model
-        command = [
-            sys.executable, "-m", "recipes.supervised", "--dataset=digits", f"--model={model}", f"--seed={seed}",
-            "--steps=600", "--learning_rate=0.1", "--weight_decay=5e-4", "--ema_decay=0", f"--run_dir={run_dir}",
-        ]  # fmt: skip
-        if code := subprocess.run(command).returncode:
-            sys.exit(code)
+        comparison.run(
+            "supervised", "--dataset=digits", f"--model={model}", f"--seed={seed}", "--steps=600",
+            "--learning_rate=0.1", "--weight_decay=5e-4", "--ema_decay=0", f"--run_dir={run_dir}",
+        )  # fmt: skip
         judges[model] = models.load(run_dir / "networks" / "student.keras")
     teacher = models.load(folder / "teacher" / "networks" / "student.keras")
 

@@ -13,15 +13,12 @@ tuned: hyper-parameters are those of benchmarks/few_labels.py for MNIST.
 
 import argparse
 import itertools
-import json
 import pathlib
-import statistics
-import subprocess
-import sys
 from collections.abc import Collection, Mapping
 
+import comparison
+
 from mpl_tf import report
-from mpl_tf.utils import files
 
 # Half of MNIST's training images, less those that are held out.
 ALL_LABELS = 28_800
@@ -87,10 +84,10 @@ def trials(
         supervised, self_training = AUGMENTATIONS[augmentation]
         steps = _scaled(scale)
         methods = {
-            SUPERVISED: ("supervised", *common, *supervised, *_length(steps[SUPERVISED])),
+            SUPERVISED: ("supervised", *common, *supervised, *comparison.length(steps[SUPERVISED])),
             SELF_TRAINING: (
                 "noisy_student", *common, *self_training, *SELF_TRAINING_FLAGS,
-                f"--teacher_steps={steps['teacher']}", *_length(steps["student"]),
+                f"--teacher_steps={steps['teacher']}", *comparison.length(steps["student"]),
             ),
         }  # fmt: skip
         for method, words in methods.items():
@@ -100,17 +97,12 @@ def trials(
 
 def pretraining(*, scale: float = 1.0) -> tuple[str, ...]:
     """Recipe and flags of the run on Fashion-MNIST, of another seed than all others."""
-    length = _length(_scaled(scale)["pre-training"])
+    length = comparison.length(_scaled(scale)["pre-training"])
     return ("supervised", "--dataset=fashion_mnist", *FROM_RANDOM_WEIGHTS, *COMMON, *length, "--seed=100")
 
 
 def _scaled(scale: float) -> dict[str, int]:
     return {name: max(2, round(steps * scale)) for name, steps in STEPS.items()}
-
-
-def _length(steps: int) -> tuple[str, str]:
-    """One evaluation in the middle, and one at the end."""
-    return f"--steps={steps}", f"--epoch_steps={-(-steps // 2)}"
 
 
 # --- the table --------------------------------------------------------------------------------------------
@@ -132,7 +124,7 @@ def grid(results: Mapping[str, Mapping[int, Mapping]], percents: Collection[int]
         }
         if not all(cells.values()):
             continue
-        students = {cell: _students(runs) for cell, runs in cells.items()}
+        students = {cell: comparison.students(runs) for cell, runs in cells.items()}
         row = {"labels": str(round(ALL_LABELS * percent / 100)), "augmentation": augmentation}
         rows.append(
             row
@@ -141,15 +133,17 @@ def grid(results: Mapping[str, Mapping[int, Mapping]], percents: Collection[int]
                 ", ".join(cell): report.mean_and_deviation(values.values())
                 for cell, values in students.items()
             }
-            | {"CPU s": ", ".join(f"{_seconds(runs):.0f}" for runs in cells.values())}
+            | {"CPU s": ", ".join(f"{comparison.cpu_seconds(runs):.0f}" for runs in cells.values())}
         )
         random = students[names[0], SUPERVISED]
         gain = {}
         for start in names[1:]:
             supervised, both = students[start, SUPERVISED], students[start, SELF_TRAINING]
-            gain[f"pre-training ({start})"] = _difference(supervised, random)
-            gain[f"self-training on {start}"] = _difference(both, supervised)
-        gains.append(row | {"self-training": _difference(students[names[0], SELF_TRAINING], random)} | gain)
+            gain[f"pre-training ({start})"] = comparison.difference(supervised, random)
+            gain[f"self-training on {start}"] = comparison.difference(both, supervised)
+        gains.append(
+            row | {"self-training": comparison.difference(students[names[0], SELF_TRAINING], random)} | gain
+        )
     legend = (
         "Test accuracy of the student in %, mean ± standard deviation over seeds, and the CPU seconds that each "
         "column trained; those of the labeling come on top."
@@ -159,30 +153,6 @@ def grid(results: Mapping[str, Mapping[int, Mapping]], percents: Collection[int]
         "training from random weights, and self-training on a pre-trained network to supervised training of that."
     )
     return f"{legend}\n\n{report.table(rows)}\n\n{explained}\n\n{report.table(gains)}\n"
-
-
-def _students(runs: Mapping[int, Mapping]) -> dict[int, float]:
-    return {seed: 100.0 * metrics["test"]["student"]["accuracy"] for seed, metrics in runs.items()}
-
-
-def _seconds(runs: Mapping[int, Mapping]) -> float:
-    return statistics.mean(sum(metrics["cpu_seconds"].values()) for metrics in runs.values())
-
-
-def _difference(values: Mapping[int, float], others: Mapping[int, float]) -> str:
-    differences = [values[seed] - others[seed] for seed in values if seed in others]
-    if len(differences) < 2:
-        return "".join(f"{difference:+.2f}" for difference in differences)
-    return report.mean_and_error(differences)
-
-
-def read_results(folder: pathlib.Path, names: Collection[str]) -> dict[str, dict[int, dict]]:
-    """Trial → seed → metrics.json of the finished runs in the folder of a comparison."""
-    found = {}
-    for name in names:
-        paths = folder.glob(f"{files.folder_name(name)}.*/metrics.json")
-        found[name] = {int(path.parent.suffix[1:]): json.loads(path.read_text("utf-8")) for path in paths}
-    return found
 
 
 def main():
@@ -208,8 +178,8 @@ def main():
     choices = starts(own / "networks" / "student.keras", options.network)
     cells = trials(percents, choices, scale=options.scale)
     if not options.table:
-        _run(*pretraining(scale=options.scale), *data_dir, f"--run_dir={own}")
-        _run(
+        comparison.run(*pretraining(scale=options.scale), *data_dir, f"--run_dir={own}")
+        comparison.run(
             "compare",
             *(f"--trial={name}: {' '.join([words, *data_dir])}" for name, words in cells.items()),
             *(
@@ -220,18 +190,13 @@ def main():
             f"--seeds={options.seeds}",
             f"--run_dir={folder}",
         )
-    table = grid(read_results(folder, list(cells)), percents, list(choices))
+    table = grid(comparison.read_results(folder, list(cells)), percents, list(choices))
     (folder / "grid.md").write_text(table, encoding="utf-8")
     print(table)
 
 
 def _without_self_training(name: str) -> str:
     return name.removesuffix(SELF_TRAINING) + SUPERVISED
-
-
-def _run(recipe: str, *flags: str) -> None:
-    if code := subprocess.run([sys.executable, "-m", f"recipes.{recipe}", *flags]).returncode:
-        sys.exit(code)
 
 
 if __name__ == "__main__":

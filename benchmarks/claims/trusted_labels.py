@@ -12,15 +12,13 @@ taken. Hyper-parameters are those of the presets, which were chosen with right l
 import argparse
 import dataclasses
 import itertools
-import json
 import pathlib
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping
 
+import comparison
+
 from mpl_tf import report
-from mpl_tf.utils import files
 
 # Trials without a feedback, of which the best is what Meta Pseudo Labels has to beat.
 IGNORE, USE = "trusted alone", "all labels"
@@ -67,14 +65,19 @@ class Task:
         trials = {}
         for what, flags in ((IGNORE, (alone,)), (USE, ())):
             trials |= {
-                f"{what}, supervised": ("supervised", *common, *flags, *_length(self.steps["supervised"])),
+                f"{what}, supervised": (
+                    "supervised",
+                    *common,
+                    *flags,
+                    *comparison.length(self.steps["supervised"]),
+                ),
                 f"{what}, UDA": (
                     "uda",
                     *common,
                     *flags,
                     *self.unlabeled,
                     *self.uda,
-                    *_length(self.steps["uda"]),
+                    *comparison.length(self.steps["uda"]),
                 ),
             }
         for name in (f"{USE}, supervised", f"{USE}, UDA"):
@@ -85,20 +88,15 @@ class Task:
             consistencies[f"{MPL}, {WITHOUT_UDA}"] = ("--uda_weight=0",)
         for name, consistency in consistencies.items():
             flags = (*common, *self.unlabeled, *self.mpl, *consistency, "--feedback_on=trusted")
-            length = _length(self.steps["mpl"])
+            length = comparison.length(self.steps["mpl"])
             trials |= {
                 name: ("mpl", *flags, *length),
                 f"{name}, {PLACEBO}": ("mpl", *flags, "--feedback_placebo", *length),
                 f"{name}, {WITHOUT_FEEDBACK}": (
-                    "mpl", *flags, "--feedback=none", *_length(self.steps[WITHOUT_FEEDBACK]),
+                    "mpl", *flags, "--feedback=none", *comparison.length(self.steps[WITHOUT_FEEDBACK]),
                 ),
             }  # fmt: skip
         return {name: " ".join(words) for name, words in trials.items()}
-
-
-def _length(steps: int) -> tuple[str, str]:
-    """One evaluation in the middle, and one at the end."""
-    return f"--steps={steps}", f"--epoch_steps={-(-steps // 2)}"
 
 
 def _digits(model: str, steps: Mapping[str, int]) -> Task:
@@ -146,12 +144,17 @@ def regime_map(settings: Mapping[str, Mapping[str, Mapping[int, Mapping]]]) -> s
     rows = []
     for setting, trials in settings.items():
         noise, cheap, trusted = setting.split("_")
-        students = {name: _students(runs) for name, runs in trials.items()}
+        students = {name: comparison.students(runs) for name, runs in trials.items()}
         baselines = [name for name in students if not name.startswith(MPL)]
         best = max(baselines, key=lambda name: statistics.mean(students[name].values()))
         for name in (MPL, f"{MPL}, {WITHOUT_UDA}"):
             if name not in students:
                 continue
+            others = {
+                "- best": best,
+                "- placebo": f"{name}, {PLACEBO}",
+                "- no feedback": f"{name}, {WITHOUT_FEEDBACK}",
+            }
             rows.append({
                 "noise": noise,
                 "cheap": cheap,
@@ -159,9 +162,10 @@ def regime_map(settings: Mapping[str, Mapping[str, Mapping[int, Mapping]]]) -> s
                 "seeds": str(len(students[name])),
                 "best without feedback": f"{best}: {_mean(students[best])}",
                 "student": f"{name}: {_mean(students[name])}",
-                "- best": _difference(students[name], students[best]),
-                "- placebo": _difference(students[name], students[f"{name}, {PLACEBO}"]),
-                "- no feedback": _difference(students[name], students[f"{name}, {WITHOUT_FEEDBACK}"]),
+                **{
+                    column: comparison.difference(students[name], students[other], digits=1)
+                    for column, other in others.items()
+                },
                 "CPU s, best and MPL": f"{_seconds(trials, best):.0f}, {_seconds(trials, name):.0f}",
             })  # fmt: skip
     legend = (
@@ -172,35 +176,15 @@ def regime_map(settings: Mapping[str, Mapping[str, Mapping[int, Mapping]]]) -> s
     return f"{legend}\n\n{report.table(rows)}\n"
 
 
-def _students(runs: Mapping[int, Mapping]) -> dict[int, float]:
-    return {seed: 100.0 * metrics["test"]["student"]["accuracy"] for seed, metrics in runs.items()}
-
-
 def _mean(values: Mapping[int, float]) -> str:
     return report.mean_and_deviation(values.values(), digits=1)
 
 
-def _difference(values: Mapping[int, float], others: Mapping[int, float]) -> str:
-    differences = [values[seed] - others[seed] for seed in values if seed in others]
-    if len(differences) < 2:
-        return "".join(f"{difference:+.1f}" for difference in differences)
-    return report.mean_and_error(differences, digits=1)
-
-
 def _seconds(trials: Mapping[str, Mapping[int, Mapping]], name: str) -> float:
     """CPU seconds of a trial's training, with that of the trial that it goes on from."""
-    own = statistics.mean(sum(metrics["cpu_seconds"].values()) for metrics in trials[name].values())
+    own = comparison.cpu_seconds(trials[name])
     before = name.removesuffix(f", {THEN_TRUSTED}")
     return own + (_seconds(trials, before) if before != name else 0.0)
-
-
-def read_results(folder: pathlib.Path, trials: list[str]) -> dict[str, dict[int, dict]]:
-    """Trial → seed → metrics.json of the finished runs in the folder of one comparison."""
-    found = {}
-    for name in trials:
-        paths = folder.glob(f"{files.folder_name(name)}.*/metrics.json")
-        found[name] = {int(path.parent.suffix[1:]): json.loads(path.read_text("utf-8")) for path in paths}
-    return found
 
 
 def write_map(folder: pathlib.Path, task: Task) -> None:
@@ -209,8 +193,8 @@ def write_map(folder: pathlib.Path, task: Task) -> None:
     for path in sorted(folder.glob("*_*_*")):
         noise, cheap, trusted = path.name.split("_")
         size = {"noise": noise, "cheap": int(cheap), "trusted": int(trusted)}
-        with_uda_alone = read_results(path, list(task.trials(**size)))
-        everything = read_results(path, list(task.trials(**size, without_uda=True)))
+        with_uda_alone = comparison.read_results(path, list(task.trials(**size)))
+        everything = comparison.read_results(path, list(task.trials(**size, without_uda=True)))
         for results in (everything, with_uda_alone):
             if all(results.values()):
                 settings[path.name] = results
@@ -252,13 +236,11 @@ def main():
         ablations = [
             f"--ablation={name} = {name}, {PLACEBO}" for name in trials if f"{name}, {PLACEBO}" in trials
         ]
-        compare = [
-            sys.executable, "-m", "recipes.compare",
+        comparison.run(
+            "compare",
             *(f"--trial={name}: {words}{data_dir}" for name, words in trials.items()),
             *ablations, f"--reference={IGNORE}, UDA", f"--seeds={options.seeds}", f"--run_dir={folder / where}",
-        ]  # fmt: skip
-        if code := subprocess.run(compare).returncode:
-            sys.exit(code)
+        )  # fmt: skip
         write_map(folder, task)
     print((folder / "map.md").read_text("utf-8"))
 

@@ -12,9 +12,8 @@ digits.
 
 import argparse
 import pathlib
-import subprocess
-import sys
 
+import comparison
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -171,14 +170,12 @@ def main():
     options = parser.parse_args()
     folder = pathlib.Path(options.run_dir)
     write_folders(folder / "images")
-    compare = [
-        sys.executable, "-m", "recipes.compare", f"--preset={PRESETS[options.study]}",
+    comparison.run(
+        "compare", f"--preset={PRESETS[options.study]}",
         *(f"--trial={name}: {words}" for name, words in trials(options.study, folder / "images").items()),
         *(f"--ablation={ablation}" for ablation in ABLATIONS[options.study]),
         f"--reference={REFERENCES[options.study]}", f"--seeds={options.seeds}", f"--run_dir={folder / options.study}",
-    ]  # fmt: skip
-    if code := subprocess.run(compare).returncode:
-        sys.exit(code)
+    )  # fmt: skip
     if options.study == "amounts":
         table = filter_table(folder / options.study)
         (folder / options.study / "filter.md").write_text(f"{table}\n", encoding="utf-8")

@@ -25,7 +25,7 @@ from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.loop import check_selection
 from mpl_tf.training.run import Run, check_batch_size
 from mpl_tf.utils import files
-from recipes.common import builders, minutes, shared_flags
+from recipes.common import builders, minutes, precision, shared_flags
 
 FLAGS = flags.FLAGS
 
@@ -165,9 +165,10 @@ def open_run(
     """
     # Several processes have to find each other before TensorFlow computes anything.
     strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
+    folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
+    precision.settle(folder)
     prepare()
     builders.settle_optimizer()
-    folder = RunFolder(run_dir(), writes=workers.is_chief(strategy))
     _adopt_steps(folder)
     defaults = {name: _as_text(FLAGS[name].default) for name in configuration()}
     options = {"defaults": defaults, "resume": FLAGS.resume, "may_grow": may_grow}
@@ -380,8 +381,8 @@ def prepare() -> None:
     if FLAGS.verbosity < -1:
         # It takes the first trace of each of a run's networks for a retracing of one function, and warns.
         tf.get_logger().setLevel("ERROR")
-    if (precision := _optional("precision").get("precision")) is not None:
-        keras.config.set_dtype_policy(precision)
+    if (policy := _optional("precision").get("precision")) is not None:
+        keras.config.set_dtype_policy(policy)
 
 
 def show(metrics: dict, folder: str) -> None:

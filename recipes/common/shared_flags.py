@@ -226,8 +226,9 @@ def define_training_flags():
     )
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
     flags.DEFINE_enum(
-        "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
-        "Of the networks' arithmetic; float16 comes with a loss scale for every optimizer.",
+        "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16", "auto"],
+        "Of the networks' arithmetic; float16 comes with a loss scale for every optimizer; auto is mixed_bfloat16 "
+        "where the machine has instructions for it, else float32, and stays so when a run goes on elsewhere.",
     )  # fmt: skip
     flags.DEFINE_integer(
         "student_micro_batches", 1,

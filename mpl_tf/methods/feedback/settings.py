@@ -41,8 +41,8 @@ class FeedbackSettings:
             0 subtracts nothing.
         cross_entropy: whether a scalar multiplies the `"mean"` (the paper's pseudo-code) or the `"sum"` (the
             gradient of the expectation) of the teacher's cross-entropies to its samples.
-        finite_difference: computes the per-example tangents with one plain forward pass instead of a
-            forward-mode one: faster, a few per cent off.
+        finite_difference: computes the per-example tangents with one plain forward pass of moved weights instead of
+            transposing the student's gradient: one product per layer instead of two, and about one per cent off.
         warmup_steps: steps over which the weight rises linearly from 0.
         placebo: gives every image its neighbor's feedback, the ablation of what the feedback knows about an image:
             its size, its distribution and its cost stay. For `"per_example"`.

@@ -1,0 +1,48 @@
+"""--precision=auto: the machine's where a run begins, and the run's where it goes on."""
+
+import pytest
+from absl import flags
+
+from mpl_tf.runs.folder import RunFolder
+from recipes.common import precision
+
+
+@pytest.fixture
+def values(monkeypatch):
+    made = flags.FlagValues()
+    flags.DEFINE_string("precision", "auto", "", flag_values=made)
+    flags.DEFINE_string("strategy", "default", "", flag_values=made)
+    made(["recipe"])
+    monkeypatch.setattr(precision, "FLAGS", made)
+    monkeypatch.setattr(precision, "native_precision", lambda: ("mixed_bfloat16", "CPU with amx_bf16"))
+    return made
+
+
+def test_a_run_that_begins_has_the_machines_and_says_so(values, tmp_path, capsys):
+    precision.settle(RunFolder(tmp_path))
+    assert values.precision == "mixed_bfloat16"
+    assert capsys.readouterr().out == "precision: mixed_bfloat16 (CPU with amx_bf16)\n"
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_run_that_goes_on_elsewhere_keeps_its_own(values, tmp_path, trained):
+    folder = RunFolder(tmp_path)
+    folder.verify_or_write_config({"precision": "float32"})
+    if trained:
+        (tmp_path / "metrics.json").write_text("{}")
+    assert folder.has_results() == trained
+    precision.settle(folder)
+    assert values.precision == ("float32" if trained else "mixed_bfloat16")
+
+
+def test_what_was_asked_for_stays(values, tmp_path, capsys):
+    values.precision = "mixed_float16"
+    precision.settle(RunFolder(tmp_path))
+    assert values.precision == "mixed_float16"
+    assert not capsys.readouterr().out
+
+
+def test_several_machines_may_differ(values, tmp_path):
+    values.strategy = "multi_worker"
+    with pytest.raises(ValueError, match=r"precision=auto with .*: machines may differ, so pass float32 or"):
+        precision.settle(RunFolder(tmp_path))
