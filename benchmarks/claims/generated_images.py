@@ -6,8 +6,9 @@ python benchmarks/claims/generated_images.py --run_dir=runs/claims/statistics_gu
 An adversarial image fools the network that it was made against; on a real one networks that were trained apart from
 each other agree. So the teacher's classes are compared with those of *judges*: networks of other architectures and
 seeds, trained on the same real digits, which no generator has seen. And the nearest real training image is looked up,
-in pixels and in a judge's features; a distance is divided by that of real test images. Test images and noise have a
-row each, for scale. The generators draw 1,024 images as they do in training; `images.md` is written beside the study.
+in pixels and in a judge's features; a distance is divided by that of real test images. Test images, noise and the
+images of generators that are left untrained have a row each, for scale. The generators draw 1,024 images as they do
+in training; `images.md` is written beside the study.
 """
 
 import argparse
@@ -83,7 +84,7 @@ def nearest_distances(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def features(network: keras.Model, images: np.ndarray) -> np.ndarray:
     """The outputs of a network's layer `features`, float32 `[n, d]`."""
-    part = keras.Model(network.inputs, network.get_layer("features").output)
+    part = keras.Model(network.input, network.get_layer("features").output)
     return keras.ops.convert_to_numpy(part(images, training=False)).reshape(len(images), -1)
 
 
@@ -193,10 +194,18 @@ def main():
         "real test images": {0: scale},
         "noise": {0: measure(noise.astype(np.float32), teacher, judges, real)},
     }
-    for trial, generators in read_generators(folder, trial_names(folder)).items():
+    trials = {
+        trial: {seed: models.load(path) for seed, path in sorted(paths.items())}
+        for trial, paths in read_generators(folder, trial_names(folder)).items()
+    }
+    # Their layers draw the weights anew that they began with.
+    untrained = {
+        seed: keras.models.clone_model(generator) for seed, generator in next(iter(trials.values())).items()
+    }
+    for trial, generators in ({"untrained": untrained} | trials).items():
         found[trial] = {
-            seed: measure(generate(models.load(path)), teacher, judges, real)
-            for seed, path in sorted(generators.items())
+            seed: measure(generate(generator), teacher, judges, real)
+            for seed, generator in generators.items()
         }
     text = tables(found, scale)
     (folder / "images.md").write_text(f"{text}\n", encoding="utf-8")

@@ -85,16 +85,19 @@ def trials(study: str, images: pathlib.Path) -> dict[str, str]:
         f"--dataset=folders --channels=1 --flip=false --labels=20 --validation=0 --labeled_dir={images / 'labeled'} "
         f"--test_dir={images / 'test'}"
     )
+    rounds = f"noisy_student {common} --rounds=2"
     mixed = f"{common} --unlabeled_dir={images / 'unlabeled_mixed'}"
     alone = f"{common} --unlabeled_dir={images / f'unlabeled_{MIXED}'}"
     if study == "amounts":
         more = {
-            f"{amount} images": f"noisy_student {common}"
+            f"{amount} images": rounds
             + ("" if amount == FEWEST else f" --unlabeled_dir={images / f'unlabeled_{amount}'}")
             for amount in AMOUNTS
         }
         return more | {
-            mixed_trial(threshold): f"noisy_student {mixed} --threshold={threshold}"
+            mixed_trial(
+                threshold
+            ): f"{rounds} --unlabeled_dir={images / 'unlabeled_mixed'} --threshold={threshold}"
             for threshold in THRESHOLDS
         }
     mpl = f"mpl {mixed} --nobaseline"
