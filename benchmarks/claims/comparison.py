@@ -25,6 +25,11 @@ def length(steps: int) -> tuple[str, str]:
     return f"--steps={steps}", f"--epoch_steps={-(-steps // 2)}"
 
 
+def scaled(steps: Mapping[str, int], scale: float) -> dict[str, int]:
+    """Numbers of steps by their names, all multiplied, and of each at least 2."""
+    return {name: max(2, round(count * scale)) for name, count in steps.items()}
+
+
 def read_results(folder: pathlib.Path, trials: Collection[str]) -> dict[str, dict[int, dict]]:
     """Trial → its finished runs.
 

@@ -82,7 +82,7 @@ def trials(
         labels = f"--labels={round(ALL_LABELS * percent / 100)}"
         common = ("--dataset=mnist", labels, *network, *COMMON)
         supervised, self_training = AUGMENTATIONS[augmentation]
-        steps = _scaled(scale)
+        steps = comparison.scaled(STEPS, scale)
         methods = {
             SUPERVISED: ("supervised", *common, *supervised, *comparison.length(steps[SUPERVISED])),
             SELF_TRAINING: (
@@ -97,12 +97,8 @@ def trials(
 
 def pretraining(*, scale: float = 1.0) -> tuple[str, ...]:
     """Recipe and flags of the run on Fashion-MNIST, of another seed than all others."""
-    length = comparison.length(_scaled(scale)["pre-training"])
+    length = comparison.length(comparison.scaled(STEPS, scale)["pre-training"])
     return ("supervised", "--dataset=fashion_mnist", *FROM_RANDOM_WEIGHTS, *COMMON, *length, "--seed=100")
-
-
-def _scaled(scale: float) -> dict[str, int]:
-    return {name: max(2, round(steps * scale)) for name, steps in STEPS.items()}
 
 
 # --- the table --------------------------------------------------------------------------------------------

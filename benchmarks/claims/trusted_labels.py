@@ -220,8 +220,7 @@ def main():
     parser.add_argument("--run_dir", required=True)
     options = parser.parse_args()
     task = TASKS[options.task]
-    steps = {name: max(2, round(count * options.scale)) for name, count in task.steps.items()}
-    task = dataclasses.replace(task, steps=steps)
+    task = dataclasses.replace(task, steps=comparison.scaled(task.steps, options.scale))
     folder = pathlib.Path(options.run_dir) / options.task
     sizes = itertools.product(*(getattr(options, name).split(",") for name in ("trusted", "cheap", "noise")))
     for trusted, cheap, noise in sizes:
