@@ -64,6 +64,9 @@ class EndEpoch(keras.callbacks.Callback):
             processes train together, this one's part of them is enough.
     """
 
+    # By which a method knows, where its `fit` gets this one, that its `end_epoch` will be called.
+    ends_epochs = True
+
     def __init__(self, unlabeled: tf.data.Dataset):
         super().__init__()
         self.unlabeled = unlabeled
