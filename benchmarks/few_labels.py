@@ -171,7 +171,6 @@ def _from_scratch(dataset: str, labels: int, *, supervised: tuple[str, ...], **o
             "--fill=auto",
         ),
         supervised=("--batch_size=32", *supervised),
-        mpl=("--supervised_steps=1000",),
         thresholds=(0.95, 0.99),
         decay=0.99,
         **others,
@@ -205,6 +204,7 @@ TASKS = {
             "--batch_size=20", "--unlabeled_ratio=5", "--optimizer=adam", "--learning_rate=2e-3",
             "--randaugment_magnitude=6", "--distribution_alignment=uniform", "--confirmation_images=0",
         ),
+        mpl=("--supervised_steps=1000",),
         uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=1"),
         steps=_steps(6000, 1600, mpl=570, without_feedback=690),
     ),
@@ -217,8 +217,9 @@ TASKS = {
             "--randaugment_operations=1", "--randaugment_magnitude=4", "--distribution_alignment=uniform",
             "--confirmation_images=0",
         ),
+        mpl=("--supervised_steps=3500", "--learning_rate=2e-3"),
         uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=0.5"),
-        steps=_steps(6500, 2200, mpl=780, without_feedback=950),
+        steps=_steps(6500, 2200, mpl=420, without_feedback=510),
     ),
 }  # fmt: skip
 

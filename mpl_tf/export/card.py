@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from mpl_tf import models
+from mpl_tf.data.images.image_files import shown
 from mpl_tf.data.splits import Split
 from mpl_tf.export import signatures, warmup
 from mpl_tf.runs.roles import DESCRIPTIONS
@@ -149,7 +150,8 @@ def write_card(
     if litert:
         rows = [measurement.row() for measurement in litert]
         parts += ["## LiteRT", "On the validation split; latency of one image on one thread.", table(rows)]
-    (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    # The command may name files by bytes that are no text.
+    (folder / "card.md").write_text(shown("\n\n".join(parts)) + "\n", encoding="utf-8")
 
 
 def _resizing(network):

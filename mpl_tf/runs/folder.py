@@ -27,6 +27,8 @@ from mpl_tf import models
 from mpl_tf.utils import files
 
 STORED_CHECKPOINTS = 2
+# Names of files may have bytes that are no text; they survive here as they do in Python's own paths.
+_AS_FILE_NAMES: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +100,7 @@ class RunFolder:
         if not known:
             return
         then = _flag_values(defaults or {}) | known
-        differing = {
-            name for name in known.keys() | wanted.keys() if then.get(name) != wanted.get(name)
-        }
+        differing = {name for name in known.keys() | wanted.keys() if then.get(name) != wanted.get(name)}
         if may_grow and self._grows(known, wanted):
             differing.discard("steps")
         if not self.has_completed() and not self.stage("finetune").has_results():
@@ -159,13 +159,13 @@ class RunFolder:
                     old.rename(old.with_name(f"{old.stem}.at_step_{before}{old.suffix}"))
         with files.replacing(self.path / "flags.txt") as temporary:
             lines = [f"--{name}={value}\n" for name, value in sorted(wanted.items())]
-            temporary.write_text("".join(lines), encoding="utf-8")
+            temporary.write_text("".join(lines), **_AS_FILE_NAMES)
         return before
 
     def read_flags(self) -> dict[str, str]:
         """What flags.txt says, name → text; empty where there is none."""
         source = self.path / "flags.txt"
-        lines = source.read_text("utf-8").splitlines() if source.exists() else []
+        lines = source.read_text(**_AS_FILE_NAMES).splitlines() if source.exists() else []
         return dict(line.removeprefix("--").split("=", 1) for line in lines if "=" in line)
 
     def read_split(self) -> dict:
@@ -233,30 +233,37 @@ class RunFolder:
     def restore_checkpoint(self, method: keras.Model) -> None:
         """Loads the newest readable checkpoint into a compiled method; does nothing when there is none.
 
-        A checkpoint that cannot be read is set aside with the suffix `.unreadable`, and said so.
+        A checkpoint that cannot be read is set aside with the suffix `.unreadable`, and said so, once an older one
+        has been loaded.
 
         Raises:
-            ValueError: when there are checkpoints and none can be read.
+            ValueError: when there are checkpoints and none can be read. They stay as they are, so that the next start
+                does not find an empty folder and train over the run.
         """
         if self.writes:
             for folder in (self.path, self.path / "checkpoints", self.path / "networks"):
                 files.remove_unfinished(folder)
-        checkpoints = self.checkpoints()
-        for checkpoint in reversed(checkpoints):
+        unreadable: dict[pathlib.Path, Exception] = {}
+        for checkpoint in reversed(self.checkpoints()):
             try:
                 method.load_weights(checkpoint)
-                return
             except (OSError, KeyError, ValueError) as error:
-                if not self.writes:
-                    continue
-                aside = checkpoint.with_name(f"{checkpoint.name}.unreadable")
-                checkpoint.rename(aside)
-                print(f"The checkpoint {checkpoint} cannot be read ({error}); it is kept as {aside.name}.")
-        if checkpoints:
+                unreadable[checkpoint] = error
+                continue
+            self._set_aside(unreadable)
+            return
+        if unreadable:
+            newest, reason = next(iter(unreadable.items()))
             raise ValueError(
-                f"None of the checkpoints in {str(self.path / 'checkpoints')!r} can be read: look at the files "
-                "named .unreadable there, or train again in another run_dir."
+                f"None of the checkpoints in {str(newest.parent)!r} can be read (the newest: {reason}): mend what is "
+                "in the way and start again, or train again in another run_dir."
             )
+
+    def _set_aside(self, unreadable: Mapping[pathlib.Path, Exception]) -> None:
+        for checkpoint, error in unreadable.items() if self.writes else ():
+            aside = checkpoint.with_name(f"{checkpoint.name}.unreadable")
+            checkpoint.rename(aside)
+            print(f"The checkpoint {checkpoint} cannot be read ({error}); it is kept as {aside.name}.")
 
     # --- who it is ------------------------------------------------------------------------------------
 
@@ -307,7 +314,7 @@ class RunFolder:
         source = self.path / name
         if not source.exists():
             return []
-        with source.open(newline="") as stream:
+        with source.open(newline="", **_AS_FILE_NAMES) as stream:
             rows = list(csv.DictReader(stream))
         return [row for row in rows if until_step is None or int(row["step"]) <= until_step]
 
@@ -316,7 +323,10 @@ class RunFolder:
         if not self.writes:
             return
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        with files.replacing(self.path / name) as temporary, temporary.open("w", newline="") as stream:
+        with (
+            files.replacing(self.path / name) as temporary,
+            temporary.open("w", newline="", **_AS_FILE_NAMES) as stream,
+        ):
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
             writer.writerows(rows)

@@ -30,14 +30,13 @@ def adopt_flags(folder: RunFolder) -> None:
             "folder of another."
         )
     names = {flag.name for flag in FLAGS.flags_by_module_dict()[shared_flags.__name__]}
-    for line in (folder.path / "flags.txt").read_text().splitlines():
-        name, _, value = line.removeprefix("--").partition("=")
+    for name, value in folder.read_flags().items():
         if name not in names:
             continue
         if FLAGS[name].present and str(FLAGS[name].value) != value:
             raise ValueError(
-                f"--{name}={FLAGS[name].value} is not what the run in {folder.path} had, {line}: leave it out, or "
-                "choose another run."
+                f"--{name}={FLAGS[name].value} is not what the run in {folder.path} had, --{name}={value}: leave it "
+                "out, or choose another run."
             )
         FLAGS[name].value = FLAGS[name].parser.parse(value)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def run_metrics():
         "validation": {"student": RESULT, "finetuned": RESULT | {"accuracy": 0.9}},
         "test": {"student": RESULT, "finetuned": RESULT | {"accuracy": 0.925}},
         "evaluation": {"test": {"finetuned": {"calibration": {"temperature": 1.25}}}},
-        "command": "python -m recipes.mpl --preset=pets",
+        "command": os.fsdecode(b"python -m recipes.mpl --preset=pets --teacher=caf\xe9.keras"),
         "versions": {"tensorflow": "2.21.0"},
     }
 
@@ -41,7 +42,8 @@ def test_the_card_says_what_is_served_where_it_comes_from_and_how_good_it_is(tmp
         "- labels: 6, 2 per class\n",
         "- mirrored in training: none: left is not right\n",
         "- method: MetaPseudoLabels\n",
-        "- command: `python -m recipes.mpl --preset=pets`\n",
+        # Its name is no text.
+        "- command: `python -m recipes.mpl --preset=pets --teacher=caf\\xe9.keras`\n",
         "- versions: tensorflow 2.21.0",
         "| test       |      92.50 | 1.25 | 0.457 |  3.14 |    1,440 |",
         "divided by the temperature 1.250",

@@ -87,6 +87,17 @@ def test_image_grid_enlarges_images_without_blurring_them():
             assert contains(canvas, enlarged.astype(int))
 
 
+@pytest.mark.parametrize(("channels", "drawn"), [(1, 1), (2, 1), (3, 3), (4, 3), (7, 3)])
+def test_images_of_any_number_of_channels_are_drawn_in_color_or_gray(channels, drawn):
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, channels), dtype=np.uint8)
+    canvas = pixels(plots.image_grid({"": images}))
+    for image in images:
+        assert contains(canvas, image[..., :drawn].repeat(3 // drawn, axis=-1).astype(int))
+    (axes,) = plots.image_strip(images, ["one", "two"], np.array([False, True])).axes
+    for image, shown in zip(images, axes.images, strict=True):
+        np.testing.assert_array_equal(shown.get_array(), image[..., :drawn].repeat(3 // drawn, axis=-1))
+
+
 def contains(canvas, patch):
     height, width = patch.shape[:2]
     corners = np.argwhere((canvas[: 1 - height, : 1 - width] == patch[0, 0]).all(axis=-1))
@@ -108,7 +119,7 @@ def test_image_grid_clips_values_outside_of_pixels_and_rounds():
             {"weak": np.zeros((2, 8, 8))},
             r"The row 'weak' has the shape \(2, 8, 8\): pass images \[N, H, W, C\]",
         ),
-        ({"weak": np.zeros((2, 8, 8, 2))}, r"The row 'weak' has the shape \(2, 8, 8, 2\)"),
+        ({"weak": np.zeros((2, 8, 8, 0))}, r"The row 'weak' has the shape \(2, 8, 8, 0\)"),
         ({"weak": np.zeros((0, 8, 8, 1))}, r"The row 'weak' has the shape \(0, 8, 8, 1\)"),
     ],
 )

@@ -1,3 +1,4 @@
+import os
 import signal
 
 import pytest
@@ -12,6 +13,12 @@ def test_claiming_twice_with_the_same_flags_is_resuming(tmp_path):
     folder.verify_or_write_config({"steps": 10, "labels": None})
     folder.verify_or_write_config({"labels": None, "steps": 10})
     assert (tmp_path / "run" / "flags.txt").read_text() == "--steps=10\n"
+
+
+def test_flags_that_name_a_file_by_bytes_that_are_no_text_are_read_as_they_were(tmp_path):
+    folder, teacher = RunFolder(tmp_path), os.fsdecode(b"caf\xe9.keras")
+    folder.verify_or_write_config({"teacher": teacher})
+    assert folder.read_flags() == {"teacher": teacher}
 
 
 def progress(folder, stage=""):
@@ -102,7 +109,9 @@ def test_the_fine_tuning_may_change_until_it_has_begun(tmp_path):
     folder.verify_or_write_config({"steps": 10, "finetune_steps": 7, "finetune_learning_rate": 0.1})
     assert folder.read_flags()["finetune_steps"] == "7"
     progress(folder, "finetune")
-    with pytest.raises(ValueError, match="--finetune_learning_rate=0.1 there, --finetune_learning_rate=0.2 here"):
+    with pytest.raises(
+        ValueError, match="--finetune_learning_rate=0.1 there, --finetune_learning_rate=0.2 here"
+    ):
         folder.verify_or_write_config({"steps": 10, "finetune_steps": 7, "finetune_learning_rate": 0.2})
 
 

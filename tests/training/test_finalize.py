@@ -1,6 +1,7 @@
 """The end of a run: which network is served, and that everything that shows or ships it agrees."""
 
 import dataclasses
+import os
 import warnings
 
 import keras
@@ -194,3 +195,17 @@ def test_without_noise_there_is_no_truth_to_tell(run_data, tmp_path):
     rows = suspected(folder)
     assert set(rows) == set(np.flatnonzero(spoiled("student"))) & set(run_data.split.labeled)
     assert all("true_label" not in row for row in rows.values())
+
+
+def test_a_run_completes_whose_images_have_names_that_are_no_text(run_data, tmp_path, monkeypatch):
+    names = [os.fsdecode(b"caf\xe9 %d.png" % index) for index in range(COUNT)]
+    monkeypatch.setattr(run_data.source.train, "names", names)
+    folder, command = RunFolder(tmp_path), os.fsdecode(b"train --labeled_dir=caf\xe9")
+    metrics = finalize.finish(folder, run_data, networks("student"), command=command, seconds={})
+    assert folder.read_metrics()["command"] == metrics["command"] == command
+    assert {row["image"] for row in suspected(folder).values()} <= set(names)
+    assert b"caf\xe9 " in (tmp_path / "suspect_labels.csv").read_bytes()
+    # Without the images the page has their names.
+    page = report.page(tmp_path).read_text("utf-8")
+    assert r"caf\xe9 " in page
+    assert r"--labeled_dir=caf\xe9" in page

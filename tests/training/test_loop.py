@@ -258,10 +258,17 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, 
 
 def test_checkpoints_that_are_all_unreadable_are_not_trained_over(tmp_path):
     folder = RunFolder(tmp_path)
+    folder.write_history([{"epoch": 0, "step": 4, "seconds": 1.5}])
+    history = (tmp_path / "history.csv").read_bytes()
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "step_000000004.weights.h5").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="None of the checkpoints"):
-        folder.restore_checkpoint(build())
+    checkpoint = tmp_path / "checkpoints" / "step_000000004.weights.h5"
+    checkpoint.write_bytes(b"nothing")
+    # A supervisor starts it again and again.
+    for _ in range(2):
+        with pytest.raises(ValueError, match="None of the checkpoints"):
+            loop.fit(build(), run_data(), stage(steps=6), folder, QUIET)
+        assert checkpoint.read_bytes() == b"nothing"
+        assert (tmp_path / "history.csv").read_bytes() == history
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from mpl_tf.data.images.image_files import shown
 from mpl_tf.report.html.images import inline_image, inline_png
 from mpl_tf.report.html.svg import inline_svg
 from mpl_tf.utils import files
@@ -32,7 +33,8 @@ def write_page(folder: str | os.PathLike, template: str, **context: Any) -> path
     text = environment.get_template(template).render(**context)
     path = pathlib.Path(folder) / PAGE
     with files.replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
+        # The command, or an image's name, may have bytes that are no text.
+        temporary.write_text(shown(text), "utf-8")
     return path
 
 

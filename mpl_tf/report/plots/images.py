@@ -20,8 +20,8 @@ def image_grid(rows: Mapping[str, np.ndarray]) -> Figure:
     """Draws rows of images with a caption each, for example their weak and strong views.
 
     Args:
-        rows: caption → images `[N, H, W, C]` in `[0, 255]`, gray (C = 1) or color (C = 3), uint8 or float. Small
-            images are enlarged by a whole number, so that their pixels stay sharp.
+        rows: caption → images `[N, H, W, C]` in `[0, 255]`, uint8 or float; in color or gray, as `in_color` has
+            them. Small images are enlarged by a whole number, so that their pixels stay sharp.
 
     Returns:
         The figure.
@@ -45,16 +45,26 @@ def image_grid(rows: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def in_color(images: np.ndarray) -> np.ndarray:
+    """Images as they can be drawn: the first three channels of three or more, else the first as gray.
+
+    Args:
+        images: `[…, C]`.
+
+    Returns:
+        `[…, 3]`, which may be a view that cannot be written to.
+    """
+    drawn = images[..., :3] if images.shape[-1] >= 3 else images[..., :1]
+    return np.broadcast_to(drawn, (*images.shape[:-1], 3))
+
+
 def _side_by_side(caption, images, wanted_size=96, gap=6):
     """Images side by side, uint8 `[H, W, 3]`, on white."""
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
-        raise ValueError(
-            f"The row {caption!r} has the shape {images.shape}: pass images [N, H, W, C] with C of 1 or 3."
-        )
-    images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
+    if images.ndim != 4 or not images.size:
+        raise ValueError(f"The row {caption!r} has the shape {images.shape}: pass images [N, H, W, C].")
+    images = np.clip(np.rint(in_color(images)), 0, 255).astype(np.uint8)
     factor = max(1, wanted_size // max(images.shape[1:3]))
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
-    images = np.broadcast_to(images, (*images.shape[:3], 3))
     # A thin frame, so that a white image does not run into the page.
     framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=200)
     spaced = np.pad(framed, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
@@ -68,7 +78,7 @@ def image_strip(
     """Draws images in rows of twelve, two lines of text below each.
 
     Args:
-        images: uint8 `[N, H, W, C]`, gray or color.
+        images: uint8 `[N, H, W, C]`, drawn as `in_color` has them.
         captions: N texts.
         wrong: bool `[N]`, whether a text tells of a mistake; it is red then.
         title: line above them.
@@ -95,7 +105,7 @@ def draw_strip(
         row, column = divmod(number, _IMAGES_PER_ROW)
         middle, top = column + 0.5, cell * row
         extent = (middle - width / 2, middle + width / 2, top + height, top)
-        axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), extent=extent)
+        axes.imshow(in_color(image), extent=extent)
         color = style.WRONG if mistaken else style.INK
         text: dict[str, Any] = {
             "ha": "center",

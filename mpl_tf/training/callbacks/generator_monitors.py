@@ -89,8 +89,6 @@ class DrawGenerated(keras.callbacks.Callback):
         noise = np.random.default_rng(0).standard_normal(shape, np.float32)
         images = replicas.predict(self.model.generator, noise)
         predictions = tf.nn.softmax(replicas.predict(self.model.teacher, images)).numpy()
-        # The grid takes gray and color.
-        images = images[..., : 3 if images.shape[-1] >= 3 else 1]
         classes, rows = predictions.argmax(axis=-1), {}
         for label in np.unique(classes)[: self.rows]:
             of_class = np.flatnonzero(classes == label)

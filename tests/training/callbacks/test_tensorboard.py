@@ -79,6 +79,20 @@ def test_every_epoch_is_there_once_at_its_step(whole):
         assert [float(value) for _, value in column[tag]] == pytest.approx(expected, rel=1e-5)
 
 
+def test_images_that_are_neither_color_nor_gray_do_not_end_a_run(tmp_path):
+    images, labels = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 2)), np.arange(12) % 3
+    source = data.from_arrays(images, labels, flip=False)
+    split = data.draw_split(source, num_labeled=6, seed=0, validation=0)
+    inputs = keras.Input((4, 4, 2))
+    student = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    method = Supervised(student=student)
+    method.compile("sgd", run_eagerly=True)
+    views = dataclasses.replace(run_data(), source=source, split=split)
+    settings = stage(steps=1, epoch_steps=1, unlabeled_ratio=0)
+    loop.fit(method, views, settings, RunFolder(tmp_path), Monitoring(verbose=0))
+    assert set(written(tmp_path, "train")) >= {"loss", "views"}
+
+
 def test_the_histograms_count_the_pseudo_labels(whole):
     folder, method = whole
     run = run_data()
