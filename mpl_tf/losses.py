@@ -55,6 +55,8 @@ def smoothed_one_hot(
     Returns:
         `[B, K]`, rows that sum to 1.
     """
+    if labels.dtype.size < 4:  # of which `tf.one_hot` knows only some
+        labels = tf.cast(labels, tf.int32)
     targets = tf.one_hot(labels, num_classes, dtype=dtype)
     return (1.0 - label_smoothing) * targets + label_smoothing / num_classes
 

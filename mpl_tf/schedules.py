@@ -55,7 +55,7 @@ class WaitWarmupPartialCosine(WaitWarmupCosine):
     """The same, but the rate falls as cos(7π/16 · progress), to a fifth of the peak and not to zero.
 
     FixMatch's schedule (Sohn et al. 2020, arXiv 2001.07685, section 2.4), which UDA's released code and FreeMatch
-    fraction: η cos(7πk / 16K) at step k of K, with `wait=0` and `warmup=0`.
+    share: η cos(7πk / 16K) at step k of K, with `wait=0` and `warmup=0`.
     """
 
     def _falling(self, progress):

@@ -44,6 +44,14 @@ def _teacher_ends_first(values: dict) -> bool:
 
 
 @flags.multi_flags_validator(
+    ["student_wait_steps", "schedule"],
+    message="--student_wait_steps is laid into the cosine schedules: pass --schedule=cosine or partial_cosine.",
+)
+def _waits_in_a_schedule(values: dict) -> bool:
+    return not values["student_wait_steps"] or values["schedule"] in shared_flags.COSINES
+
+
+@flags.multi_flags_validator(
     ["initialize", "teacher_model", "model"],
     message="--initialize=supervised starts teacher and student from one baseline, so that both are to be the same "
     "network: leave --teacher_model out, or pass --initialize=FILE.keras, from which the one starts that it fits.",

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 # Of a normal distribution: 95 % lie within so many standard errors.
-_STANDARD_ERRORS = float(stats.norm.ppf(0.975))
+STANDARD_ERRORS = float(stats.norm.ppf(0.975))
 
 AUTO = "auto"
 
@@ -127,7 +127,7 @@ def choose(
     # Of equally good ones the last in the method's order.
     best = max(preferred, key=lambda role: int(correct[role].sum()))
     against = {role: paired_difference(correct[best], correct[role]) for role in preferred}
-    close = [role for role in preferred if against[role].standard_errors <= _STANDARD_ERRORS]
+    close = [role for role in preferred if against[role].standard_errors <= STANDARD_ERRORS]
     behind = {}
     if baseline is not None and baseline in order:
         ahead = {role: paired_difference(correct[baseline], correct[role]) for role in close}
@@ -174,7 +174,7 @@ def _warning(correct, role, baseline, images, name) -> str | None:
     found = paired_difference(correct[baseline], correct[role])
     if found.value <= 0:
         return None
-    chance = ", too little to tell from chance" if found.standard_errors <= _STANDARD_ERRORS else ""
+    chance = ", too little to tell from chance" if found.standard_errors <= STANDARD_ERRORS else ""
     return (
         f"The {name(role)}, which was asked for, is {found} below the {name(baseline)} on {images}{chance}: with "
         "serve='auto' the networks are compared."

@@ -2,7 +2,7 @@
 
 Imports nothing but TensorFlow and NumPy. Run as a program it makes sure that Keras cannot be imported:
 
-    python reading.py <folder> <file of requests> <file of results>
+    python verification.py <folder> <file of requests> <file of results>
 """
 
 import base64

@@ -53,7 +53,7 @@ class Method(keras.Model):
     # What every method's hyper-parameters may be; each class adds its own, see `constraints`.
     parameter_constraints: ClassVar[dict[str, Constraint]] = {
         "weight_decay": Number(),
-        "global_clipnorm": Number(optional=True),
+        "global_clipnorm": Number(low=1e-6, optional=True),
         "ema_decay": Number(high=1.0, optional=True),
     }
     # Keras' own, which it makes when it is needed.
@@ -203,7 +203,9 @@ class Method(keras.Model):
             variables = getattr(self, role).trainable_variables
             validation.check_not_frozen(role, variables)
             inner = loss_scaling.inner(optimizer)
-            if inner.weight_decay and not inner.built:
+            # Keras keeps what the user has excluded under private names, and a second call would replace it.
+            chosen = [getattr(inner, f"_exclude_from_weight_decay{part}", None) for part in ("", "_pattern")]
+            if inner.weight_decay and not inner.built and not any(chosen):
                 inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
             self.momentum_steps[role] = MomentumSteps(optimizer, variables)
             setattr(self, f"{role}_optimizer", optimizer)

@@ -16,6 +16,7 @@ With `labels="online"` and `view="strong"` the second term is FixMatch's (Sohn e
 | R_A, R_H | `prior_divergence`, `entropy` |
 """
 
+import inspect
 from typing import Any
 
 import keras
@@ -267,7 +268,10 @@ class PseudoLabels(Method):
         )
 
     def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`; refuses to train on fixed labels that nobody has given yet."""
-        if self.labels == "fixed":
-            validation.check_labels_stored(self.stored_labels)
+        """As `keras.Model.fit`; refuses to train on stored labels that nobody has given and nobody will give."""
+        given = inspect.signature(keras.Model.fit).bind(self, *arguments, **options).arguments
+        callbacks = tf.nest.flatten(given.get("callbacks") or [])
+        refreshed = self.labels == "stored" and any(getattr(each, "ends_epochs", False) for each in callbacks)
+        if self.stores_labels and not refreshed:
+            validation.check_labels_stored(self.stored_labels, labels=self.labels)
         return super().fit(*arguments, **options)

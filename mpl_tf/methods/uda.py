@@ -177,7 +177,7 @@ class UDA(Method):
         )
 
     def _target_logits(self, weak):
-        """S(x_u; θ̃) from a pass of its own, of which no activations are selected."""
+        """S(x_u; θ̃) from a pass of its own, of which no activations are kept."""
         if self.targets == "average":
             return self.averaged_logits("student", weak)
         return self.training_logits("student", weak)

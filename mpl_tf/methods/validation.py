@@ -206,6 +206,17 @@ def check_optimizer(
             f"The {role}'s optimizer clips gradients, which Keras does per replica before their sum: "
             "pass global_clipnorm to the method instead."
         )
+    if optimizer.loss_scale_factor:
+        raise ValueError(
+            f"The {role}'s optimizer has loss_scale_factor={optimizer.loss_scale_factor} and divides gradients by "
+            "it, of a loss that no method multiplies by it: leave it out; mixed_float16 scales losses anyway."
+        )
+    if optimizer.gradient_accumulation_steps:
+        raise ValueError(
+            f"The {role}'s optimizer has gradient_accumulation_steps={optimizer.gradient_accumulation_steps}, "
+            "so that the network stands still in most steps, whose feedback and averages count all the same: "
+            "leave it out, and pass micro_batches to compile where a batch does not fit into memory."
+        )
     return given
 
 
@@ -403,10 +414,12 @@ def check_relabeling(network: keras.Model, student: keras.Model, *, labels: str)
         )
 
 
-def check_labels_stored(stored_labels: keras.Variable) -> None:
+def check_labels_stored(stored_labels: keras.Variable, *, labels: str) -> None:
     """Raises when asked to train on labels that were never filled in."""
     if not stored_labels.numpy().any():
+        refresh = "pass fit the callback mpl_tf.training.callbacks.EndEpoch(images), which makes them"
+        give = "call relabel(teacher, images) before fit"
         raise ValueError(
-            "labels='fixed' has no labels yet: call relabel(teacher, images) before fit, or load a checkpoint that "
-            "holds them."
+            f"labels={labels!r} has no labels yet: {refresh if labels == 'stored' else give}, or load a checkpoint "
+            "that holds them."
         )

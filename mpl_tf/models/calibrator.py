@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from mpl_tf.models.surgery import clone_with_edits, seed_from
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer
 
 
 def build_calibrator(
@@ -27,9 +27,9 @@ def build_calibrator(
     Raises:
         ValueError: for a number out of range.
     """
-    check_range("num_classes", num_classes, low=2)
-    check_range("width", width, low=1)
-    check_range("depth", depth, low=0)
+    check_integer("num_classes", num_classes, low=2)
+    check_integer("width", width, low=1)
+    check_integer("depth", depth, low=0)
     inputs = keras.Input((num_classes,), dtype="float32", name="log_probabilities")
     hidden = inputs
     for index in range(depth):

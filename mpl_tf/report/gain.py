@@ -4,11 +4,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from mpl_tf.evaluation.selection import STANDARD_ERRORS
 from mpl_tf.report.summary import counted, percent
 from mpl_tf.runs.roles import role_name
-
-# 95 % of a normal distribution lie within so many standard errors.
-_STANDARD_ERRORS = 1.96
 
 
 def gain_summary(metrics: Mapping, *, noun: str = "image") -> str:
@@ -34,7 +32,7 @@ def gain_summary(metrics: Mapping, *, noun: str = "image") -> str:
     method, reference = map(role_name, roles)
     images = counted(found["count"], f"{split} {noun}")
     facts = f"the {method} is right on {accuracy} of {images}, the {reference} on {other}."
-    if abs(found["difference"]) <= _STANDARD_ERRORS * found["standard_error"]:
+    if abs(found["difference"]) <= STANDARD_ERRORS * found["standard_error"]:
         return (
             f"What the unlabeled {noun}s have brought, {_points(found)} percentage points, cannot be told from "
             f"chance: {facts}"
@@ -49,7 +47,7 @@ def gain_details(metrics: Mapping, *, noun: str = "image") -> str:
     if gain is None:
         return ""
     split = _headline_split(gain)
-    points, margin = 100 * gain[split]["difference"], 100 * _STANDARD_ERRORS * gain[split]["standard_error"]
+    points, margin = 100 * gain[split]["difference"], 100 * STANDARD_ERRORS * gain[split]["standard_error"]
     sentences = [
         f"The 95 % interval of the difference is {_signed(points - margin)} to {_signed(points + margin)} points; "
         "both networks start from the supervised baseline and have trained for the same time."
@@ -137,7 +135,7 @@ def outlook(trends: Mapping[str, Mapping], longer: Mapping | None, *, count: int
             f"The supervised network gained {_points(longer)} points from its longer training"
             + (
                 ": more time is worth something here."
-                if points > _STANDARD_ERRORS * error
+                if points > STANDARD_ERRORS * error
                 else ", which is no proof."
             )
         )

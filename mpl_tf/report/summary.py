@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 from scipy import stats
 
+from mpl_tf.evaluation.selection import STANDARD_ERRORS
 from mpl_tf.runs.roles import baseline_role, chosen_role, final_role, role_name
-
-# Of a normal distribution: 95 % lie within so many standard errors.
-_STANDARD_ERRORS = float(stats.norm.ppf(0.975))
 
 
 def run_summary(metrics: Mapping | None, *, labels: int | None = None, noun: str = "image") -> str:
@@ -125,7 +123,7 @@ def _difference(result, other, whose, noun):
     error = math.sqrt(variance + other_variance)
     points = f"{100 * abs(difference):.1f} ± {100 * error:.1f} percentage points"
     direction = "above" if difference > 0 else "below"
-    if abs(fraction - other_fraction) > _STANDARD_ERRORS * error:
+    if abs(fraction - other_fraction) > STANDARD_ERRORS * error:
         return f"{points} {direction} {whose}."
     if not difference:
         return f"exactly as {whose}."

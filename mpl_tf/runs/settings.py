@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mpl_tf.utils.validation import check_choice, check_range
+from mpl_tf.utils.validation import check_choice, check_integer
 
 ON_COLLAPSE = ("warn", "stop")
 
@@ -34,9 +34,9 @@ class StageSettings:
     def __post_init__(self):
         check_choice("select", self.select, ("last", "best"))
         for name in ("steps", "epoch_steps", "batch_size"):
-            check_range(name, getattr(self, name), low=1)
+            check_integer(name, getattr(self, name), low=1)
         for name in ("unlabeled_ratio", "seed"):
-            check_range(name, getattr(self, name), low=0)
+            check_integer(name, getattr(self, name), low=0)
 
     @property
     def images(self) -> int:
@@ -66,5 +66,5 @@ class Monitoring:
     on_collapse: str = "warn"
 
     def __post_init__(self):
-        check_range("confirmation_images", self.confirmation_images, low=0)
+        check_integer("confirmation_images", self.confirmation_images, low=0)
         check_choice("on_collapse", self.on_collapse, ON_COLLAPSE)

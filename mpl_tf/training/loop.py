@@ -1,5 +1,6 @@
 """The training loop: a compiled method from its newest checkpoint to its last step, recorded at every epoch."""
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -53,10 +54,11 @@ def fit(
     method.augmentation = data.augmentation(settings.seed) if method.uses_images else None
     folder.restore_checkpoint(method)
     folder.write_history(folder.read_history(until_step=int(method.step.numpy())))
-    hooks = list(_hooks(method, data, settings, folder, monitoring))
+    record = monitors.Record(folder, int(method.step.numpy()))
+    hooks = [*_hooks(method, data, settings, folder, monitoring), record]
     validation = workers.whole_dataset(method.distribute_strategy, data.validation())
     verbose = monitoring.verbose if folder.writes else 0
-    with preemption.StopOnSignal(method, folder) as stop:
+    with preemption.StopOnSignal(method, record) as stop:
         while (step := int(method.step.numpy())) < settings.steps:
             _fit_epochs(method, data, settings, step, validation, [*hooks, stop], verbose)
     if settings.select == "best":
@@ -109,16 +111,31 @@ def _fit_epochs(
     if begun:
         hooks = [preemption.ContinueEpoch(method), *hooks]
     steps = min(settings.epoch_steps - begun, settings.steps - step)
-    method.fit(
-        training_batches(method, data, settings, start=step),
-        initial_epoch=epoch,
-        epochs=whole if steps == settings.epoch_steps else epoch + 1,
-        steps_per_epoch=steps,
-        validation_data=validation,
-        callbacks=hooks,
-        verbose=verbose,
-        shuffle=False,
-    )
+    with _one_step_per_call(method) if steps % method.steps_per_execution else contextlib.nullcontext():
+        method.fit(
+            training_batches(method, data, settings, start=step),
+            initial_epoch=epoch,
+            epochs=whole if steps == settings.epoch_steps else epoch + 1,
+            steps_per_epoch=steps,
+            validation_data=validation,
+            callbacks=hooks,
+            verbose=verbose,
+            shuffle=False,
+        )
+
+
+@contextlib.contextmanager
+def _one_step_per_call(method: Method) -> Iterator[None]:
+    """For what is left of an epoch that was stopped when other calls were asked for, and Keras would go beyond."""
+    names = ("steps_per_execution", "train_function", "test_function")
+    before = [getattr(method, name) for name in names]
+    for name, value in zip(names, (1, None, None), strict=True):
+        setattr(method, name, value)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(method, name, value)
 
 
 def training_batches(method: Method, data: RunData, settings: StageSettings, *, start: int = 0) -> Any:
@@ -146,7 +163,7 @@ def training_batches(method: Method, data: RunData, settings: StageSettings, *, 
 def _hooks(
     method: Method, data: RunData, settings: StageSettings, folder: RunFolder, monitoring: Monitoring
 ) -> Iterator[keras.callbacks.Callback]:
-    """What happens at the end of each epoch, in this order."""
+    """What happens at the end of each epoch, in this order, before it is recorded."""
     yield monitors.StopOnNonFinite(folder)
     yield monitors.WarnOnEmptyMask()
     if getattr(method, "feedback", None) is not None and method.feedback.estimator != "none":
@@ -167,4 +184,3 @@ def _hooks(
         yield monitors.SelectBest(folder, int(method.step.numpy()))
     if monitoring.tensorboard and folder.writes:
         yield tensorboard.WriteSummaries(folder, data, unlabeled=settings.unlabeled_ratio > 0, bias=bias)
-    yield monitors.Record(folder)

@@ -34,7 +34,7 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import StageSettings
 from mpl_tf.training.run import Run
 from mpl_tf.utils import files
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer, check_range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,9 +70,10 @@ class Rounds:
 
     def __post_init__(self):
         for name in ("rounds", "teacher_steps", "label_batch_size", "label_shard_size"):
-            check_range(name, getattr(self, name), low=1)
+            check_integer(name, getattr(self, name), low=1)
         check_range("threshold", self.threshold, low=0.0, high=1.0)
-        check_range("per_class", self.per_class, low=1, optional=True)
+        if self.per_class is not None:
+            check_integer("per_class", self.per_class, low=1)
 
 
 def train_rounds(

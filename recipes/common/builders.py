@@ -130,6 +130,7 @@ def settle_optimizer() -> None:
     name, rate = ("adamw", 3e-4) if models.is_pretrained(FLAGS.model, FLAGS.weights) else ("sgd", 0.05)
     if FLAGS.optimizer is None:
         FLAGS.optimizer = name
+    FLAGS.optimizer = FLAGS.optimizer.lower()  # Keras' names are known in any case
     if FLAGS.learning_rate is None:
         FLAGS.learning_rate = rate
 

@@ -119,7 +119,8 @@ def _define(flag: str, parameter: Parameter, default: Any) -> None:
     serializer = flags.ArgumentSerializer()
     match parameter.kind:
         case "Number":
-            parser = flags.FloatParser(0.0 if low is None else low, high)
+            zero = low is None or parameter.name in ZERO_IS_NONE
+            parser = flags.FloatParser(0.0 if zero else low, high)
         case "Integer":
             parser = flags.IntegerParser(0 if low is None else low, high)
         case "Choice":

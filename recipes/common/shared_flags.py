@@ -17,6 +17,8 @@ OPTIMIZERS = (
     "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon", "nadam", "rmsprop",
     "schedulefreeadamw", "sgd",
 )  # fmt: skip
+# The schedules that can begin later and rise first.
+COSINES = ("cosine", "partial_cosine")
 
 
 class ImageSizeParser(flags.ArgumentParser):
@@ -211,11 +213,16 @@ def define_training_flags():
         0.0,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "schedule", "cosine", ["cosine", "partial_cosine", "constant", "drops"],
+        "schedule", "cosine", [*COSINES, "constant", "drops"],
         "Warm-up and cosine to zero; to a fifth, as cos(7π/16 t); none; or a tenth from 40 % and a hundredth from "
         "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
+    flags.register_multi_flags_validator(
+        ["warmup_steps", "schedule"],
+        lambda values: not values["warmup_steps"] or values["schedule"] in COSINES,
+        message="--warmup_steps is laid into the cosine schedules: pass --schedule=cosine or partial_cosine.",
+    )
     flags.DEFINE_string(
         "optimizer", None,
         f"Of Keras, by name: {', '.join(OPTIMIZERS)}; when not given sgd, and adamw under weights from elsewhere.",
@@ -225,6 +232,11 @@ def define_training_flags():
         "decoupled_weight_decay", None, "Of the optimizer, on kernels; its own default when not given.", 0.0
     )
     flags.DEFINE_float("momentum", 0.9, "Nesterov momentum of SGD.", 0.0, 1.0)
+    flags.register_multi_flags_validator(
+        ["momentum", "optimizer"],
+        lambda values: values["momentum"] == 0.9 or (values["optimizer"] or "sgd").lower() == "sgd",
+        message="--momentum is that of SGD: give another optimizer's in --optimizer_options, as in momentum=0.8.",
+    )
     flags.DEFINE_enum(
         "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16", "auto"],
         "Of the networks' arithmetic; float16 comes with a loss scale for every optimizer; auto is mixed_bfloat16 "

@@ -99,6 +99,17 @@ def test_decoupled_weight_decay_of_an_optimizer_skips_biases_and_normalization()
     assert all(np.allclose(change, value) for change, value in zip(moved, expected, strict=True))
 
 
+def test_what_a_user_has_excluded_from_weight_decay_stays_so():
+    method = Supervised(student=tiny.plain_network("student"))
+    optimizer = keras.optimizers.AdamW(0.1)
+    optimizer.exclude_from_weight_decay(var_names=["kernel"])
+    method.compile(optimizer)
+    decays = {v.name: optimizer._use_weight_decay(v) for v in method.student.trainable_variables}
+    assert not any(decays[name] for name in decays if name == "kernel")
+    assert {*decays} > {"kernel"}
+    assert all(decays[name] for name in decays if name != "kernel")
+
+
 # --- one descent step --------------------------------------------------------------------------------------
 
 

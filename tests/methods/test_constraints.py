@@ -1,4 +1,4 @@
-"""The tables of hyper-parameters: complete, described, and what a command line can be made of."""
+"""The tables of hyper-parameters: complete, described, and what they refuse."""
 
 import inspect
 from typing import ClassVar
@@ -10,6 +10,7 @@ import mpl_tf
 from mpl_tf.methods import constraints
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Boolean, Choice, Distribution, Integer, Number, Settings
+from tests.support.hyper_parameters import declared
 
 KINDS = [kind for kind in vars(mpl_tf).values() if isinstance(kind, type) and issubclass(kind, Method)]
 KINDS += [mpl_tf.FeedbackSettings]
@@ -20,31 +21,22 @@ PARTS = {"teacher", "student", "calibrator", "generator", "activation_layer", "n
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_argument_that_is_no_part_is_declared_and_described(kind):
     arguments = [name for name in inspect.signature(kind).parameters if name not in PARTS]
-    parameters = constraints.parameters(kind)
+    parameters = declared(kind)
     assert list(parameters) == arguments
     for name, parameter in parameters.items():
-        assert len(parameter.summary) > 10, f"{kind.__name__}.{name} has no description in the docstring"
-        assert parameter.summary.endswith(".")
+        assert len(parameter.description) > 10, f"{kind.__name__}.{name} has no description in the docstring"
+        assert parameter.description.endswith(".")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_defaults_are_allowed(kind):
-    for name, parameter in constraints.parameters(kind).items():
+    for name, parameter in declared(kind).items():
         if not isinstance(parameter.constraint, Settings):
             parameter.constraint.check(name, parameter.default)
 
 
 class Example:
-    """An example.
-
-    Args:
-        rate: `λ`, how fast it goes, in
-            `[0, 1]`; 0 is not at all. And more.
-        kind: α is Greek.
-
-    Returns:
-        rate: not this one.
-    """
+    """An example."""
 
     parameter_constraints: ClassVar = {
         "kind": Choice("fast", "slow", optional=True),
@@ -56,41 +48,31 @@ class Example:
         constraints.check(self)
 
 
-def test_parameters_join_signature_docstring_and_table():
-    rate, kind = constraints.parameters(Example).values()
-    assert (rate.name, rate.default, rate.constraint) == ("rate", 0.5, Number(high=1.0))
-    assert rate.description == "`λ`, how fast it goes, in `[0, 1]`; 0 is not at all. And more."
-    assert rate.summary == "λ, how fast it goes, in [0, 1]; 0 is not at all."
-    assert (kind.name, kind.summary) == ("kind", "α is Greek.")
-
-
 @pytest.mark.parametrize(
-    ("constraint", "allowed", "refused", "text"),
+    ("constraint", "allowed", "refused"),
     [
-        (Number(), [0, 0.5, 1e9, np.float32(2)], [-1e-9, "1", True, None, np.nan, np.inf], "in [0, ∞)"),
-        (Number(low=0.1, high=1.0, optional=True), [0.1, 1, None], [0.09, 1.01], "in [0.1, 1] or None"),
-        (Integer(low=1), [1, np.int64(3)], [0, 1.0, "1", None], "integer in [1, ∞)"),
-        (Integer(high=3, optional=True), [0, 3, None], [-1, 4], "integer in [0, 3] or None"),
-        (Choice("a", "b"), ["a", "b"], ["c", None, 0], '"a" | "b"'),
-        (Choice("a", optional=True), ["a", None], ["c"], '"a" | None'),
-        (Boolean(), [True, False], [0, 1, "yes", None], "True | False"),
+        (Number(), [0, 0.5, 1e9, np.float32(2)], [-1e-9, "1", True, None, np.nan, np.inf]),
+        (Number(low=0.1, high=1.0, optional=True), [0.1, 1, None], [0.09, 1.01]),
+        (Integer(low=1), [1, np.int64(3)], [0, 1.0, "1", None]),
+        (Integer(high=3, optional=True), [0, 3, None], [-1, 4]),
+        (Choice("a", "b"), ["a", "b"], ["c", None, 0]),
+        (Choice("a", optional=True), ["a", None], ["c"]),
+        (Boolean(), [True, False], [0, 1, "yes", None]),
         (
             Distribution(),
             [(0.5, 0.5), [1.0], np.full(3, 1 / 3)],
             [(0.5, 0.4), (1.5, -0.5), "ab", None],
-            "K fractions that sum to 1",
         ),
-        (Distribution(optional=True), [(0.5, 0.5), None], [(), 1.0], "K fractions that sum to 1 or None"),
-        (Settings(Example), [Example()], ["fast", None], "Example"),
+        (Distribution(optional=True), [(0.5, 0.5), None], [(), 1.0]),
+        (Settings(Example), [Example()], ["fast", None]),
     ],
 )
-def test_what_is_allowed(constraint, allowed, refused, text):
+def test_what_is_allowed(constraint, allowed, refused):
     for value in allowed:
         constraint.check("knob", value)
     for value in refused:
         with pytest.raises(ValueError, match=r"^knob=.*: .*([Pp]ass|[Cc]hoose) "):
             constraint.check("knob", value)
-    assert str(constraint) == text
 
 
 def test_an_object_is_checked_by_its_table():

@@ -242,6 +242,18 @@ def test_labels_in_every_whole_type_and_as_a_column(dtype, shape):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
+def test_labels_in_every_whole_type_are_trained_on(dtype):
+    logs = []
+    for kind in (np.int32, dtype):
+        method = supervised()
+        method.compile("sgd", run_eagerly=True)
+        batch = {"labeled": tiny.batch()["labeled"]}
+        batch["labeled"]["label"] = batch["labeled"]["label"].astype(kind)
+        logs.append({name: float(value) for name, value in method.train_step(tiny.tensors(batch)).items()})
+    assert logs[0] == logs[1]
+
+
 @pytest.mark.parametrize("labels", [np.eye(3)[[0, 1]], np.eye(3, dtype=int)[[0, 1]], np.zeros(2)])
 def test_labels_that_are_no_class_numbers(labels):
     method = supervised()

@@ -230,7 +230,7 @@ def test_default_student_labels(estimator, labels):
         ({"uda_threshold": 95}, "uda_threshold=95 is out of range: pass a value between 0 and 1"),
         ({"uda_ramp_steps": -1}, "uda_ramp_steps=-1 is out of range: pass a value of at least 0"),
         ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 is out of range: pass a value of at least 0"),
-        ({"global_clipnorm": -5}, "global_clipnorm=-5 is out of range: pass a value of at least 0"),
+        ({"global_clipnorm": -5}, "global_clipnorm=-5 is out of range: pass a value of at least 1e-06"),
         ({"ema_decay": 995}, "ema_decay=995 is out of range: pass a value between 0 and 1"),
     ],
 )

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mpl_tf.data.augmentation import mixup
 from mpl_tf.methods.pseudo_labels import PseudoLabels
+from mpl_tf.training.callbacks import EndEpoch
 from tests.support import oracles, tiny
 
 # All weights on from the first step, where a test does not say otherwise.
@@ -242,6 +243,19 @@ def test_fixed_labels_that_nobody_gave_are_refused():
     with pytest.raises(ValueError, match="labels='fixed' has no labels yet: call relabel"):
         method.fit(tiny.dataset(batches=1), verbose=0)
     method.relabel(tiny.plain_network("teacher", seed=1), tiny.unlabeled_images(6))
+    method.fit(tiny.dataset(batches=1), verbose=0)
+
+
+def test_stored_labels_that_nobody_will_refresh_are_refused():
+    method = compiled(labels="stored", num_images=6)
+    with pytest.raises(
+        ValueError, match=r"labels='stored' has no labels yet: pass fit the callback .*EndEpoch"
+    ):
+        method.fit(tiny.dataset(batches=1), verbose=0)
+    refresh = EndEpoch(tiny.unlabeled_images(6))
+    method.fit(tiny.dataset(batches=1), verbose=0, callbacks=[refresh])
+    assert method.stored_labels.numpy().any()
+    # They are there, as after a checkpoint is loaded.
     method.fit(tiny.dataset(batches=1), verbose=0)
 
 

@@ -73,6 +73,7 @@ def test_it_learns_its_batch(batch):
         ({"label_smoothing": 1.5}, r"label_smoothing=1\.5 is out of range: pass a value between 0 and 1"),
         ({"weight_decay": -1.0}, r"weight_decay=-1\.0 is out of range: pass a value of at least 0"),
         ({"global_clipnorm": -1.0}, r"global_clipnorm=-1\.0 is out of range"),
+        ({"global_clipnorm": 0.0}, r"global_clipnorm=0\.0 is out of range"),  # every gradient would be 0
         ({"global_clipnorm": "5"}, "global_clipnorm='5' is not a number"),
         ({"ema_decay": 1.1}, r"ema_decay=1\.1 is out of range: pass a value between 0 and 1"),
     ],

@@ -198,6 +198,11 @@ def test_networks_that_share_weights(whole):
         ({"clipnorm": 1.0}, "optimizer clips gradients.*pass global_clipnorm to the method instead"),
         ({"global_clipnorm": 1.0}, "optimizer clips gradients.*pass global_clipnorm"),
         ({"clipvalue": 1.0}, "optimizer clips gradients.*pass global_clipnorm"),
+        ({"loss_scale_factor": 128.0}, r"optimizer has loss_scale_factor=128\.0 and divides gradients by it"),
+        (
+            {"gradient_accumulation_steps": 4},
+            "optimizer has gradient_accumulation_steps=4.*pass micro_batches",
+        ),
     ],
 )
 def test_optimizer_options_that_go_wrong(role, option, message):

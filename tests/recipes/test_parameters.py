@@ -8,11 +8,11 @@ from absl import flags
 import mpl_tf
 from mpl_tf import data, models
 from mpl_tf.distribute import replicas
-from mpl_tf.methods import constraints
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.engine.optimizers import optimizer_names
 from mpl_tf.models import backbones
 from recipes.common import parameters, shared_flags
+from tests.support.hyper_parameters import declared
 
 CLASSES = sorted(
     name
@@ -24,18 +24,17 @@ CLASSES = sorted(
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_source_says_what_the_imported_class_says(name):
     kind = getattr(mpl_tf, name)
-    declared, read = constraints.parameters(kind), parameters.parameters("mpl_tf", name)
-    assert list(read) == list(declared)
-    for parameter in declared.values():
-        found = read[parameter.name]
+    imported, read = declared(kind), parameters.parameters("mpl_tf", name)
+    assert list(read) == list(imported)
+    for argument, parameter in imported.items():
+        found = read[argument]
         assert found.default == parameter.default
         assert found.kind == type(parameter.constraint).__name__
         assert found.optional == parameter.constraint.optional
         if found.kind == "Settings":
             module, settings = found.arguments[0]
             assert (
-                parameters.parameters(module, settings).keys()
-                == constraints.parameters(parameter.constraint.kind).keys()
+                parameters.parameters(module, settings).keys() == declared(parameter.constraint.kind).keys()
             )
         else:
             assert type(parameter.constraint)(*found.arguments, **found.options) == parameter.constraint

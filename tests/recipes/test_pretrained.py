@@ -73,7 +73,7 @@ class Flags(dict):
         ({"model": "mobilenetv2", "weights": "none"}, ("sgd", 0.05)),
         ({"model": "mobilenetv2", "weights": "imagenet"}, ("adamw", 3e-4)),
         ({"model": "own.keras", "weights": "none"}, ("adamw", 3e-4)),
-        ({"model": "own.keras", "weights": "none", "optimizer": "lamb"}, ("lamb", 3e-4)),
+        ({"model": "own.keras", "weights": "none", "optimizer": "LAMB"}, ("lamb", 3e-4)),
         ({"model": "own.keras", "weights": "none", "learning_rate": 0.0}, ("adamw", 0.0)),
     ],
 )

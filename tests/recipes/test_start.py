@@ -9,6 +9,7 @@ import pytest
 from absl import app, flags
 
 from recipes.common import start
+from tests.programs import forked
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPES = sorted(
@@ -119,6 +120,25 @@ def test_help_and_wrong_flags_are_answered_without_tensorflow(recipe, tmp_path):
     assert "Unknown command line flag 'no_such_flag'" in wrong.stderr
     assert "imported" not in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        (
+            "mpl",
+            ["--schedule=drops", "--student_wait_steps=5"],
+            "--student_wait_steps is laid into the cosine",
+        ),
+        ("supervised", ["--schedule=constant", "--warmup_steps=5"], "--warmup_steps is laid into the cosine"),
+        ("uda", ["--optimizer=Adam", "--momentum=0.8"], "--momentum is that of SGD"),
+    ],
+)
+def test_flags_that_do_not_fit_each_other_are_refused(recipe, options, message, tmp_path):
+    done = forked.run(f"recipes.{recipe}", *options, "--steps=1", f"--run_dir={tmp_path / 'run'}")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not any(tmp_path.iterdir())
 
 
 def test_all_recipes_are_tested():

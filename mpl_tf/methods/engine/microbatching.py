@@ -101,7 +101,7 @@ class TrainingPass:
             weights: as in a call.
             state: as in a call.
             along: tensors of the weights' shapes.
-            method: `feedback.directional_derivative`, or the one by reverse mode.
+            method: `estimators.directional_derivative`, or the one by reverse mode.
 
         Returns:
             float32 `[B, K]`.

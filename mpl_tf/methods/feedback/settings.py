@@ -1,4 +1,4 @@
-"""Which feedback the teacher gets, and how strong: the settings around the estimators of `feedback.py`."""
+"""Which feedback the teacher gets, and how strong: the settings around the estimators."""
 
 import dataclasses
 from typing import ClassVar
@@ -56,7 +56,7 @@ class FeedbackSettings:
         "weight": Number(),
         "normalization": Choice("rms", "cosine", "raw", optional=True),
         "floor": Number(high=1.0),
-        "clip": Number(optional=True),
+        "clip": Number(low=1e-6, optional=True),
         "baseline_decay": Number(high=1.0),
         "cross_entropy": Choice("mean", "sum"),
         "finite_difference": Boolean(),

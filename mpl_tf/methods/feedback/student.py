@@ -1,7 +1,7 @@
 """The student's step in Meta Pseudo Labels, and what it tells the teacher: steps 2 and 3 of Algorithm 1.
 
-`student_step` is shared by `MetaPseudoLabels` and `ReducedMetaPseudoLabels`. It joins the estimators of
-`mpl_tf.feedback` with a real network: the student is run at its old and new weights with the random state, the
+`student_step` is shared by `MetaPseudoLabels` and `ReducedMetaPseudoLabels`. It joins the estimators beside
+this file with a real network: the student is run at its old and new weights with the random state, the
 BatchNorm mode and the images of one moment, so that the two differ by its weights alone and not by dropout or
 BatchNorm noise, which is larger than the signal.
 """

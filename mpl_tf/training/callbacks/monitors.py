@@ -64,6 +64,9 @@ class EndEpoch(keras.callbacks.Callback):
             processes train together, this one's part of them is enough.
     """
 
+    # By which a method knows, where its `fit` gets this one, that its `end_epoch` will be called.
+    ends_epochs = True
+
     def __init__(self, unlabeled: tf.data.Dataset):
         super().__init__()
         self.unlabeled = unlabeled
@@ -192,20 +195,30 @@ class Record(keras.callbacks.Callback):
 
     Killed between the two, the run forgets the row when it resumes, and both are written again. A row has the
     `seconds` of the epoch with its validation, and the `cpu_seconds` of its training steps alone: those of all
-    threads of this process, which other processes on the machine do not lengthen.
+    threads of this process, which other processes on the machine do not lengthen. Those of an epoch that was stopped
+    in its middle lie in `checkpoints/spent.csv`, a row per stop, and count when it goes on.
 
     Args:
         folder: where to.
+        step: that the method is at.
     """
 
-    def __init__(self, folder: RunFolder):
+    SPENT = "checkpoints/spent.csv"
+
+    def __init__(self, folder: RunFolder, step: int = 0):
         super().__init__()
         self.folder = folder
+        rows = [row for row in folder.read_rows(self.SPENT) if int(row["step"]) == step]
+        self.seconds, self.cpu_seconds = (
+            sum(float(row[name]) for row in rows) for name in ("seconds", "cpu_seconds")
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the clocks."""
-        self.began = time.perf_counter()
-        self.cpu_began = self.cpu_ended = time.process_time()
+        """Starts the clocks, at what the epoch has taken before it was stopped."""
+        self.began = time.perf_counter() - self.seconds
+        self.cpu_ended = time.process_time()
+        self.cpu_began = self.cpu_ended - self.cpu_seconds
+        self.seconds = self.cpu_seconds = 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Notes the end of what may be the last step, after which the validation begins."""
@@ -213,12 +226,24 @@ class Record(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the row and the checkpoint."""
-        step = int(np.asarray(self.model.step))
-        row = {"epoch": epoch, "step": step, "seconds": round(time.perf_counter() - self.began, 3)}
-        row["cpu_seconds"] = round(self.cpu_ended - self.cpu_began, 3)
+        row = {"epoch": epoch, **self._spent()}
         row.update({name: f"{float(value):.6g}" for name, value in (logs or {}).items()})
-        self.folder.write_history([*self.folder.read_history(until_step=step - 1), row])
+        self.folder.write_history([*self.folder.read_history(until_step=row["step"] - 1), row])
         self.folder.save_checkpoint(self.model)
+
+    def save_unfinished(self) -> None:
+        """Writes a checkpoint in the middle of an epoch, and what this has taken so far."""
+        row = self._spent()
+        earlier = self.folder.read_rows(self.SPENT, until_step=row["step"] - 1)
+        self.folder.write_rows(self.SPENT, [*earlier, row])
+        self.folder.save_checkpoint(self.model)
+
+    def _spent(self):
+        return {
+            "step": int(np.asarray(self.model.step)),
+            "seconds": round(time.perf_counter() - self.began, 3),
+            "cpu_seconds": round(self.cpu_ended - self.cpu_began, 3),
+        }
 
 
 class WarnOnEmptyMask(keras.callbacks.Callback):

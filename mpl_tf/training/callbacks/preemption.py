@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from mpl_tf.distribute import workers
-from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training.callbacks.monitors import Record
 
 _SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
@@ -41,12 +41,12 @@ class StopOnSignal(keras.callbacks.Callback):
 
     Args:
         method: that is trained.
-        folder: where the checkpoint goes.
+        record: of its epochs, which saves the checkpoint.
     """
 
-    def __init__(self, method: keras.Model, folder: RunFolder):
+    def __init__(self, method: keras.Model, record: Record):
         super().__init__()
-        self.method, self.folder = method, folder
+        self.method, self.record = method, record
         self.asked: signal.Signals | None = None
         self.previous: dict = {}
 
@@ -77,7 +77,7 @@ class StopOnSignal(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Stops in the middle of an epoch."""
         if self.asked and batch + 1 < self.params["steps"]:
-            self.folder.save_checkpoint(self.method)
+            self.record.save_unfinished()
             self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -86,10 +86,10 @@ class StopOnSignal(keras.callbacks.Callback):
 
     def _stop_if_asked(self) -> None:
         if self.asked:
-            step = int(self.method.step.numpy())
+            step, path = int(self.method.step.numpy()), self.record.folder.path
             raise PreemptedError(
-                f"Stopped by {_SIGNALS[self.asked]} at step {step}, which is saved in {self.folder.path}: start the "
-                "same command again to go on from there.",
+                f"Stopped by {_SIGNALS[self.asked]} at step {step}, which is saved in {path}: start the same command "
+                "again to go on from there.",
                 self.asked,
             )
 
