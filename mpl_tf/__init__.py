@@ -17,6 +17,7 @@ from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.fixmatch import FixMatch
 from mpl_tf.methods.freematch import FreeMatch
+from mpl_tf.methods.learning_to_reweight import LearningToReweight
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
@@ -32,6 +33,7 @@ __all__ = [
     "FeedbackSettings",
     "FixMatch",
     "FreeMatch",
+    "LearningToReweight",
     "MetaPseudoLabels",
     "NoisyStudent",
     "PseudoLabels",

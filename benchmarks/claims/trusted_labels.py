@@ -6,7 +6,8 @@ python benchmarks/claims/trusted_labels.py --task=digits_convnet --noise=0.1,0.3
 For each setting one `recipes.compare` in `<run_dir>/<task>/<noise>_<cheap>_<trusted>`, which resumes trial by trial,
 and after each the map of all settings that are finished, `<run_dir>/<task>/map.md`. The numbers of steps are those
 that take the task's CPU seconds on one core of the machine of the tables; `map.md` has the seconds that were really
-taken. Hyper-parameters are those of the presets, which were chosen with right labels, and the same for all trials.
+taken. Hyper-parameters are those of the presets, which were chosen with right labels, and the same for all trials;
+learning to reweight has a rate and a clipping of its own, since it is no baseline at theirs (docs/trusted_labels.md).
 """
 
 import argparse
@@ -22,7 +23,7 @@ from mpl_tf import report
 
 # Trials without a feedback, of which the best is what Meta Pseudo Labels has to beat.
 IGNORE, USE = "trusted alone", "all labels"
-THEN_TRUSTED = "then trusted"
+THEN_TRUSTED, REWEIGHT = "then trusted", "learning to reweight"
 MPL, PLACEBO, WITHOUT_FEEDBACK, WITHOUT_UDA = "MPL", "placebo", "no feedback", "no UDA"
 
 
@@ -37,8 +38,9 @@ class Task:
         uda: flags of UDA's consistency, in UDA and in Meta Pseudo Labels' teacher.
         mpl: flags of Meta Pseudo Labels.
         finetuning: flags of the fine-tuning on the trusted images.
-        steps: recipe → updates; `WITHOUT_FEEDBACK` → those of Meta Pseudo Labels without it, which makes more in the
-            same time.
+        reweighting: flags of learning to reweight.
+        steps: recipe → updates; `REWEIGHT` → those of learning to reweight; `WITHOUT_FEEDBACK` → those of Meta Pseudo
+            Labels without it, which makes more in the same time.
     """
 
     data: tuple[str, ...]
@@ -47,6 +49,7 @@ class Task:
     uda: tuple[str, ...]
     mpl: tuple[str, ...]
     finetuning: tuple[str, ...]
+    reweighting: tuple[str, ...]
     steps: Mapping[str, int]
 
     def trials(self, *, noise: str, cheap: int, trusted: int, without_uda: bool = False) -> dict[str, str]:
@@ -83,6 +86,8 @@ class Task:
         for name in (f"{USE}, supervised", f"{USE}, UDA"):
             network = f"--network={{{name}}}/networks/student.keras"
             trials[f"{name}, {THEN_TRUSTED}"] = ("finetune", *labels, alone, network, *self.finetuning)
+        length = comparison.length(self.steps[REWEIGHT])
+        trials[REWEIGHT] = ("learning_to_reweight", *common, *self.reweighting, *length)
         consistencies = {MPL: self.uda}
         if without_uda:
             consistencies[f"{MPL}, {WITHOUT_UDA}"] = ("--uda_weight=0",)
@@ -111,15 +116,18 @@ def _digits(model: str, steps: Mapping[str, int]) -> Task:
         uda=("--uda_weight=2", "--uda_temperature=0.7", "--uda_threshold=0.8"),
         mpl=("--teacher_learning_rate=0.05", "--uda_ramp_steps=100"),
         finetuning=("--steps=200", "--batch_size=20", "--learning_rate=0.02"),
+        reweighting=("--learning_rate=0.005", "--global_clipnorm=0.5"),
         steps=steps,
     )  # fmt: skip
 
 
 TASKS = {
     "digits_convnet": _digits(
-        "convnet", {"supervised": 5200, "uda": 1400, "mpl": 780, WITHOUT_FEEDBACK: 1000}
+        "convnet", {"supervised": 5200, REWEIGHT: 2980, "uda": 1400, "mpl": 780, WITHOUT_FEEDBACK: 1000}
     ),
-    "digits_mlp": _digits("mlp", {"supervised": 5000, "uda": 2900, "mpl": 2200, WITHOUT_FEEDBACK: 2250}),
+    "digits_mlp": _digits(
+        "mlp", {"supervised": 5000, REWEIGHT: 4400, "uda": 2900, "mpl": 2200, WITHOUT_FEEDBACK: 2250}
+    ),
     "mnist": Task(
         data=("--dataset=mnist", "--validation=0.04", "--randaugment_labeled"),
         common=("--model=lenet-5", "--batch_size=32", "--learning_rate=0.05", "--ema_decay=0.99"),
@@ -127,7 +135,8 @@ TASKS = {
         uda=("--uda_weight=1", "--uda_temperature=0.4", "--uda_threshold=0.8"),
         mpl=("--uda_ramp_steps=100",),
         finetuning=("--steps=200", "--batch_size=32", "--learning_rate=0.01"),
-        steps={"supervised": 5000, "uda": 500, "mpl": 245, WITHOUT_FEEDBACK: 350},
+        reweighting=("--learning_rate=0.02", "--global_clipnorm=0.5"),
+        steps={"supervised": 5000, REWEIGHT: 3000, "uda": 500, "mpl": 245, WITHOUT_FEEDBACK: 350},
     ),
 }
 

@@ -46,7 +46,7 @@ def check_training_batch(
     unlabeled: bool,
     index: bool = False,
     probabilities: tuple = (),
-    trusted: bool = False,
+    trusted: str | None = None,
 ) -> None:
     """Raises for a batch that does not have the structure and the shapes that a `train_step` reads.
 
@@ -56,7 +56,7 @@ def check_training_batch(
         unlabeled: whether both views of unlabeled images are read.
         index: whether their positions among the training images are read too.
         probabilities: the streams, of `"labeled"` and `"unlabeled"`, that come with a teacher's stored labels.
-        trusted: whether it is read which labels are trusted.
+        trusted: what reads which labels are trusted, as the error is to call it; None where nothing does.
     """
     needed: dict[str, tuple[str, ...]] = {"labeled": ("image", "label")}
     if unlabeled:
@@ -85,8 +85,8 @@ def check_training_batch(
         _check_same_length(stream, {key: data[stream][key].shape[0] for key in keys})
     if trusted and "trusted" not in data["labeled"]:
         raise ValueError(
-            "The batch's labeled entry has no 'trusted', and feedback_on='trusted' measures the student on trusted "
-            "images alone: draw the split with trusted=, load them with trusted_dir=, or pass feedback_on='labeled'."
+            f"The batch's labeled entry has no 'trusted', and {trusted} measures the student on trusted images "
+            f"alone: draw the split with trusted=, load them with trusted_dir=, or do without {trusted}."
         )
     for stream in probabilities:
         if "probabilities" not in data[stream]:

@@ -212,8 +212,8 @@ class MetaPseudoLabels(Method):
     def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""
         data = self.views(data)
-        needs_trusted = self.feedback.needs_trusted(self.feedback_on)
-        check_training_batch(data, self.student, unlabeled=True, trusted=needs_trusted)
+        trusted = self.feedback.trusted_reader(self.feedback_on)
+        check_training_batch(data, self.student, unlabeled=True, trusted=trusted)
         labeled, labels = data["labeled"]["image"], data["labeled"]["label"]
         weak, strong = data["unlabeled"]["weak"], data["unlabeled"]["strong"]
 

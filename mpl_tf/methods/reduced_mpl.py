@@ -149,7 +149,7 @@ class ReducedMetaPseudoLabels(Method):
             self.student,
             unlabeled=True,
             probabilities=streams,
-            trusted=self.feedback.needs_trusted(self.feedback_on),
+            trusted=self.feedback.trusted_reader(self.feedback_on),
         )
         metrics = {}
 

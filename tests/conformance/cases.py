@@ -1,6 +1,7 @@
 """Every training method under the conformance suite: add a line to `CASES` and it must keep every guarantee."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
@@ -12,6 +13,7 @@ from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.feedback.settings import FeedbackSettings
 from mpl_tf.methods.fixmatch import FixMatch
 from mpl_tf.methods.freematch import FreeMatch
+from mpl_tf.methods.learning_to_reweight import LearningToReweight
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.noisy_student import NoisyStudent
 from mpl_tf.methods.pseudo_labels import PseudoLabels
@@ -51,6 +53,17 @@ class Case:
 
 def supervised(network):
     return Supervised(student=network("student"), weight_decay=1e-3, global_clipnorm=5.0, ema_decay=0.9)
+
+
+def learning_to_reweight(network):
+    return LearningToReweight(
+        student=network("student"),
+        trusted_weight=0.7,
+        label_smoothing=0.1,
+        weight_decay=1e-3,
+        global_clipnorm=5.0,
+        ema_decay=0.9,
+    )
 
 
 def uda(network):
@@ -203,6 +216,12 @@ CASES = {
         learns=("student",),
         data=tiny.weighted_dataset,
         options={"backbone_learning_rate_factor": 0.3},
+    ),
+    # Of two replicas one has six trusted images and a cheap one, the other five and two.
+    "learning to reweight": Case(
+        learning_to_reweight,
+        learns=("student",),
+        data=functools.partial(tiny.trusted_dataset, labeled=14),
     ),
     "uda": Case(uda, learns=("student",)),
     "uda with other targets": Case(uda_with_other_targets, learns=("student",), on_several_replicas="slow"),

@@ -68,6 +68,27 @@ def test_mpl_with_feedback_on_trusted_labels_and_fine_tuning_on_them(tmp_path):
     assert tuned["mislabeled"] == split["mislabeled"]
 
 
+def test_learning_to_reweight(tmp_path):
+    run("learning_to_reweight", *TRUST, "--trusted_weight=0.5", f"--run_dir={tmp_path / 'run'}")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(metrics["test"]) == {"student"}
+    (row, *_) = csv.DictReader((tmp_path / "run" / "history.csv").open(newline=""))
+    assert 0.0 <= float(row["helpful_fraction"]) <= 1.0
+    assert suspects(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "measures cheap labels on trusted ones: say which are by --trusted_dir or --trusted."),
+        (["--labels=20", "--trusted=20"], "weighs cheap labels, and these flags leave none"),
+        (["--trusted_dir=here", "--cheap_labels=ignore"], "weighs cheap labels, and these flags leave none"),
+    ],
+)
+def test_learning_to_reweight_needs_labels_of_both_kinds(options, message):
+    assert message in run("learning_to_reweight", *options, "--only_check_args", expect_success=False)
+
+
 def test_feedback_on_trusted_labels_where_none_is_trusted_is_refused_before_training(tmp_path):
     options = [
         "--labels=20",

@@ -104,13 +104,14 @@ class FeedbackSettings:
         """Whether one number per batch stands for all images, which needs sampled student labels."""
         return self.estimator in ("dot_product", "loss_difference")
 
-    def needs_trusted(self, feedback_on: str) -> bool:
-        """Whether batches have to say which labels are trusted.
+    def trusted_reader(self, feedback_on: str) -> str | None:
+        """What needs to know which labels of a batch are trusted, as an error calls it; None where nothing does.
 
         Args:
             feedback_on: the labeled images that the student's success is measured on.
         """
-        return self.estimator != "none" and feedback_on == "trusted"
+        needs = self.estimator != "none" and feedback_on == "trusted"
+        return f"feedback_on={feedback_on!r}" if needs else None
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

@@ -48,10 +48,50 @@ class Snapshot:
         return self.training_pass(images, list(weights), self.state, statistics=False)[0]
 
     def jvp(
-        self, images: tf.Tensor, weights: list[tf.Tensor], direction: list[tf.Tensor], method: Callable
+        self,
+        images: tf.Tensor,
+        direction: list[tf.Tensor],
+        *,
+        transposed: estimators.TransposedGradient | None = None,
     ) -> tf.Tensor:
-        """Derivative of the logits at these weights along a direction, float32 `[B, K]`."""
-        return self.training_pass.derivative(images, weights, self.state, along=direction, method=method)
+        """Derivative of the logits at these weights along a direction.
+
+        Args:
+            images: `[B, H, W, C]`.
+            direction: of the trainable weights' shapes, the same on every replica.
+            transposed: of logits on these images, or on some of them, whose gradient has been recorded; None where
+                the images are to be passed once more.
+
+        Returns:
+            float32 `[B, K]`, or as many rows as `transposed` has.
+        """
+        length = 1.0
+        if self.loss_scale is not None:
+            # The derivative is linear in the direction, whose numbers may be too small for float16.
+            length = tf.maximum(tf.linalg.global_norm(direction), 1e-12)
+            direction = [tangent / length for tangent in direction]
+        if transposed is not None:
+            if self.loss_scale is None:
+                return transposed.directional_derivative(direction)
+            # The gradients have been divided by the scale.
+            scaled = [tangent * self.loss_scale for tangent in direction]
+            return length / self.loss_scale * transposed.directional_derivative(scaled)
+        derivative = estimators.directional_derivative
+        if replicas.replica_count() > 1:
+            derivative = estimators.directional_derivative_by_reverse
+        weights = self.weights_after(direction)
+        return length * self.training_pass.derivative(
+            images, weights, self.state, along=direction, method=derivative
+        )
+
+    def weights_after(self, computed: list[tf.Tensor]) -> list[tf.Tensor]:
+        """These weights, for a pass that is to begin when something else has been computed.
+
+        TensorFlow would start a pass that needs the old weights only beside the student's own, and hold the
+        activations of both.
+        """
+        with tf.control_dependencies(computed):
+            return [tf.identity(weight) for weight in self.weights]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,7 +355,7 @@ def _labeled_loss(before, data, *, on):
     """
     example_weights = data["labeled"].get("weight")
     if on == "trusted":
-        example_weights = _trusted_weights(data["labeled"]["trusted"], example_weights)
+        example_weights = subset_weights(data["labeled"]["trusted"], example_weights)
 
     def labeled_loss(weights):
         logits = before.logits(data["labeled"]["image"], weights)
@@ -325,14 +365,21 @@ def _labeled_loss(before, data, *, on):
     return labeled_loss
 
 
-def _trusted_weights(trusted, weights):
-    """Weights `[B]` that make `losses.weighted_mean` the mean over the trusted images of the global batch.
+def subset_weights(subset: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Weights that make `losses.weighted_mean` the mean over some images of the global batch, as the trusted ones.
 
     A replica divides by its own B, and replicas average: 1/B Σ t_i L_i / t̄, with t̄ over all of them, is
-    Σ t_i L_i / Σ t_i, however unequally the trusted images lie. A batch without any gives no feedback.
+    Σ t_i L_i / Σ t_i, however unequally the chosen images lie.
+
+    Args:
+        subset: bool `[B]`, which images.
+        weights: float `[B]`, what each of them counts for beside that; None for all alike.
+
+    Returns:
+        float32 `[B]`; zeros where the global batch has none of them.
     """
-    trusted = tf.cast(trusted, tf.float32)
-    scaled = tf.math.divide_no_nan(trusted, replicas.replica_mean(tf.reduce_mean(trusted)))
+    chosen = tf.cast(subset, tf.float32)
+    scaled = tf.math.divide_no_nan(chosen, replicas.replica_mean(tf.reduce_mean(chosen)))
     return scaled if weights is None else scaled * tf.cast(weights, tf.float32)
 
 
@@ -358,29 +405,12 @@ def _can_transpose(settings, training_pass):
 def _tangents(settings, evidence):
     """u: the derivative of the student's logits `[N, K]` on the unlabeled images along v, at its old weights."""
     before, direction = evidence.before, evidence.labeled_gradients
-    length = 1.0
-    if before.loss_scale is not None:
-        # The derivative is linear in the direction, whose numbers may be too small for float16.
-        length = tf.maximum(tf.linalg.global_norm(direction), 1e-12)
-        direction = [tangent / length for tangent in direction]
-    if evidence.transposed is not None:
-        if before.loss_scale is None:
-            return evidence.transposed.directional_derivative(direction)
-        # The gradients have been divided by the scale.
-        scaled = [tangent * before.loss_scale for tangent in direction]
-        return length / before.loss_scale * evidence.transposed.directional_derivative(scaled)
-    # TensorFlow would start this pass, which needs the old weights only, beside the student's own, and hold the
-    # activations of both.
-    with tf.control_dependencies(direction):
-        weights = [tf.identity(weight) for weight in before.weights]
     if settings.finite_difference:
-        return length * estimators.finite_difference(
+        weights = before.weights_after(direction)
+        return estimators.finite_difference(
             evidence.unlabeled_logits, weights, direction, outputs=evidence.student_logits
         )
-    derivative = estimators.directional_derivative
-    if replicas.replica_count() > 1:
-        derivative = estimators.directional_derivative_by_reverse
-    return length * before.jvp(evidence.images, weights, direction, derivative)[-evidence.count :]
+    return before.jvp(evidence.images, direction, transposed=evidence.transposed)[-evidence.count :]
 
 
 def _scalar(settings, evidence, value, moved):
