@@ -288,8 +288,8 @@ class RunFolder:
         known = json.loads(path.read_text("utf-8")) if path.exists() and self.has_results() else None
         if known is not None and known != facts:
             raise ValueError(
-                f"The run in {str(self.path)!r} started from {_listed(known)}, and now there is {_listed(facts)}: put "
-                "the former file back, or choose another run_dir."
+                f"The run in {str(self.path)!r} started from {_listed(known)}, and now there is {_listed(facts)}: "
+                "put the former file back, or choose another run_dir."
             )
         if self.writes and known is None:
             with files.replacing(path) as temporary:

@@ -110,7 +110,7 @@ def test_the_fine_tuning_may_change_until_it_has_begun(tmp_path):
     assert folder.read_flags()["finetune_steps"] == "7"
     progress(folder, "finetune")
     with pytest.raises(
-        ValueError, match="--finetune_learning_rate=0.1 there, --finetune_learning_rate=0.2 here"
+        ValueError, match=r"--finetune_learning_rate=0\.1 there, --finetune_learning_rate=0\.2 here"
     ):
         folder.verify_or_write_config({"steps": 10, "finetune_steps": 7, "finetune_learning_rate": 0.2})
 

@@ -37,9 +37,13 @@ def changes(path):
     yield "another size", True, lambda: write(path, content + b"!")
     yield "same size", True, lambda: write(path, bytes(reversed(content)))
     yield "shorter, of the same time", True, lambda: write(path, content[:-1], time=old)
-    yield "replaced by a link to another", True, lambda: (
-        path.unlink(),
-        path.symlink_to(write(path.with_name("other"), b"other")),
+    yield (
+        "replaced by a link to another",
+        True,
+        lambda: (
+            path.unlink(),
+            path.symlink_to(write(path.with_name("other"), b"other")),
+        ),
     )
 
 
