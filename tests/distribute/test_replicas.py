@@ -17,8 +17,7 @@ from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.runs.folder import RunFolder
 from tests.programs import forked
-from tests.support import tiny
-from tests.training import test_loop
+from tests.support import runs, tiny
 from tests.training.callbacks import test_tensorboard
 
 
@@ -183,7 +182,7 @@ def test_a_whole_recipe_in_two_workers_of_which_one_prints(tmp_path):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_shares_of_a_batch_are_the_batch(count):
-    data = test_loop.run_data()
+    data = runs.run_data()
     options = {"batch_size": 6, "unlabeled_ratio": 2, "seed": 3, "start": 5}
     whole = list(data.batches(**options).take(3))
     shares = [list(data.batches(**options, shard=(index, count)).take(3)) for index in range(count)]
@@ -343,7 +342,7 @@ def test_workers_are_counted_from_the_chief(monkeypatch, jobs, task, index):
 
 
 def test_one_process_writes_and_the_others_read(tmp_path):
-    method = test_loop.build_baseline()
+    method = runs.build_baseline()
     reader, writer = RunFolder(tmp_path, writes=False), RunFolder(tmp_path)
     with reader.locked(), writer.locked():
         reader.verify_or_write_config({"steps": 1})

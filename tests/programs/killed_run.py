@@ -19,7 +19,7 @@ from mpl_tf.training import self_training
 from mpl_tf.training.callbacks.preemption import PreemptedError
 from mpl_tf.training.run import Run
 from mpl_tf.utils import files
-from tests.training import test_loop
+from tests.support import runs
 
 # What a run does, and the function that does it.
 EVENTS = {
@@ -41,18 +41,18 @@ def meta_pseudo_labels(folder):
     """A baseline, the method, its fine-tuning."""
 
     def build():
-        teacher, student = test_loop.network(1), test_loop.network(2)
+        teacher, student = runs.network(1), runs.network(2)
         method = MetaPseudoLabels(teacher=teacher, student=student, feedback="dot_product", uda_ramp_steps=5)
         return compiled(method, optimizers=2)
 
     def build_baseline():
-        return compiled(Supervised(student=test_loop.network(2)))
+        return compiled(Supervised(student=runs.network(2)))
 
-    test_loop.whole_run(
+    runs.whole_run(
         folder / "run",
         build,
         build_baseline=build_baseline,
-        monitoring=dataclasses.replace(test_loop.QUIET, confirmation_images=20),
+        monitoring=dataclasses.replace(runs.QUIET, confirmation_images=20),
         report=True,
         export_dir=folder / "exported",
     )
@@ -60,13 +60,13 @@ def meta_pseudo_labels(folder):
 
 def noisy_student(folder):
     """A teacher and two rounds of four files of labels each."""
-    monitoring = dataclasses.replace(test_loop.QUIET, confirmation_images=0)
-    with Run(folder / "run", test_loop.run_data(), monitoring=monitoring) as run:
+    monitoring = dataclasses.replace(runs.QUIET, confirmation_images=0)
+    with Run(folder / "run", runs.run_data(), monitoring=monitoring) as run:
         self_training.train_rounds(
             run,
-            lambda: compiled(Supervised(student=test_loop.network(1))),
-            lambda number, teacher: compiled(NoisyStudent(student=test_loop.network(10 + number))),
-            test_loop.stage(steps=6, epoch_steps=3),
+            lambda: compiled(Supervised(student=runs.network(1))),
+            lambda number, teacher: compiled(NoisyStudent(student=runs.network(10 + number))),
+            runs.stage(steps=6, epoch_steps=3),
             self_training.Rounds(rounds=2, teacher_steps=6, threshold=0.3, label_shard_size=20),
         )
         run.finish(report=False)

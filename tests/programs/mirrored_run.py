@@ -11,7 +11,7 @@ import tensorflow as tf
 from mpl_tf import evaluation, models
 from mpl_tf.runs.settings import Monitoring
 from mpl_tf.training.run import Run
-from tests.training.test_loop import build_as_graph, build_baseline, run_data, stage, whole_run
+from tests.support.runs import build_as_graph, build_baseline, run_data, stage, whole_run
 
 
 def main(folder: str):

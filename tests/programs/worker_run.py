@@ -32,8 +32,7 @@ from mpl_tf.runs.settings import Monitoring
 from mpl_tf.training import loop, self_training
 from mpl_tf.training.callbacks import monitors
 from mpl_tf.training.run import Run
-from tests.support import tiny
-from tests.training import test_loop
+from tests.support import runs, tiny
 
 
 def optimizer():
@@ -77,10 +76,10 @@ def kill_at(moment: str):
 def main(folder: str, _: str, moment: str = "never"):
     kill_at(moment)
     path = pathlib.Path(folder)
-    data = test_loop.run_data()
+    data = runs.run_data()
 
     quiet = Monitoring(verbose=2, tensorboard=False, confirmation_images=0)
-    short = test_loop.stage(steps=4, epoch_steps=2)
+    short = runs.stage(steps=4, epoch_steps=2)
 
     def fit(name, build, data):
         folder = RunFolder(path / name, writes=workers.is_chief(strategy))
@@ -91,7 +90,7 @@ def main(folder: str, _: str, moment: str = "never"):
             folder.save_network(role, getattr(method, role))
 
     try:
-        test_loop.whole_run(
+        runs.whole_run(
             path / "run",
             lambda: meta_pseudo_labels(tiny.plain_network),
             data=data,

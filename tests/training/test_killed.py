@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mpl_tf.runs.folder import RunFolder
 from tests.programs import forked, killed_run
-from tests.training import test_loop
+from tests.support.runs import run_data
 
 KILLS = 20
 # What two runs of the same configuration do not have in common.
@@ -77,7 +77,7 @@ def assert_same_end(folder, whole):
 
 def answers(folder):
     """Of the exported model, on some images."""
-    data = test_loop.run_data()
+    data = run_data()
     images = data.source.train.fetch(tf.constant(data.split.validation))
     exported = tf.saved_model.load(RunFolder(folder / "run").read_metrics()["export"])
     return exported.serve(tf.cast(images, tf.float32))["logits"].numpy()

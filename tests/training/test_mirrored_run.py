@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mpl_tf.runs.folder import RunFolder
 from tests.programs import forked
-from tests.training.test_loop import run_data
+from tests.support.runs import run_data
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.training import loop
 from mpl_tf.training.callbacks import monitors
 from mpl_tf.training.callbacks.preemption import PreemptedError
-from tests.training.test_loop import QUIET, network, run_data, stage
+from tests.support.runs import QUIET, network, run_data, stage
 
 SETTINGS = stage(steps=8, epoch_steps=4, unlabeled_ratio=0)
 

@@ -4,7 +4,7 @@ import pytest
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.training import rehearsal
 from mpl_tf.training.rehearsal import Rehearsal
-from tests.training import test_loop
+from tests.support import runs
 
 
 class Clock:
@@ -29,12 +29,12 @@ def test_steps_and_evaluations_are_timed_and_stages_only_once(tmp_path, monkeypa
     monkeypatch.setattr(MetaPseudoLabels, "evaluate", counted)
 
     def build():
-        clock.method = test_loop.build("none")
+        clock.method = runs.build("none")
         return clock.method
 
-    data = test_loop.run_data()
-    run = Rehearsal(tmp_path, data, monitoring=test_loop.QUIET, clock=clock, limit=2.0)
-    run.train("method", build, test_loop.stage(steps=20, epoch_steps=8))
+    data = runs.run_data()
+    run = Rehearsal(tmp_path, data, monitoring=runs.QUIET, clock=clock, limit=2.0)
+    run.train("method", build, runs.stage(steps=20, epoch_steps=8))
     times = run.times["method"]
     assert times.step == pytest.approx(1.0)
     # Of twenty images, by teacher and student.
@@ -55,6 +55,6 @@ def test_steps_and_evaluations_are_timed_and_stages_only_once(tmp_path, monkeypa
     def must_not_be_called():
         raise AssertionError("a stage was timed twice")
 
-    run.train("method", must_not_be_called, test_loop.stage(steps=5))
+    run.train("method", must_not_be_called, runs.stage(steps=5))
     assert run.settings["method"].steps == 5
     assert not any(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.run import Run
 from tests.support import seeds
-from tests.training.test_loop import run_data
+from tests.support.runs import run_data
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -14,7 +14,7 @@ from mpl_tf.training import run as run_module
 from mpl_tf.training import self_training
 from mpl_tf.training.callbacks import monitors
 from mpl_tf.training.run import Run
-from tests.training.test_loop import QUIET, KilledError, eager_finetuning, network, run_data, stage, weights
+from tests.support.runs import QUIET, KilledError, eager_finetuning, network, run_data, stage, weights
 
 # Some labels are below it and some are not.
 THRESHOLD = 0.6

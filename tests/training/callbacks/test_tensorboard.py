@@ -17,7 +17,7 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring
 from mpl_tf.training import loop
 from mpl_tf.training.callbacks import monitors, tensorboard
-from tests.training.test_loop import QUIET, KilledError, build_pseudo_labels, network, run_data, stage
+from tests.support.runs import QUIET, KilledError, build_pseudo_labels, network, run_data, stage
 
 STEPS = [4, 8, 10]
 IMAGES = {"views", "pseudo_labels/most_confident"}
