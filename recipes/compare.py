@@ -46,7 +46,7 @@ import sys
 import unicodedata
 
 from mpl_tf import report
-from mpl_tf.report.comparison import final_accuracies
+from mpl_tf.report.comparison import check_split, final_accuracies
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.utils import files
 
@@ -73,15 +73,29 @@ def main(_):
         for seed in seeds:
             for name in trials:
                 before = [futures[other, seed] for other in needed[name]]
-                futures[name, seed] = pool.submit(run_trial, name, trials[name], seed, before)
+                futures[name, seed] = pool.submit(run_comparable_trial, name, trials[name], seed, before)
         try:
+            for future in futures.values():
+                # Called in the thread of a trial, before it takes up the next one.
+                future.add_done_callback(lambda done: _failed(done) and _begin_no_more(pool))
             for (name, seed), future in futures.items():
                 results[name][seed] = future.result()
                 write_report({trial: runs for trial, runs in results.items() if runs}, reference, ablations)
-        except RuntimeError as error:
-            pool.shutdown(cancel_futures=True)
-            sys.exit(str(error))
+        except (RuntimeError, ValueError) as error:
+            # At once: those that run beside it may take hours yet.
+            print(error, file=sys.stderr, flush=True)
+            sys.exit(1)
+        finally:
+            _begin_no_more(pool)
     print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text("utf-8"))
+
+
+def _failed(done: concurrent.futures.Future) -> bool:
+    return not done.cancelled() and done.exception() is not None
+
+
+def _begin_no_more(pool: concurrent.futures.Executor) -> None:
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def parse_trials(texts: list[str]) -> dict[str, list[str]]:
@@ -197,14 +211,48 @@ def check_trials(trials: dict[str, list[str]], seed: int) -> None:
     """Has each trial's recipe look at its flags, before any of them trains.
 
     Raises:
-        ValueError: for a recipe or a flag that there is not.
+        ValueError: for a recipe or a flag that there is not, and for no test images where these are compared.
     """
     for name, command in trials.items():
-        program = [sys.executable, "-m", f"recipes.{command[0]}", *trial_arguments(command, seed)]
+        arguments = trial_arguments(command, seed)
+        if FLAGS.split == "test" and _has_no_test_images(arguments):
+            raise ValueError(
+                f"The trial {name!r} has no test images to be compared on: pass --split=validation, or give it "
+                "--test_dir."
+            )
+        program = [sys.executable, "-m", f"recipes.{command[0]}", *arguments]
         checked = subprocess.run([*program, "--only_check_args"], capture_output=True, text=True)
         if checked.returncode:
             said = checked.stderr.strip().splitlines() or ["it says nothing"]
             raise ValueError(f"The trial {name!r} cannot be started: {said[0]}")
+
+
+def _has_no_test_images(arguments: list[str]) -> bool:
+    """Whether a trial's flags say so; what is in a flagfile shows when the trial has run."""
+    presets = [argument.partition("=")[2] for argument in arguments if argument.startswith("--preset=")]
+    lines = [line for preset in presets for line in start.preset_path(preset).read_text("utf-8").splitlines()]
+    given = dict(
+        argument.strip().lstrip("-").split("=", 1) for argument in [*lines, *arguments] if "=" in argument
+    )
+    return given.get("dataset") == "folders" and not given.get("test_dir")
+
+
+def run_comparable_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
+    """What `run_trial` returns, with the accuracies that the table shows.
+
+    Args:
+        name: as for `run_trial`.
+        command: as for `run_trial`.
+        seed: as for `run_trial`.
+        needed: as for `run_trial`.
+
+    Raises:
+        RuntimeError: when the run has stopped.
+        ValueError: when it had no images of the split.
+    """
+    metrics = run_trial(name, command, seed, needed)
+    check_split(name, {seed: metrics}, FLAGS.split)
+    return metrics
 
 
 def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
@@ -235,7 +283,7 @@ def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
     program = [sys.executable, "-m", f"recipes.{command[0]}", *arguments, *own]
     threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, os.cpu_count() // FLAGS.jobs))} if FLAGS.jobs > 1 else {}
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+    with open(folder / "log.txt", "a", encoding="utf-8", errors="surrogateescape") as log:
         print(f"$ {shlex.join(['python', *program[1:]])}", file=log, flush=True)
         started = log.tell()
         finished = subprocess.run(program, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads)

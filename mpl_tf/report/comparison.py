@@ -27,6 +27,9 @@ def comparison_table(
 
     Returns:
         Markdown: what the numbers are, the table, and a note where the trials have not had the same budget.
+
+    Raises:
+        ValueError: when a run was not evaluated on this split.
     """
     rows = comparison_rows(results, reference=reference, ablations=ablations, split=split)
     return f"{legend(split)}\n\n{table(rows)}\n\n{budget_note(rows)}\n"
@@ -39,6 +42,7 @@ def comparison_rows(
     ablations = ablations or {}
     rows = []
     for trial, runs in results.items():
+        check_split(trial, runs, split)
         row = {"trial": trial, "seeds": str(len(runs))}
         for network in NETWORKS:
             known = list(accuracies(runs, network, split).values())
@@ -53,6 +57,26 @@ def comparison_rows(
         row["seconds"] = _mean_total(runs, "seconds")
         rows.append(row)
     return rows
+
+
+def check_split(trial: str, runs: Mapping[int, Mapping], split: str) -> None:
+    """Checks that a trial can be compared by its accuracies on a split.
+
+    Args:
+        trial: its name.
+        runs: seed → what metrics.json of the run holds.
+        split: `"test"` or `"validation"`.
+
+    Raises:
+        ValueError: when a run was not evaluated on it.
+    """
+    other, remedy = {"test": ("validation", "test_dir"), "validation": ("test", "validation above 0")}[split]
+    for seed, metrics in runs.items():
+        if split not in metrics:
+            raise ValueError(
+                f"The trial {trial!r}, seed {seed}, had no {split} images to be compared on: compare with "
+                f"split={other}, or run it with {remedy}."
+            )
 
 
 def legend(split: str) -> str:

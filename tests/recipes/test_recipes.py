@@ -5,6 +5,8 @@ import os
 import pathlib
 import re
 import subprocess
+import time
+from unittest import mock
 
 import keras
 import numpy as np
@@ -312,6 +314,61 @@ def test_compare_looks_at_the_flags_of_every_trial_before_any_of_them_trains(tmp
     assert "The trial 'two' cannot be started" in refused
     assert "Unknown command line flag 'uda_weight'" in refused
     assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_by_images_that_its_trials_lack_ends_with_a_sentence_and_begins_no_more(
+    tmp_path, monkeypatch, capsys
+):
+    ran = []
+
+    def trial(name, command, seed, needed):
+        ran.append(seed)
+        # All of them are waiting before the first has ended.
+        time.sleep(0.3)
+        return {"validation": {"student": {"accuracy": 0.5}}, "seconds": {}, "steps": 1, "images": 1}
+
+    monkeypatch.setattr(compare, "run_trial", trial)
+    monkeypatch.setattr(
+        compare.subprocess, "run", lambda program, **_: subprocess.CompletedProcess(program, 0)
+    )
+    arguments = [
+        "compare",
+        "--trial=one: supervised --flagfile=own.flags",
+        "--seeds=0-9",
+        f"--run_dir={tmp_path}",
+    ]
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(arguments)
+    with pytest.raises(SystemExit):
+        compare.main([])
+    said = capsys.readouterr().err
+    assert said == (
+        "The trial 'one', seed 0, had no test images to be compared on: compare with split=validation, or run it "
+        "with test_dir.\n"
+    )
+    assert ran == [0]
+    # So it is with whatever else ends the comparison.
+    ran.clear()
+    monkeypatch.setattr(compare, "write_report", mock.Mock(side_effect=OSError))
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS([*arguments, "--split=validation"])
+    with pytest.raises(OSError):  # noqa: PT011
+        compare.main([])
+    assert len(ran) <= 2
+    # Where the command line says it, no trial begins at all.
+    ran.clear()
+    folders = "--trial=two: supervised --dataset=folders --labeled_dir=x"
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS([*arguments, folders])
+    with pytest.raises(
+        ValueError, match=r"'two' has no test images .* --split=validation, or give it --test_dir"
+    ):
+        compare.main([])
+    assert not ran
+    for enough in (["--split=validation"], [f"{folders} --test_dir=y".replace("two", "three")]):
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(["compare", *enough, "--run_dir=unused"])
+        compare.check_trials(compare.parse_trials(flags.FLAGS.trial or [folders]), 0)
 
 
 def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):

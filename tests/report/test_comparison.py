@@ -70,6 +70,16 @@ def test_differences_are_over_the_seeds_that_both_have():
     assert row(report.comparison_table(unfinished, reference="plain"), "taught")["final - plain"] == ""
 
 
+def test_a_trial_without_images_of_the_split_is_refused():
+    untested = results()
+    del untested["taught"][1]["test"]
+    with pytest.raises(
+        ValueError, match=r"'taught', seed 1, had no test images .* split=validation, or run it"
+    ):
+        report.comparison_table(untested, reference="plain")
+    report.comparison_table(untested, reference="plain", split="validation")
+
+
 def test_unequal_budgets_are_said():
     assert "the same number of updates of their students" in report.comparison_table(
         results(), reference="plain"
