@@ -107,7 +107,8 @@ def test_a_cheap_image_of_class_weight_2_counts_as_two():
 
     def moved(**changes):
         method = compiled(trusted_weight=0.0)
-        return tiny.changes(method.student, lambda: method.train_step({"labeled": data["labeled"] | changes}))
+        changed = tiny.tensors({"labeled": data["labeled"] | changes})
+        return tiny.changes(method.student, lambda: method.train_step(changed))
 
     repeated = moved(**{key: np.repeat(value, counts, axis=0) for key, value in data["labeled"].items()})
     assert relative_error(moved(weight=tf.constant(counts, tf.float32)), repeated) < 1e-4
