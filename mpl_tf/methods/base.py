@@ -242,6 +242,19 @@ class Method(keras.Model):
                 self.train_step, strategy, steps=steps, jit_compile=jit_compile
             )
 
+    # --- metrics ---------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """One metric of each name: Keras looks up by these names what `evaluate` returns as a list."""
+        # Keras' own tracker of the loss, that of training and that of evaluation share a name.
+        return list({metric.name: metric for metric in super().metrics}.values())
+
+    def reset_metrics(self) -> None:
+        """Sets all metrics back, those of training and those of evaluation."""
+        for metric in super().metrics:
+            metric.reset_state()
+
     # --- training --------------------------------------------------------------------------------------
 
     def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:

@@ -12,7 +12,8 @@ def copy_weights(source: keras.Model, target: keras.Model) -> keras.Model:
     The networks may differ in what has no weights, such as dropout or the size of the images.
 
     Args:
-        source: the network that has been trained; it stays as it is.
+        source: the network that has been trained, or the method whose `inference_model` is meant; it stays as it
+            is.
         target: the network that is to start from it, with weights of the same shapes in the same order. Where both
             carry class names, these are compared.
 
@@ -22,6 +23,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> keras.Model:
     Raises:
         ValueError: when the weights or the classes differ, with the first difference. The target is then as before.
     """
+    source = getattr(source, "inference_model", source)
     names = get_class_names(target)
     if names is not None:
         check_class_names(source, names, whose="the network to start")

@@ -41,7 +41,7 @@ def load(
     """Reads a network, not compiled, in safe mode: nothing in the file is run as code.
 
     Args:
-        path: of a `.keras` file.
+        path: of a `.keras` file; where it holds a whole training method, the method's `inference_model` is meant.
         class_names: K names of the data that the network is to be combined with, in the order of their labels; None
             compares nothing.
         resizing: of the images that it is to be combined with; a network that learned from images in another way is
@@ -62,6 +62,8 @@ def load(
             f"{path} is not a .keras file, or was cut off: give what network.save('name.keras') wrote."
         )
     network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    # The file may hold a whole training method, which `method.save` wrote.
+    network = getattr(network, "inference_model", network)
     with zipfile.ZipFile(path) as archive:
         if _CLASS_NAMES in archive.namelist():
             set_class_names(network, json.loads(archive.read(_CLASS_NAMES)))

@@ -238,6 +238,30 @@ def test_evaluation_measures_loss_and_accuracy_of_every_network(form):
     )
 
 
+def test_evaluation_as_a_list_has_each_metric_once():
+    method = MetaPseudoLabels(
+        teacher=tiny.network("teacher"), student=tiny.network("student", seed=1), ema_decay=None
+    )
+    method.compile("sgd", "sgd", run_eagerly=True)
+    method.fit(tiny.dataset(batches=1), verbose=0)
+    images, labels = tiny.examples(8)
+    logs = method.evaluate(images, labels, return_dict=True, verbose=0)
+    values = method.evaluate(images, labels, verbose=0)
+    assert values == [logs["loss"], logs["accuracy"], logs["teacher_accuracy"]]
+    assert method.test_on_batch(images, labels) == pytest.approx(values, abs=1e-6)
+    assert len(set(method.metrics_names)) == len(method.metrics_names)
+
+
+def test_evaluation_begins_anew_each_time():
+    method = compiled()
+    method.fit(tiny.dataset(batches=1), verbose=0)
+    method.reset_metrics()
+    for tracker in [*method.train_trackers, *method.test_trackers]:
+        assert float(tracker.result()) == 0.0, tracker.name
+    first, second = (method.evaluate(tiny.evaluation_batch(), verbose=0) for _ in range(2))
+    assert first == second
+
+
 def test_predict_returns_the_logits_of_the_served_student():
     method = compiled(ema_decay=0.5)
     images = tiny.batch()["labeled"]["image"]

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from mpl_tf import models
+from mpl_tf.methods.supervised import Supervised
 from tests.support import tiny
 
 
@@ -14,6 +15,19 @@ def test_a_network_comes_back_with_its_weights_and_not_compiled(tmp_path):
     assert not loaded.compiled
     for weight, other in zip(network.get_weights(), loaded.get_weights(), strict=True):
         assert np.array_equal(weight, other)
+
+
+def test_of_a_whole_method_its_inference_model_is_read(tmp_path):
+    method = Supervised(student=tiny.network("student"), ema_decay=0.5)
+    method.compile("sgd", run_eagerly=True)
+    for weight in method.student_average.weights:
+        weight.assign(weight + 1.0)
+    method.save(tmp_path / "method.keras")
+    loaded = models.load(tmp_path / "method.keras", class_names=["cat", "dog", "owl"])
+    started = models.copy_weights(method, tiny.network("other", seed=1))
+    for network in (loaded, started):
+        for weight, other in zip(network.get_weights(), method.student_average.get_weights(), strict=True):
+            assert np.array_equal(weight, other)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
