@@ -65,7 +65,7 @@ class EndEpoch(keras.callbacks.Callback):
     """
 
     # By which a method knows, where its `fit` gets this one, that its `end_epoch` will be called.
-    ends_epochs = True
+    calls_end_epoch = True
 
     def __init__(self, unlabeled: tf.data.Dataset):
         super().__init__()
