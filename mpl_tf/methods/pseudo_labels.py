@@ -271,7 +271,9 @@ class PseudoLabels(Method):
         """As `keras.Model.fit`; refuses to train on stored labels that nobody has given and nobody will give."""
         given = inspect.signature(keras.Model.fit).bind(self, *arguments, **options).arguments
         callbacks = tf.nest.flatten(given.get("callbacks") or [])
-        refreshed = self.labels == "stored" and any(getattr(each, "calls_end_epoch", False) for each in callbacks)
+        refreshed = self.labels == "stored" and any(
+            getattr(each, "calls_end_epoch", False) for each in callbacks
+        )
         if self.stores_labels and not refreshed:
             validation.check_labels_stored(self.stored_labels, labels=self.labels)
         return super().fit(*arguments, **options)
