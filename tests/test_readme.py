@@ -11,6 +11,14 @@ from tests.programs import forked
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+# What stands in the README → what needs no download, and is small.
+SMALLER = {
+    "image_size=96": "image_size=16",
+    '"mobilenetv2"': '"convnet"',
+    ', weights="imagenet"': "",
+}
+
+
 def write_images(folder, count, brightness):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(count)
@@ -28,6 +36,9 @@ def test_python_blocks_run(tmp_path):
     program = "\n".join(blocks)
     for number in re.findall(r"(?:steps_per_epoch|epochs)=(\d+)", program):
         program = program.replace(f"={number}", "=2")
+    for text, smaller in SMALLER.items():
+        assert program.count(text) == 1, text
+        program = program.replace(text, smaller)
     finished = forked.run(program, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert (tmp_path / "saved_models" / "pets" / "1" / "saved_model.pb").exists()

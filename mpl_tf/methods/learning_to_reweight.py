@@ -131,7 +131,7 @@ class LearningToReweight(Method):
         self.end_step(after=norm)
 
         helpful_fraction = losses.weighted_mean(tf.cast(benefits > 0.0, tf.float32), cheap_weights)
-        hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
+        hits = tf.equal(tf.argmax(logits, axis=-1), tf.cast(labels, tf.int64))
         return self.update_metrics(
             loss=loss,
             trusted_loss=trusted_loss,
