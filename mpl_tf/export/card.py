@@ -228,7 +228,8 @@ def _origin(provenance):
 def _result_row(split, result):
     row = {"images": split}
     for key, column in _COLUMNS.items():
-        if key in result:
+        # Of all images or none that are right it would be 0, as if that were certain.
+        if key in result and not (key == "standard_error" and result["accuracy"] in (0.0, 1.0)):
             value = result[key]
             percent = f"{100 * value:.2f}" if column.endswith("%") else f"{value:.3f}"
             row[column] = f"{value:,}" if key == "count" else percent

@@ -8,11 +8,12 @@ from mpl_tf.report.html.render import PAGE
 from mpl_tf.report.html.run_page import page
 from mpl_tf.report.html.trial_drawing import check_can_draw
 from mpl_tf.report.label_tables import class_rows, confidence_rows
-from mpl_tf.report.summary import comparison_summary, run_summary
+from mpl_tf.report.summary import accuracy_with_error, comparison_summary, run_summary
 from mpl_tf.utils.markdown import table
 
 __all__ = [
     "PAGE",
+    "accuracy_with_error",
     "check_can_draw",
     "class_rows",
     "comparison_page",

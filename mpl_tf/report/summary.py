@@ -107,6 +107,18 @@ def interval(result: Mapping) -> tuple[float, float]:
     return tuple(stats.binomtest(hits, result["count"]).proportion_ci(0.95, "wilson"))
 
 
+def accuracy_with_error(result: Mapping) -> str:
+    """`97.50 ± 0.82`, or `100.00 (2 of 2)`: there the normal standard error would be 0, as if it were certain.
+
+    Args:
+        result: `accuracy` in `[0, 1]`, its `standard_error`, and `count`.
+    """
+    accuracy, count = result["accuracy"], result["count"]
+    if accuracy in (0.0, 1.0):
+        return f"{100 * accuracy:.2f} ({round(accuracy * count):,} of {count:,})"
+    return f"{100 * accuracy:.2f} ± {100 * result['standard_error']:.2f}"
+
+
 def percent(fraction: float) -> str:
     """`0.975` as `97.5 %`."""
     return f"{100 * fraction:.1f} %"

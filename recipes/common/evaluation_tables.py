@@ -32,7 +32,7 @@ def _accuracy(results):
     rows = []
     for role, sections in results.items():
         found, calibration = sections["clean"], sections["calibration"]
-        row = {"network": role_name(role), "accuracy %": _with_error(found)}
+        row = {"network": role_name(role), "accuracy %": report.accuracy_with_error(found)}
         if "top5_accuracy" in found:
             row["top-5 %"] = _percent(found["top5_accuracy"])
         row |= {
@@ -112,7 +112,7 @@ def _natural(results):
         found = sections["natural_adversarial"]
         row = {
             "natural adversarial": role_name(role),
-            "accuracy %": _with_error(found),
+            "accuracy %": report.accuracy_with_error(found),
             "ECE %": _percent(found["ece"]),
         }
         rows.append(row | {"images": str(found["count"]), "classes": str(len(found["classes"]))})
@@ -123,10 +123,6 @@ def _row(results, label, section, key, *, column="error % under"):
     return {column: label} | {
         role_name(role): _percent(sections[section][key]) for role, sections in results.items()
     }
-
-
-def _with_error(found):
-    return f"{100 * found['accuracy']:.2f} ± {100 * found['standard_error']:.2f}"
 
 
 def _percent(fraction):

@@ -393,9 +393,7 @@ def show(metrics: dict, folder: str) -> None:
         row = {"network": role_name(role)}
         for split in ("validation", "test"):
             if split in metrics:
-                result = metrics[split][role]
-                percent, error = 100 * result["accuracy"], 100 * result["standard_error"]
-                row[f"{split} accuracy %"] = f"{percent:.2f} ± {error:.2f}"
+                row[f"{split} accuracy %"] = report.accuracy_with_error(metrics[split][role])
         rows.append(row)
     cpu_seconds = metrics.get("cpu_seconds", {})
     seconds = ", ".join(

@@ -84,6 +84,16 @@ def test_uncalibrated_results_are_called_so(tmp_path):
     assert "The probabilities are the plain softmax of the logits.\n" in (folder / "card.md").read_text()
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_no_result_is_called_certain(tmp_path, accuracy):
+    few = {"validation": RESULT | {"accuracy": accuracy, "standard_error": 0.0, "count": 2}}
+    certain = dataclasses.replace(provenance("student"), results=few)
+    folder = export.saved_model(network(shape=(2,)), tmp_path, class_names=NAMES, provenance=certain)
+    card = (folder / "card.md").read_text("utf-8")
+    assert f" {100 * accuracy:.2f} |" in card
+    assert "±" not in card
+
+
 def test_warm_up_requests_that_cannot_be_read_back_leave_no_version(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from mpl_tf.report import comparison_summary, run_summary
+from mpl_tf.report import accuracy_with_error, comparison_summary, run_summary
 from mpl_tf.report.summary import interval
 
 
@@ -76,6 +76,16 @@ def test_the_interval_is_wilsons(hits, count):
     np.testing.assert_allclose(
         interval({"accuracy": hits / count, "count": count}), [middle - half, middle + half], atol=1e-12
     )
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "expected"),
+    [(0, 2, "0.00 (0 of 2)"), (2, 2, "100.00 (2 of 2)"), (1, 2, "50.00 ± 35.36")],
+)
+def test_an_accuracy_of_few_images_is_not_called_certain(hits, count, expected):
+    accuracy = hits / count
+    error = math.sqrt(accuracy * (1 - accuracy) / count)
+    assert accuracy_with_error({"accuracy": accuracy, "standard_error": error, "count": count}) == expected
 
 
 def accuracies(**trials):
