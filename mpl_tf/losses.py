@@ -55,6 +55,7 @@ def smoothed_one_hot(
     Returns:
         `[B, K]`, rows that sum to 1.
     """
+    labels = tf.convert_to_tensor(labels)
     if labels.dtype.size < 4:  # of which `tf.one_hot` knows only some
         labels = tf.cast(labels, tf.int32)
     targets = tf.one_hot(labels, num_classes, dtype=dtype)

@@ -51,7 +51,7 @@ def test_only_the_scalars_need_sampled_labels(estimator):
             "placebo=True exchanges the feedback of single images",
         ),
         ({"weight": float("inf")}, "weight=inf is out of range"),
-        ({"clip": -1.0}, "clip=-1.0 is out of range: pass a value of at least 0"),
+        ({"clip": -1.0}, "clip=-1.0 is out of range: pass a value of at least 1e-06"),
         ({"baseline_decay": 1.5}, "baseline_decay=1.5 is out of range: pass a value between 0 and 1"),
         ({"warmup_steps": -1}, "warmup_steps=-1 is out of range: pass a value of at least 0"),
         (
