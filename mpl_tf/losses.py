@@ -41,6 +41,20 @@ def weighted_mean(losses: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Ten
     return tf.reduce_mean(losses if weights is None else tf.cast(weights, losses.dtype) * losses)
 
 
+def accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Fraction of the images whose largest logit is that of their label.
+
+    Args:
+        labels: int `[B]`, of any whole type.
+        logits: float `[B, K]`.
+
+    Returns:
+        A float32 scalar.
+    """
+    hits = tf.equal(tf.argmax(logits, axis=-1), tf.cast(labels, tf.int64))
+    return tf.reduce_mean(tf.cast(hits, tf.float32))
+
+
 def smoothed_one_hot(
     labels: tf.Tensor, num_classes: int, *, label_smoothing: float = 0.0, dtype: tf.DType = tf.float32
 ) -> tf.Tensor:

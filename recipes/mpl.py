@@ -31,6 +31,7 @@ flags.DEFINE_integer(
     lower_bound=1,
 )
 flags.DEFINE_integer("student_wait_steps", 0, "Steps before the student begins to learn.", lower_bound=0)
+shared_flags.require_cosine("student_wait_steps")
 
 
 @flags.multi_flags_validator(
@@ -41,14 +42,6 @@ flags.DEFINE_integer("student_wait_steps", 0, "Steps before the student begins t
 def _teacher_ends_first(values: dict) -> bool:
     steps = values["teacher_schedule_steps"]
     return steps is None or (steps <= values["steps"] and values["schedule"] != "constant")
-
-
-@flags.multi_flags_validator(
-    ["student_wait_steps", "schedule"],
-    message="--student_wait_steps is laid into the cosine schedules: pass --schedule=cosine or partial_cosine.",
-)
-def _waits_in_a_schedule(values: dict) -> bool:
-    return not values["student_wait_steps"] or values["schedule"] in shared_flags.COSINES
 
 
 @flags.multi_flags_validator(

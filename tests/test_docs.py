@@ -38,7 +38,9 @@ def test_the_imports_of_python_blocks_work(page):
         for statement in re.findall(r"^(?:from \S+ )?import (?:\([^)]*\)|.+)$", block, re.MULTILINE):
             package = statement.split()[1].split(".")[0]
             if package not in OPTIONAL or importlib.util.find_spec(package):
-                exec(statement, {})
+                imported = {}
+                exec(statement, imported)
+                assert imported.keys() > {"__builtins__"}, statement
 
 
 @pytest.mark.parametrize("page", PAGES)

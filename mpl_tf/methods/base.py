@@ -29,6 +29,13 @@ from mpl_tf.models.surgery import clone
 from mpl_tf.utils.validation import check_choice, check_integer, check_range
 
 
+def fit_arguments(method: keras.Model, *arguments: Any, **options: Any) -> dict[str, Any]:
+    """What `keras.Model.fit` was given, by its arguments' names."""
+    given = inspect.signature(keras.Model.fit).bind(method, *arguments, **options).arguments
+    del given["self"]
+    return given
+
+
 class Method(keras.Model):
     """Base of the training methods.
 
@@ -273,8 +280,7 @@ class Method(keras.Model):
         Raises:
             ValueError: for an argument that would have no effect, and for endless batches whose epoch is not known.
         """
-        given = inspect.signature(keras.Model.fit).bind(self, *arguments, **options).arguments
-        del given["self"]
+        given = fit_arguments(self, *arguments, **options)
         validation.check_fit_arguments(given)
         if given.get("steps_per_epoch") is None:
             given["steps_per_epoch"] = getattr(given.get("x"), "steps_per_epoch", None)

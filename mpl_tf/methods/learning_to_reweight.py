@@ -131,12 +131,11 @@ class LearningToReweight(Method):
         self.end_step(after=norm)
 
         helpful_fraction = losses.weighted_mean(tf.cast(benefits > 0.0, tf.float32), cheap_weights)
-        hits = tf.equal(tf.argmax(logits, axis=-1), tf.cast(labels, tf.int64))
         return self.update_metrics(
             loss=loss,
             trusted_loss=trusted_loss,
             helpful_fraction=helpful_fraction,
-            train_accuracy=tf.reduce_mean(tf.cast(hits, tf.float32)),
+            train_accuracy=losses.accuracy(labels, logits),
             student_gradient_norm=norm,
         )
 

@@ -16,7 +16,6 @@ With `labels="online"` and `view="strong"` the second term is FixMatch's (Sohn e
 | R_A, R_H | `prior_divergence`, `entropy` |
 """
 
-import inspect
 from typing import Any
 
 import keras
@@ -28,7 +27,7 @@ from mpl_tf.data.augmentation import mixup
 from mpl_tf.data.batches import batch_size, check_training_batch
 from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods import validation
-from mpl_tf.methods.base import Method
+from mpl_tf.methods.base import Method, fit_arguments
 from mpl_tf.methods.constraints import Boolean, Choice, Integer, Number
 from mpl_tf.models.heads import probabilities
 from mpl_tf.utils.validation import check_integer
@@ -269,8 +268,7 @@ class PseudoLabels(Method):
 
     def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; refuses to train on stored labels that nobody has given and nobody will give."""
-        given = inspect.signature(keras.Model.fit).bind(self, *arguments, **options).arguments
-        callbacks = tf.nest.flatten(given.get("callbacks") or [])
+        callbacks = tf.nest.flatten(fit_arguments(self, *arguments, **options).get("callbacks") or [])
         refreshed = self.labels == "stored" and any(
             getattr(each, "calls_end_epoch", False) for each in callbacks
         )

@@ -70,6 +70,5 @@ class Supervised(Method):
         norm = self.apply_gradients("student", gradients["student"])
         self.end_step(after=norm)
 
-        hits = tf.equal(tf.argmax(logits, axis=-1), tf.cast(labels, tf.int64))
-        accuracy = tf.reduce_mean(tf.cast(hits, tf.float32))
+        accuracy = losses.accuracy(labels, logits)
         return self.update_metrics(loss=loss, train_accuracy=accuracy, student_gradient_norm=norm)

@@ -21,6 +21,19 @@ OPTIMIZERS = (
 COSINES = ("cosine", "partial_cosine")
 
 
+def require_cosine(steps: str) -> None:
+    """Has a number of steps refused under the schedules that it is no part of.
+
+    Args:
+        steps: name of the flag.
+    """
+    flags.register_multi_flags_validator(
+        [steps, "schedule"],
+        lambda values: not values[steps] or values["schedule"] in COSINES,
+        message=f"--{steps} is laid into the cosine schedules: pass --schedule=cosine or partial_cosine.",
+    )
+
+
 class ImageSizeParser(flags.ArgumentParser):
     """Takes 96, and 72x96 for height x width; the value is the text."""
 
@@ -218,11 +231,7 @@ def define_training_flags():
         "80 % of the steps on.",
     )  # fmt: skip
     flags.DEFINE_integer("warmup_steps", 0, "Linear warm-up of the learning rates.", lower_bound=0)
-    flags.register_multi_flags_validator(
-        ["warmup_steps", "schedule"],
-        lambda values: not values["warmup_steps"] or values["schedule"] in COSINES,
-        message="--warmup_steps is laid into the cosine schedules: pass --schedule=cosine or partial_cosine.",
-    )
+    require_cosine("warmup_steps")
     flags.DEFINE_string(
         "optimizer", None,
         f"Of Keras, by name: {', '.join(OPTIMIZERS)}; when not given sgd, and adamw under weights from elsewhere.",
