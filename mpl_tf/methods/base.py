@@ -63,8 +63,9 @@ class Method(keras.Model):
         "global_clipnorm": Number(low=1e-6, optional=True),
         "ema_decay": Number(high=1.0, optional=True),
     }
-    # Keras' own, which it makes when it is needed.
+    # Keras' own, of which it makes the function when it is needed.
     train_function: Any
+    steps_per_execution: int
     # The roles that learn, for each of which `compile` takes an optimizer.
     learners: ClassVar[tuple[str, ...]] = ("student",)
     # Whether `compile` was told to leave it to `fit` how many steps one call from Python makes.
