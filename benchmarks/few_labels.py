@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 WITHOUT_FEEDBACK, PLACEBO = "MPL, no feedback", "MPL, placebo"
+START = "supervised, half as long"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +42,19 @@ class Task:
     thresholds: tuple[float, float]
     decay: float
     steps: Mapping[str, int]
+    start: int = 0
 
     def scaled(self, scale: float) -> "Task":
-        """The same with other numbers of steps, those of the baselines that Meta Pseudo Labels starts from too.
+        """The same with other numbers of steps, those of the baselines that methods start from too.
 
         Args:
             scale: factor on all of them.
         """
-        mpl = tuple(_scaled_flag(flag, scale) for flag in self.mpl)
         return dataclasses.replace(
-            self, mpl=mpl, steps={name: _scaled(steps, scale) for name, steps in self.steps.items()}
+            self,
+            mpl=tuple(_scaled_flag(flag, scale) for flag in self.mpl),
+            steps={name: _scaled(steps, scale) for name, steps in self.steps.items()},
+            start=_scaled(self.start, scale) if self.start else 0,
         )
 
     def trials(
@@ -66,33 +70,36 @@ class Task:
         Raises:
             ValueError: for a name that no trial has.
         """
-        start = (f"--model={network}",) if network else ()
+        model = (f"--model={network}",) if network else ()
         average = ("--targets=average",)
+        unlabeled, own_start = self.unlabeled, ("--initialize=supervised",)
+        if self.start:
+            unlabeled, own_start = (*unlabeled, f"--initialize={{{START}}}/networks/student.keras"), ()
         mpl = (
-            *self.mpl, *self.uda, "--uda_targets=average", f"--teacher_ema_decay={self.decay}", "--uda_ramp_steps=1",
-            "--student_labeled_weight=1", "--initialize=supervised",
+            *unlabeled, *own_start, *self.mpl, *self.uda, "--uda_targets=average", "--uda_ramp_steps=1",
+            f"--teacher_ema_decay={self.decay}", "--student_labeled_weight=1",
         )  # fmt: skip
-        fixmatch = (*average, f"--threshold={self.thresholds[0]}")
-        freematch = (*average, f"--threshold_decay={self.thresholds[1]}")
         trials = {
             "supervised": ("supervised", self.supervised),
-            "UDA": ("uda", (*self.unlabeled, *self.uda, *average)),
-            "FixMatch": ("fixmatch", (*self.unlabeled, *fixmatch)),
-            "FreeMatch": ("freematch", (*self.unlabeled, *freematch)),
-            "MPL": ("mpl", (*self.unlabeled, *mpl)),
+            "UDA": ("uda", (*unlabeled, *self.uda, *average)),
+            "FixMatch": ("fixmatch", (*unlabeled, *average, f"--threshold={self.thresholds[0]}")),
+            "FreeMatch": ("freematch", (*unlabeled, *average, f"--threshold_decay={self.thresholds[1]}")),
+            "MPL": ("mpl", mpl),
         }
         steps = {name: self.steps[recipe] for name, (recipe, _) in trials.items()}
-        trials[WITHOUT_FEEDBACK] = ("mpl", (*self.unlabeled, *mpl, "--feedback=none"))
+        trials[WITHOUT_FEEDBACK] = ("mpl", (*mpl, "--feedback=none"))
         steps[WITHOUT_FEEDBACK] = self.steps[WITHOUT_FEEDBACK]
         if placebo:
-            trials[PLACEBO] = ("mpl", (*self.unlabeled, *mpl, "--feedback_placebo"))
+            trials[PLACEBO] = ("mpl", (*mpl, "--feedback_placebo"))
             steps[PLACEBO] = steps["MPL"]
         if unknown := set(only or ()) - set(trials):
             raise ValueError(f"{sorted(unknown)} are no trials of this task: choose from {list(trials)}.")
+        wanted = {name: trial for name, trial in trials.items() if only is None or name in only}
+        if self.start:
+            wanted, steps = {START: ("supervised", self.supervised), **wanted}, {START: self.start, **steps}
         return [
-            f"--trial={name}: {' '.join((recipe, *start, *self.common, *flags, *_length(steps[name])))}"
-            for name, (recipe, flags) in trials.items()
-            if only is None or name in only
+            f"--trial={name}: {' '.join((recipe, *model, *self.common, *flags, *_length(steps[name])))}"
+            for name, (recipe, flags) in wanted.items()
         ]
 
 
@@ -143,6 +150,9 @@ def _steps(supervised: int, unlabeled: int, *, mpl: int, without_feedback: int) 
     return {"supervised": supervised, **same, "mpl": mpl, WITHOUT_FEEDBACK: without_feedback}
 
 
+_FEW = ("--batch_size=16", "--unlabeled_ratio=6")
+
+
 def _cifar10(labels: int, *, unlabeled: tuple[str, ...], mpl: tuple[str, ...]) -> Task:
     """From a network with weights of ImageNet, at 64 pixels, of which the first three blocks stay as they are."""
     return Task(
@@ -152,8 +162,7 @@ def _cifar10(labels: int, *, unlabeled: tuple[str, ...], mpl: tuple[str, ...]) -
         ),
         supervised=("--batch_size=32", "--learning_rate=3e-4", "--ema_decay=0.98"),
         unlabeled=(
-            "--batch_size=16", "--unlabeled_ratio=6", *unlabeled, "--ema_decay=0.97",
-            "--distribution_alignment=uniform", "--confirmation_images=0",
+            *unlabeled, "--ema_decay=0.97", "--distribution_alignment=uniform", "--confirmation_images=0",
         ),
         mpl=mpl,
         uda=("--uda_threshold=0.4", "--uda_temperature=0.4", "--uda_weight=2"),
@@ -180,21 +189,25 @@ def _from_scratch(dataset: str, labels: int, *, supervised: tuple[str, ...], **o
 TASKS = {
     "cifar10_40": _cifar10(
         40,
-        unlabeled=("--learning_rate=3e-4", "--warmup_steps=16"),
+        unlabeled=(*_FEW, "--learning_rate=3e-4", "--warmup_steps=16"),
         mpl=("--supervised_steps=300", "--warmup_steps=8"),
     ),
     "cifar10_250": _cifar10(
         250,
-        unlabeled=("--learning_rate=6e-4",),
+        unlabeled=(*_FEW, "--learning_rate=6e-4"),
         mpl=("--learning_rate=3e-4", "--supervised_steps=500", "--warmup_steps=8"),
     ),
+    # So many labels are worth half of the time: every method goes on from what they alone have taught.
     "cifar10_4000": dataclasses.replace(
         _cifar10(
             4000,
-            unlabeled=("--learning_rate=6e-4",),
-            mpl=("--learning_rate=3e-4", "--supervised_steps=900", "--warmup_steps=8"),
+            unlabeled=("--batch_size=32", "--unlabeled_ratio=1", "--learning_rate=1e-4", "--warmup_steps=8"),
+            mpl=(),
         ),
-        steps=_steps(1600, 340, mpl=80, without_feedback=115),
+        start=800,
+        uda=("--uda_threshold=0.8", "--uda_temperature=0.4", "--uda_weight=0.5"),
+        thresholds=(0.9, 0.95),
+        steps=_steps(1600, 360, mpl=120, without_feedback=165),
     ),
     "mnist_100": _from_scratch(
         "mnist",

@@ -11,13 +11,25 @@ PROGRAM = runpy.run_path(str(ROOT / "benchmarks" / "few_labels.py"))
 
 @pytest.mark.parametrize("name", PROGRAM["TASKS"])
 def test_every_task_has_all_methods_and_a_length_for_each(name):
-    trials = PROGRAM["TASKS"][name].trials(None)
-    assert [trial.split(": ")[0] for trial in trials] == [
-        f"--trial={method}"
-        for method in ("supervised", "UDA", "FixMatch", "FreeMatch", "MPL", PROGRAM["WITHOUT_FEEDBACK"])
-    ]
+    task = PROGRAM["TASKS"][name]
+    trials = task.trials(None)
+    methods = ("supervised", "UDA", "FixMatch", "FreeMatch", "MPL", PROGRAM["WITHOUT_FEEDBACK"])
+    names = [*((PROGRAM["START"],) if task.start else ()), *methods]
+    assert [trial.split(": ")[0] for trial in trials] == [f"--trial={name}" for name in names]
     assert all(" --steps=" in trial and " --epoch_steps=" in trial for trial in trials)
-    assert all("--supervised_steps=" in trial for trial in trials[-2:])
+    assert all(" --initialize=" in trial for trial in trials[-2:])
+
+
+def test_methods_go_on_from_a_supervised_trial_that_is_run_before_them():
+    task = PROGRAM["TASKS"]["cifar10_4000"]
+    start, method = task.trials(None, only=["MPL"])
+    assert start.partition(": ")[0] == f"--trial={PROGRAM['START']}"
+    assert f"--steps={task.start} " in start
+    assert f" --initialize={{{PROGRAM['START']}}}/networks/student.keras " in method
+    assert f"--steps={2 * task.start} " in task.scaled(2.0).trials(None, only=["UDA"])[0]
+    baseline = task.trials(None)[1]
+    assert baseline.startswith("--trial=supervised: ")
+    assert "--initialize" not in baseline
 
 
 def test_the_placebo_is_the_same_but_for_whose_feedback_it_is():

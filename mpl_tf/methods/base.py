@@ -27,7 +27,7 @@ from mpl_tf.data.batches import (
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
-from mpl_tf.methods.engine import layerwise, loss_scaling
+from mpl_tf.methods.engine import execution, layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
 from mpl_tf.methods.engine.momentum import MomentumSteps
 from mpl_tf.models.heads import probabilities
@@ -69,10 +69,13 @@ class Method(keras.Model):
         "global_clipnorm": Number(low=1e-6, optional=True),
         "ema_decay": Number(high=1.0, optional=True),
     }
-    # Keras' own, which it makes when it is needed.
+    # Keras' own, of which it makes the function when it is needed.
     train_function: Any
+    steps_per_execution: int
     # The roles that learn, for each of which `compile` takes an optimizer.
     learners: ClassVar[tuple[str, ...]] = ("student",)
+    # Whether `compile` was told to leave it to `fit` how many steps one call from Python makes.
+    finds_steps_per_execution = False
     # Whether `train_step` reads images; where it does not, `data.index_batches` is enough.
     uses_images = True
     # What makes a batch's views inside of the step, `mpl_tf.data.BatchViews`; None where the pipeline has made them.
@@ -197,7 +200,8 @@ class Method(keras.Model):
             rematerialize: whether their backward passes compute activations again instead of keeping them.
             backbone_learning_rate_factor: of the learning rate of all weights but those of the last dense layer, in
                 [0, 1]; for fine-tuning what was learned elsewhere under a new head.
-            **options: `run_eagerly`, `steps_per_execution`.
+            **options: `run_eagerly`; `steps_per_execution`, a number, or `"auto"` for one that `fit` finds for small
+                networks and its epochs, see `execution.suitable_steps`.
 
         Raises:
             ValueError: for an optimizer or a value that does not work here.
@@ -207,6 +211,9 @@ class Method(keras.Model):
         jit_compile = replicas.use_xla(jit_compile)
         check_choice("rematerialize", rematerialize, (True, False))
         check_range("backbone_learning_rate_factor", backbone_learning_rate_factor, low=0.0, high=1.0)
+        self.finds_steps_per_execution = options.get("steps_per_execution") == "auto"
+        if self.finds_steps_per_execution:
+            options["steps_per_execution"] = 1
         check_integer("steps_per_execution", options.get("steps_per_execution", 1), low=1)
         self.momentum_steps = {}
         for role, optimizer in optimizers.items():
@@ -296,8 +303,22 @@ class Method(keras.Model):
             validation.check_epoch(given.get("x"), given["steps_per_epoch"])
         for callback in tf.nest.flatten(given.get("callbacks") or []):
             _set_direction(callback)
+        if self.finds_steps_per_execution and not self.run_eagerly:
+            self._find_steps_per_execution(given)
         # Keras warns of its own default where batches come from a dataset.
         return super().fit(**given | {"shuffle": False})
+
+    def _find_steps_per_execution(self, given: dict[str, Any]) -> None:
+        epochs, steps = given.get("epochs", 1) - given.get("initial_epoch", 0), given["steps_per_epoch"] or 1
+        found = execution.suitable_steps(
+            [getattr(self, role) for role in self.roles],
+            given.get("x"),
+            epoch_steps=steps,
+            total_steps=epochs * steps,
+        )
+        if found != self.steps_per_execution:
+            # The functions have the number in them.
+            self.steps_per_execution, self.train_function, self.test_function = found, None, None
 
     # --- inside train_step -----------------------------------------------------------------------------
 

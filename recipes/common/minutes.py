@@ -108,6 +108,9 @@ def plan(
     if keep_epochs:
         del reference["epoch_steps"]
     multiple = FLAGS["steps_per_execution"].value if "steps_per_execution" in FLAGS else 1
+    if multiple == "auto":
+        # Whatever divides the epochs that are found.
+        multiple = 1
     with rehearsal(data, strategy=strategy, monitoring=monitoring) as run:
         run.initial = initial
         rehearse(run)

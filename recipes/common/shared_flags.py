@@ -86,6 +86,28 @@ class LabelNoiseParser(flags.ArgumentParser):
         return "noise"
 
 
+class StepsPerExecutionParser(flags.ArgumentParser):
+    """Takes auto, and a number of at least 1."""
+
+    syntactic_help = "auto, or a number of at least 1"
+
+    def parse(self, argument):
+        """The word or the number.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        if argument == "auto" or (isinstance(argument, int) and argument >= 1):
+            return argument
+        if not str(argument).isdecimal() or not int(argument):
+            raise ValueError(f"{argument!r} is no number of steps: give {self.syntactic_help}.")
+        return int(argument)
+
+    def flag_type(self):
+        """For the flag's help."""
+        return "steps"
+
+
 def image_size(text: str | None) -> int | tuple[int, int] | None:
     """What `--image_size` says, as `data.load` takes it."""
     if text is None:
@@ -264,9 +286,11 @@ def define_training_flags():
         "strategy", "default", parameters.constant("mpl_tf.distribute", "STRATEGIES"),
         "One device; all of this machine; all of several machines, which TF_CONFIG names; or a TPU.",
     )  # fmt: skip
-    flags.DEFINE_integer(
-        "steps_per_execution", 1, "Updates per call from Python; more suits tiny networks.", 1
-    )
+    flags.DEFINE(
+        StepsPerExecutionParser(), "steps_per_execution", "auto",
+        "Updates per call from Python, which have to divide --steps and --epoch_steps; auto makes several where "
+        "networks are tiny and steps are many.",
+    )  # fmt: skip
 
 
 def define_minutes_flags(steps: str = "steps"):

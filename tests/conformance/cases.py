@@ -23,6 +23,15 @@ from mpl_tf.methods.uda import UDA
 from tests.support import tiny
 
 
+def momentum():
+    return keras.optimizers.SGD(0.1, momentum=0.9)
+
+
+def decoupled_decay():
+    # Where a gradient is zero but for its rounding, a small epsilon would make a step of it.
+    return keras.optimizers.AdamW(0.05, weight_decay=0.3, epsilon=1e-3)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One method with settings.
@@ -34,6 +43,7 @@ class Case:
         on_several_replicas: whether the method may run there; `"slow"` where another case stands for it, and only
             the slow tests look at it there.
         options: of `compile`, besides the optimizers.
+        optimizer: makes one for each role; with momentum, so that it has a state to lose.
     """
 
     make: Callable[[Callable[..., keras.Model]], Method]
@@ -41,12 +51,13 @@ class Case:
     data: Callable[..., tf.data.Dataset] = tiny.dataset
     on_several_replicas: bool | str = True
     options: dict = dataclasses.field(default_factory=dict)
+    optimizer: Callable[[], keras.optimizers.Optimizer] = momentum
 
     def compiled(self, network: Callable[..., keras.Model] = tiny.network, **options) -> Method:
-        """A new method from the same weights, with momentum, so that optimizers have a state to lose."""
+        """A new method from the same weights."""
         method = self.make(network)
         names = [method.optimizer_arguments[role] for role in self.learns]
-        optimizers = {name: keras.optimizers.SGD(0.1, momentum=0.9) for name in names}
+        optimizers = {name: self.optimizer() for name in names}
         method.compile(**optimizers, **{**self.options, **options})
         return method
 
@@ -232,7 +243,13 @@ CASES = {
         on_several_replicas="slow",
     ),
     "freematch": Case(freematch(class_prior=(0.5, 0.3, 0.2)), learns=("student",)),
-    "distillation": Case(distillation, learns=("student",)),
+    # The careful way to fine-tune.
+    "distillation": Case(
+        distillation,
+        learns=("student",),
+        options={"backbone_learning_rate_factor": 0.3},
+        optimizer=decoupled_decay,
+    ),
     "noisy student soft": Case(noisy_student(), learns=("student",)),
     "noisy student hard": Case(
         noisy_student(

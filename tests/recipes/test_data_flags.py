@@ -161,3 +161,11 @@ def test_sizes_are_one_number_or_height_and_width(text, value, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match=r"is no size: give a number|is too small: give at least 4"):
         shared_flags.ImageSizeParser().parse(text)
+
+
+def test_steps_of_a_call_are_a_number_or_found():
+    parser = shared_flags.StepsPerExecutionParser()
+    assert [parser.parse(text) for text in ("auto", "1", "50", 3)] == ["auto", 1, 50, 3]
+    for text in ("0", "-1", "1.5", "many", "", 0):
+        with pytest.raises(ValueError, match="is no number of steps: give auto, or a number of at least 1"):
+            parser.parse(text)

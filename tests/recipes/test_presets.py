@@ -84,6 +84,23 @@ def test_the_network_of_the_large_scale_preset_is_built_at_its_size():
     assert network.count_params() == 481_399_996
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_page_has_the_time_that_the_header_says(preset):
+    page = (ROOT / "docs" / "presets.md").read_text("utf-8")
+    (row,) = re.findall(rf"^\| `{preset}` \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    (said,) = re.findall(
+        r"^# Time on a server CPU(.*?)^# python -m",
+        PRESETS[preset].read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    said = said.replace("\n# ", " ")
+    step, length = row
+    assert re.match(r"(?:about )?[\d.,]+|not measured", step)[0] in said
+    assert length in said
+    steps = re.search(r"^--steps=(\d+)$", PRESETS[preset].read_text("utf-8"), re.MULTILINE)[1]
+    assert preset == "noisy_student_digits" or f"{int(steps):,} steps" in length
+
+
 def program_of(preset: str) -> str:
     """The lines of Python in a preset's header, which make folders of its dataset's published files."""
     lines = re.findall(r"^#     (.*)$", PRESETS[preset].read_text("utf-8"), re.MULTILINE)
