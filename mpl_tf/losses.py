@@ -67,12 +67,14 @@ def smoothed_one_hot(
         dtype: of the result.
 
     Returns:
-        `[B, K]`, rows that sum to 1.
+        `[B, K]`, rows that sum to 1; of a label that is no class, nan.
     """
     labels = tf.convert_to_tensor(labels)
     if labels.dtype.size < 4:  # of which `tf.one_hot` knows only some
         labels = tf.cast(labels, tf.int32)
     targets = tf.one_hot(labels, num_classes, dtype=dtype)
+    # Zeros stand for what is no class, as -1, and would be learned from without a word: 0 / 0.
+    targets /= tf.reduce_sum(targets, axis=-1, keepdims=True)
     return (1.0 - label_smoothing) * targets + label_smoothing / num_classes
 
 

@@ -6,6 +6,32 @@ import keras
 import tensorflow as tf
 
 
+def unwrapped(data: Any) -> Any:
+    """The batch in what Keras hands to a step: in a tuple, where it comes from `train_on_batch` or a generator.
+
+    Args:
+        data: a batch, or a tuple of one and of None.
+    """
+    if isinstance(data, tuple) and data and isinstance(data[0], dict) and all(x is None for x in data[1:]):
+        return data[0]
+    return data
+
+
+def as_floats(batch: dict) -> dict:
+    """The same training batch with images of whole numbers and stored labels of any type in float32."""
+    if not isinstance(batch, dict) or not all(isinstance(entries, dict) for entries in batch.values()):
+        return batch  # Which `check_training_batch` refuses.
+
+    def converted(key, value):
+        is_image = key in ("image", "weak", "strong") and tf.as_dtype(value.dtype).is_integer
+        return tf.cast(value, tf.float32) if is_image or key == "probabilities" else value
+
+    return {
+        stream: {key: converted(key, value) for key, value in entries.items()}
+        for stream, entries in batch.items()
+    }
+
+
 def check_evaluation_batch(data: Any) -> tuple:
     """Images and labels `[B]` of an evaluation.
 

@@ -17,7 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf import schedules
-from mpl_tf.data.batches import batch_size, check_evaluation_batch, evaluation_weights
+from mpl_tf.data.batches import (
+    as_floats,
+    batch_size,
+    check_evaluation_batch,
+    evaluation_weights,
+    unwrapped,
+)
 from mpl_tf.distribute import replicas
 from mpl_tf.methods import constraints, validation
 from mpl_tf.methods.constraints import Constraint, Number
@@ -216,6 +222,7 @@ class Method(keras.Model):
                 optimizer = loss_scaling.scaling(optimizer)
             variables = getattr(self, role).trainable_variables
             validation.check_not_frozen(role, variables)
+            validation.warn_of_own_losses(role, getattr(self, role))
             inner = loss_scaling.inner(optimizer)
             # Keras keeps what the user has excluded under private names, and a second call would replace it.
             chosen = [getattr(inner, f"_exclude_from_weight_decay{part}", None) for part in ("", "_pattern")]
@@ -246,6 +253,8 @@ class Method(keras.Model):
 
     def make_train_function(self, force: bool = False) -> None:
         """Keras' own training function, but on several replicas where that cannot do what is asked for."""
+        for role, steps in self.momentum_steps.items():
+            validation.check_same_variables(role, steps.variables, getattr(self, role).trainable_variables)
         strategy = self.distribute_strategy
         several = strategy.num_replicas_in_sync > 1 and self.steps_per_execution > 1
         if self.run_eagerly or not (several or self.compiles_replicas):
@@ -315,9 +324,8 @@ class Method(keras.Model):
 
     def views(self, data: dict) -> dict:
         """The batch with its weak and strong views, which are made here where `augmentation` is set."""
-        if self.augmentation is None:
-            return data
-        return self.augmentation(data)
+        data = unwrapped(data)
+        return as_floats(data if self.augmentation is None else self.augmentation(data))
 
     def training_logits(self, role: str, images: tf.Tensor) -> tf.Tensor:
         """Logits of a classifier that learns, in training mode; in micro-batches where `compile` was told so.
@@ -358,6 +366,9 @@ class Method(keras.Model):
 
         Returns:
             Role → one tensor per trainable variable, the same on every replica.
+
+        Raises:
+            ValueError: for a trainable variable that a role's loss does not depend on.
         """
         variables = {role: getattr(self, role).trainable_variables for role in losses}
         scales = {role: loss_scaling.scale(getattr(self, f"{role}_optimizer", None)) for role in losses}
@@ -365,6 +376,8 @@ class Method(keras.Model):
         gradients = tape.gradient(
             list(losses.values()), variables, output_gradients=seeds if self.scales_losses else None
         )
+        for role in losses:
+            validation.check_reached(role, variables[role], gradients[role])
         gradients = {role: loss_scaling.unscaled(gradients[role], scales[role]) for role in losses}
         return replicas.replica_mean(gradients)
 
@@ -428,6 +441,10 @@ class Method(keras.Model):
         decay = schedules.average_decay(self.step.value, decay)
         weights, averages = getattr(self, role).weights, getattr(self, f"{role}_average").weights
         for average, value in zip(averages, weights, strict=True):
+            if not average.dtype.startswith(("float", "bfloat")):
+                # Tables of indices and counters have no mean, and rounding one would change it.
+                average.assign(value)
+                continue
             # In float64 where the weights are, and never in 16 bits.
             dtype = tf.float64 if average.dtype == "float64" else tf.float32
             old, new, kept = (tf.cast(each, dtype) for each in (average, value, decay))
@@ -474,6 +491,7 @@ class Method(keras.Model):
             data: `{"image", "label"}`, and `"sample_weight"` where images are to weigh differently; or what Keras
                 makes of `x`, `y` and `sample_weight`.
         """
+        data = unwrapped(data)
         images, labels = check_evaluation_batch(data)
         weights = evaluation_weights(data)
         loss, *accuracies = self.test_trackers

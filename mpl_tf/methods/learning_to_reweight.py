@@ -25,6 +25,7 @@ import tensorflow as tf
 from mpl_tf import losses
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.distribute import replicas
+from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Number
 from mpl_tf.methods.engine import loss_scaling
@@ -144,7 +145,9 @@ class LearningToReweight(Method):
 
         def gradients_here():
             variables, scale = before.network.trainable_variables, before.loss_scale
-            return loss_scaling.unscaled(tape.gradient(loss, variables, output_gradients=scale), scale)
+            gradients = tape.gradient(loss, variables, output_gradients=scale)
+            validation.check_reached("student", variables, gradients)
+            return loss_scaling.unscaled(gradients, scale)
 
         # What is transposed is the gradient of this replica: its own images are to be weighed.
         gradients = replicas.replica_mean(

@@ -176,7 +176,7 @@ class PseudoLabels(Method):
             )
             if "weight" in data["labeled"]:
                 # The loss is linear in its targets, so that a weight may be in them, and be mixed with them.
-                labeled_targets *= data["labeled"]["weight"][:, tf.newaxis]
+                labeled_targets *= tf.cast(data["labeled"]["weight"], tf.float32)[:, tf.newaxis]
             labeled_targets = tf.pad(labeled_targets, [[0, num_unlabeled], [0, 0]])
             unlabeled_targets = tf.pad(mask[:, tf.newaxis] * targets, [[num_labeled, 0], [0, 0]])
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.models.class_names import check_class_names, get_class_names
+from mpl_tf.models.surgery import leaf_layers
 from mpl_tf.utils.validation import check_choice, check_integer
 
 
@@ -23,6 +25,7 @@ def check_networks(classifiers: dict, auxiliary: dict | None = None) -> None:
     for role, network in everything.items():
         _not_built(role, network)
     for role, network in classifiers.items():
+        _one_tensor(role, network)
         _logits(role, network)
         _probabilities(role, network)
     first_role, first = next(iter(classifiers.items()))
@@ -57,6 +60,22 @@ def _not_built(role, network):
         )
 
 
+def _one_tensor(role, network):
+    inputs, outputs = network.inputs, getattr(network, "output", None)
+    if len(inputs) != 1:
+        kind = f"takes {len(inputs)} inputs"
+    elif isinstance(outputs, dict):
+        kind = f"returns a dict with {', '.join(map(repr, sorted(outputs)))}"
+    elif len(network.outputs) != 1:
+        kind = f"has {len(network.outputs)} outputs"
+    else:
+        return
+    raise ValueError(
+        f"The {role} {network.name!r} {kind}, and a method trains a network from one tensor, of images, to one, of "
+        "logits: pass keras.Model(images, logits) of its layers."
+    )
+
+
 def _logits(role, network):
     shape = network.output_shape
     if len(shape) != 2 or not isinstance(shape[-1], int) or shape[-1] < 2:
@@ -81,8 +100,6 @@ def _probabilities(role, network):
 
 
 def _rows_sum_to_one(network):
-    if not isinstance(network.input_shape, tuple):
-        return False  # Several inputs, which is refused elsewhere.
     height = 32
     shape = [height if size is None else size for size in network.input_shape[1:]]
     generator = np.random.default_rng(0)
@@ -398,6 +415,41 @@ def check_not_frozen(role: str, variables: list) -> None:
         raise ValueError(
             f"The {role} has no trainable weights, so its optimizer has nothing to do: "
             "set trainable = True on the layers that are to learn before building the method."
+        )
+
+
+def check_same_variables(role: str, compiled: list, present: list) -> None:
+    """Raises where layers were frozen or made trainable after `compile`, when the optimizers were built."""
+    before, now = ({id(variable): variable.path for variable in each} for each in (compiled, present))
+    frozen, added = before.keys() - now.keys(), now.keys() - before.keys()
+    if frozen or added:
+        counts = f"{len(frozen)} of its weights were frozen and {len(added)} made trainable"
+        example = next(path for key, path in (before | now).items() if key in frozen | added)
+        raise ValueError(
+            f"The {role} is not as it was compiled, {counts} since, such as {example}: call compile again after a "
+            "change of trainable, with a new optimizer."
+        )
+
+
+def check_reached(role: str, variables: list, gradients: list) -> None:
+    """Raises for trainable weights that the losses do not depend on."""
+    unreached = [v.path for v, gradient in zip(variables, gradients, strict=True) if gradient is None]
+    if unreached:
+        raise ValueError(
+            f"No loss of the {role} depends on {len(unreached)} of its trainable weights, such as {unreached[0]}: "
+            "they lie behind a stop_gradient or are unused, so set trainable = False on their layers before compile."
+        )
+
+
+def warn_of_own_losses(role: str, network: keras.Model) -> None:
+    """Warns of regularizers, whose penalties no method minimizes."""
+    layers = [layer.name for layer in leaf_layers(network) if getattr(layer, "activity_regularizer", None)]
+    regularized = [v.path for v in network.trainable_variables if v.regularizer is not None]
+    if places := [*regularized, *layers]:
+        warnings.warn(
+            f"The {role} {network.name!r} has regularizers, as that of {places[0]}, and a method minimizes the "
+            "losses of its paper alone: pass weight_decay= to the method instead.",
+            stacklevel=4,
         )
 
 

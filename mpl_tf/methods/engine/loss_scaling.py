@@ -41,7 +41,8 @@ def scale(optimizer: keras.optimizers.Optimizer | None) -> tf.Tensor | None:
 
 
 def unscaled(gradients: list, scale: tf.Tensor | None) -> list:
-    """True gradients of those that a backward pass with this seed returned."""
+    """True gradients of those that a backward pass with this seed returned; dense, also those of embeddings."""
+    gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
     if scale is None:
         return gradients
     return [None if g is None else tf.cast(g, tf.float32) / scale for g in gradients]

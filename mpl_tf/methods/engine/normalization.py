@@ -39,6 +39,7 @@ def _is_plain(layer):
         and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
         and layer.compute_dtype in ("float32", "bfloat16", "float16")
+        and layer.variable_dtype == "float32"
     )
 
 

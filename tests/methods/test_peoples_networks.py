@@ -1,0 +1,248 @@
+"""Networks and batches that people bring along: what a step needs of them, and what it does not touch."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mpl_tf import losses
+from mpl_tf.methods.learning_to_reweight import LearningToReweight
+from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.noisy_student import NoisyStudent
+from mpl_tf.methods.pseudo_labels import PseudoLabels
+from mpl_tf.methods.supervised import Supervised
+from mpl_tf.methods.uda import UDA
+from tests.support import tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore:Gradients do not exist")
+
+
+def sgd():
+    return keras.optimizers.SGD(0.1, momentum=0.9)
+
+
+def batch(**entries):
+    """One with every entry that some method reads; `labeled_weight=…` and the like replace or add some."""
+    data = tiny.batch()
+    data["labeled"]["trusted"] = np.arange(4) % 2 == 0
+    for name, value in entries.items():
+        stream, _, key = name.partition("_")
+        data[stream][key] = value
+    return data
+
+
+def step(method, data=None):
+    """Compiles and makes one step, without a graph."""
+    count = len(method.optimizer_arguments)
+    method.compile(*(sgd() for _ in range(count)), run_eagerly=True)
+    return method.train_step(tiny.tensors(batch() if data is None else data))
+
+
+def layered(*layers):
+    inputs = keras.Input(tiny.IMAGE_SHAPE)
+    outputs = keras.layers.Rescaling(1 / 255)(inputs)
+    for layer in layers:
+        outputs = layer(outputs)
+    return keras.Model(inputs, keras.layers.Dense(tiny.NUM_CLASSES)(keras.layers.Flatten()(outputs)))
+
+
+# --- weights that are no numbers to average ----------------------------------------------------------------
+
+
+class Lookup(keras.layers.Layer):
+    """Takes pixels by a table of indices that is a weight, as windowed attention takes its biases."""
+
+    def build(self, shape):
+        indices = np.arange(shape[1])[::-1]
+        self.table = self.add_weight(shape=(shape[1],), dtype="int32", trainable=False, name="table")
+        self.table.assign(indices)
+        self.chosen = self.add_weight(shape=(2,), dtype="bool", trainable=False, name="chosen")
+        self.chosen.assign([True, False])
+
+    def call(self, images):
+        return keras.ops.take(images, self.table, axis=1)
+
+
+def test_the_average_keeps_tables_of_indices():
+    method = Supervised(student=layered(Lookup()), ema_decay=0.99)
+    method.compile(sgd(), run_eagerly=True)
+    data = tiny.tensors(batch())
+    for _ in range(5):
+        method.train_step(data)
+    averages = {v.name: v.numpy().tolist() for v in method.student_average.non_trainable_variables}
+    assert averages["table"] == [3, 2, 1, 0]
+    assert averages["chosen"] == [True, False]
+
+
+# --- gradients of other kinds, and none ---------------------------------------------------------------------
+
+
+class Positions(keras.layers.Layer):
+    """Adds an embedding of each row, as vision transformers do of each patch; its gradient is sparse."""
+
+    def build(self, shape):
+        self.embedding = keras.layers.Embedding(shape[1], shape[3])
+        self.embedding.build(())
+
+    def call(self, images):
+        return images + self.embedding(keras.ops.arange(images.shape[1]))[:, None]
+
+
+@pytest.mark.parametrize("feedback", ["per_example", "dot_product"])
+def test_the_feedback_of_networks_with_embeddings(feedback):
+    method = MetaPseudoLabels(teacher=layered(Positions()), student=layered(Positions()), feedback=feedback)
+    assert np.isfinite(step(method)["feedback"])
+
+
+def test_learning_to_reweight_of_networks_with_embeddings():
+    assert np.isfinite(step(LearningToReweight(student=layered(Positions())))["loss"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda network: Supervised(student=network, weight_decay=1e-3),
+        lambda network: LearningToReweight(student=network),
+        lambda network: MetaPseudoLabels(
+            teacher=tiny.plain_network("teacher"), student=network, ema_decay=None
+        ),
+    ],
+)
+def test_weights_that_no_loss_depends_on(make):
+    network = layered(keras.layers.Conv2D(2, 3, name="features"), keras.layers.Lambda(tf.stop_gradient))
+    with pytest.raises(
+        ValueError,
+        match=r"No loss of the student depends on 2 of its trainable weights, such as features/kernel",
+    ):
+        step(make(network))
+    network.get_layer("features").trainable = False
+    assert np.isfinite(step(make(network))["loss"])
+
+
+# --- changes after compile ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_layers_that_are_frozen_after_compile(optimizer, frozen):
+    network = layered(keras.layers.Conv2D(2, 3, name="features"))
+    network.get_layer("features").trainable = not frozen
+    method = Supervised(student=network)
+    method.compile(optimizer)
+    network.get_layer("features").trainable = frozen
+    counts = "2 of its weights were frozen and 0" if not frozen else "0 of its weights were frozen and 2"
+    with pytest.raises(ValueError, match=rf"{counts} made trainable since.*call compile again"):
+        method.fit(tf.data.Dataset.from_tensors(batch()), verbose=0)
+    method.compile(optimizer)
+    method.make_train_function()
+
+
+# --- losses that networks bring along -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "place"),
+    [
+        (keras.layers.Conv2D(2, 3, kernel_regularizer="l2", name="features"), "features/kernel"),
+        (keras.layers.Conv2D(2, 3, activity_regularizer="l1", name="features"), "features"),
+    ],
+)
+def test_regularizers_are_warned_of(layer, place):
+    method = Supervised(student=layered(layer))
+    with pytest.warns(UserWarning, match=rf"has regularizers, as that of {place}, .*pass weight_decay="):
+        method.compile(sgd())
+
+
+def test_regularizers_of_what_does_not_learn_are_not_warned_of():
+    layer = keras.layers.Conv2D(2, 3, kernel_regularizer="l2")
+    method = Supervised(student=layered(layer))
+    layer.trainable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.compile(sgd())
+
+
+# --- inputs and outputs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "kind"),
+    [
+        (lambda images, logits: keras.Model(images, {"logits": logits}), "returns a dict with 'logits'"),
+        (lambda images, logits: keras.Model(images, {"b": logits, "a": logits + 1}), "a dict with 'a', 'b'"),
+        (lambda images, logits: keras.Model(images, [logits, logits + 1]), "has 2 outputs"),
+        (lambda images, logits: keras.Model([images, keras.Input(())], logits), "takes 2 inputs"),
+    ],
+)
+def test_networks_of_several_tensors(build, kind):
+    images = keras.Input(tiny.IMAGE_SHAPE)
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(images))
+    with pytest.raises(
+        ValueError, match=rf"The student .* {kind}, and a method trains a network from one tensor"
+    ):
+        Supervised(student=build(images, logits))
+
+
+# --- policies -----------------------------------------------------------------------------------------------
+
+
+def test_networks_that_are_in_16_bits_altogether():
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        network = layered(keras.layers.BatchNormalization())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(step(Supervised(student=network))["loss"])
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_in_train_on_batch_and_from_a_generator():
+    method = Supervised(student=tiny.plain_network("student"))
+    method.compile(sgd())
+    loss, *_ = method.train_on_batch(batch())
+    assert np.isfinite(loss)
+    method.fit(((batch(),) for _ in range(2)), steps_per_epoch=2, verbose=0)
+    assert method.step.value == 3
+    images, labels = tiny.examples(8)
+    expected = method.evaluate(images, labels, verbose=0)
+    np.testing.assert_allclose(method.test_on_batch({"image": images, "label": labels}), expected, rtol=1e-5)
+
+
+def numbers(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "entry"),
+    [
+        (UDA, {"labeled_image": numbers(4, *tiny.IMAGE_SHAPE)}),
+        (
+            lambda student: PseudoLabels(student=student, mixup=1.0),
+            {"labeled_image": numbers(4, *tiny.IMAGE_SHAPE)},
+        ),
+        (PseudoLabels, {"labeled_weight": np.ones(4)}),
+        (NoisyStudent, {"unlabeled_probabilities": np.full((6, 3), 1 / 3)}),
+        (NoisyStudent, {"unlabeled_probabilities": np.full((6, 3), 1 / 3, np.float16)}),
+    ],
+)
+def test_the_numbers_of_a_batch_in_other_types(make, entry):
+    results = [
+        step(make(student=tiny.plain_network("student")), batch(**entry | {name: value}))["loss"]
+        for name, value in entry.items()
+        for value in (value, value.astype(np.float32))
+    ]
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_not_a_loss_of_zero(label):
+    labels, logits = tf.constant([0, label]), tf.zeros([2, 3])
+    known, unknown = losses.cross_entropy(labels, logits, label_smoothing=0.1)
+    assert np.isfinite(known)
+    assert np.isnan(unknown)
+    data = batch(labeled_label=np.array([0, 1, 2, label], np.int32))
+    assert np.isnan(step(Supervised(student=tiny.plain_network("student")), data)["loss"])
