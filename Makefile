@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-BENCHMARKS := augment step pointwise memory loop labeling serving
+BENCHMARKS := augment reading step pointwise memory loop labeling serving
 
 .DEFAULT_GOAL := help
 .PHONY: help train test tests test-slow lint types docs bench gpu-check clean

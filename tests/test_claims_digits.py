@@ -21,6 +21,8 @@ def test_a_study_names_presets_trials_and_rows_that_there_are(name):
     for trial in parsed:
         compare.other_trials(trial, parsed)
     assert study.reference is None or study.reference in study.trials
+    ablations = [f"{trial} = {other}" for trial, other in study.ablations.items()]
+    assert compare.parse_ablations(ablations, parsed) == study.ablations
     assert set(study.answers) <= set(IDS)
     assert {trial for trials in study.answers.values() for trial in trials} <= set(study.trials)
     assert bool(study.teacher) == any(PROGRAM["TEACHER"] in words for words in study.trials.values())
@@ -36,3 +38,14 @@ def test_first_teachers_differ_in_their_noise_and_their_students_in_nothing_else
     assert (
         trials["student of the noised"] == "noisy_student --teacher={noised teacher}/networks/student.keras"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("weak_view", "--weak_view=separate"), ("precision", "--precision=mixed_bfloat16")]
+)
+def test_what_makes_a_step_faster_is_all_that_differs(name, flag):
+    for study in (STUDIES[name], STUDIES[f"{name}_cifar10"]):
+        assert len(study.ablations) == len(study.trials) / 2
+        for faster, plain in study.ablations.items():
+            assert study.trials[faster] == f"{study.trials[plain]} {flag}"
+    assert STUDIES[f"{name}_cifar10"].trials == STUDIES[name].trials
