@@ -31,6 +31,7 @@ from mpl_tf.methods.engine import execution, layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
 from mpl_tf.methods.engine.momentum import MomentumSteps
 from mpl_tf.models.heads import probabilities
+from mpl_tf.models.saving import carried, carry
 from mpl_tf.models.surgery import clone
 from mpl_tf.utils.validation import check_choice, check_integer, check_range
 
@@ -529,22 +530,33 @@ class Method(keras.Model):
         super().save(filepath, **options)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, each of which is kept under its own name; networks serialized."""
+        """The arguments of the constructor, each of which is kept under its own name; networks serialized.
+
+        What networks carry besides, their class names and how images were resized, is under `"carried"`.
+        """
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+        config = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+        facts = {role: carried(getattr(self, role)) for role in self.roles}
+        return config | {"carried": {role: found for role, found in facts.items() if found}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Method":
         """Builds the method from what `get_config` returned."""
-        return cls(
-            **{
-                key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
-                for key, value in config.items()
-            }
-        )
+        facts = config.get("carried", {})
+        arguments = {
+            key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+            for key, value in config.items()
+            if key != "carried"
+        }
+        # Before the averages are made, which are copies.
+        for role, found in facts.items():
+            carry(arguments[role], found)
+        return cls(**arguments)
 
-    def get_compile_config(self) -> dict[str, Any]:
-        """One serialized optimizer for each role that learns, and how the passes are made."""
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """One serialized optimizer for each role that learns, and how the passes are made; None before `compile`."""
+        if not self.compiled:
+            return None
         roles = self.optimizer_arguments
         options = {name: getattr(self, f"{role}_optimizer", None) for role, name in roles.items()}
         options |= {"micro_batches": self.micro_batches, "rematerialize": self.rematerialize}
