@@ -1,5 +1,6 @@
 """Networks and batches that people bring along: what a step needs of them, and what it does not touch."""
 
+import importlib
 import warnings
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import mpl_tf
 from mpl_tf import losses
 from mpl_tf.methods.learning_to_reweight import LearningToReweight
 from mpl_tf.methods.mpl import MetaPseudoLabels
@@ -195,6 +197,15 @@ def test_networks_that_are_in_16_bits_altogether():
     finally:
         keras.config.set_dtype_policy("float32")
     assert np.isfinite(step(Supervised(student=network))["loss"])
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_of_keras(monkeypatch, backend):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    with pytest.raises(
+        ImportError, match=f"backend '{backend}': set the environment variable KERAS_BACKEND=tens"
+    ):
+        importlib.reload(mpl_tf)
 
 
 # --- batches ------------------------------------------------------------------------------------------------
