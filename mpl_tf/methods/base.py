@@ -307,8 +307,9 @@ class Method(keras.Model):
             _set_direction(callback)
         if self.finds_steps_per_execution and not self.run_eagerly:
             self._find_steps_per_execution(given)
-        # Keras warns of its own default where batches come from a dataset.
-        return super().fit(**given | {"shuffle": False})
+        # Keras warns of its own default where batches come from a dataset of TensorFlow's; its own kind it shuffles.
+        quiet = {} if isinstance(given.get("x"), keras.utils.PyDataset) else {"shuffle": False}
+        return super().fit(**quiet | given)
 
     def _find_steps_per_execution(self, given: dict[str, Any]) -> None:
         epochs, steps = given.get("epochs", 1) - given.get("initial_epoch", 0), given["steps_per_epoch"] or 1

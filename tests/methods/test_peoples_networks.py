@@ -223,6 +223,27 @@ def test_a_batch_in_train_on_batch_and_from_a_generator():
     np.testing.assert_allclose(method.test_on_batch({"image": images, "label": labels}), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("options", "shuffled"), [({}, True), ({"shuffle": False}, False)])
+def test_batches_of_a_keras_dataset_are_shuffled_as_keras_does(options, shuffled):
+    class Batches(keras.utils.PyDataset):
+        drawn = ()
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            self.drawn = (*self.drawn, index)
+            return batch()
+
+    batches, method = Batches(), Supervised(student=tiny.plain_network("student"))
+    method.compile(sgd(), run_eagerly=True)
+    method.fit(batches, verbose=0, **options)
+    # The first of them are looked at before.
+    order = batches.drawn[-12:]
+    assert sorted(order) == list(range(12))
+    assert (list(order) != sorted(order)) == shuffled
+
+
 def numbers(*shape):
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
