@@ -385,7 +385,7 @@ def show_data(data: RunData) -> None:
 def main(_):
     """Plans, trains, compares, exports, and draws the page."""
     choose(RunFolder(program.run_dir()))
-    with program.open_run(train, may_grow=False, plan=plan) as run:
+    with program.open_run(train, may_grow=False, plan=plan, draft=False) as run:
         show_data(run.data)
         show_plan(run)
         if FLAGS.plan_only:

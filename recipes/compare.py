@@ -125,12 +125,20 @@ def parse_trials(texts: list[str]) -> dict[str, list[str]]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """The seeds of `"0-4"` or `"0,3,7"`."""
+    """The seeds of `"0-4"` or `"0,3,7"`, each once.
+
+    Raises:
+        absl.app.UsageError: for another text, and for a range without seeds.
+    """
+    seeds = []
     if match := re.fullmatch(r"(\d+)-(\d+)", text):
-        return list(range(int(match[1]), int(match[2]) + 1))
-    if re.fullmatch(r"\d+(,\d+)*", text):
-        return [int(seed) for seed in text.split(",")]
-    raise app.UsageError(f"--seeds={text!r} is neither a range as 0-4 nor a list as 0,3,7.")
+        seeds = list(range(int(match[1]), int(match[2]) + 1))
+    elif re.fullmatch(r"\d+(,\d+)*", text):
+        # Two trials of one seed would be in one folder, at the same time.
+        seeds = list(dict.fromkeys(map(int, text.split(","))))
+    if not seeds:
+        raise app.UsageError(f"--seeds={text!r} is neither a range as 0-4 nor a list as 0,3,7.")
+    return seeds
 
 
 def parse_ablations(texts: list[str], trials: dict) -> dict[str, str]:

@@ -35,7 +35,7 @@ from recipes.common import builders, program
 
 def main(_):
     """Fits, evaluates, saves, exports."""
-    with program.open_run(probe) as run:
+    with program.open_run(probe, draft=False) as run:
         if not run.completed:
             probe(run)
         program.finish(run)

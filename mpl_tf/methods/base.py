@@ -253,8 +253,9 @@ class Method(keras.Model):
 
     def make_train_function(self, force: bool = False) -> None:
         """Keras' own training function, but on several replicas where that cannot do what is asked for."""
-        for role, steps in self.momentum_steps.items():
-            validation.check_same_variables(role, steps.variables, getattr(self, role).trainable_variables)
+        for role, compiled in self.momentum_steps.items():
+            present = getattr(self, role).trainable_variables
+            validation.check_same_variables(role, compiled.variables, present)
         strategy = self.distribute_strategy
         several = strategy.num_replicas_in_sync > 1 and self.steps_per_execution > 1
         if self.run_eagerly or not (several or self.compiles_replicas):

@@ -27,7 +27,7 @@ from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Distribution, Integer, Number, Settings
 from mpl_tf.methods.engine.pseudo_labeling import CONSISTENCIES, Consistency, DistributionAlignment
 from mpl_tf.methods.feedback.settings import FEEDBACK_ON, FeedbackSettings
-from mpl_tf.methods.feedback.student import FeedbackState, student_step
+from mpl_tf.methods.feedback.student import FeedbackState, check_compiled, student_step
 from mpl_tf.models.heads import probabilities
 from mpl_tf.models.surgery import clone
 
@@ -208,6 +208,7 @@ class MetaPseudoLabels(Method):
             ValueError: when one of them is missing, and for one or an option that does not work here.
         """
         self.compile_roles({"teacher": teacher_optimizer, "student": student_optimizer}, **options)
+        check_compiled(self)
 
     def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One iteration of Algorithm 1 on `data["labeled"]` and `data["unlabeled"]`."""

@@ -27,7 +27,7 @@ from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number, Settings
 from mpl_tf.methods.feedback.settings import FEEDBACK_ON, FeedbackSettings
-from mpl_tf.methods.feedback.student import FeedbackState, student_step
+from mpl_tf.methods.feedback.student import FeedbackState, check_compiled, student_step
 
 # Stored probabilities may be exactly 0, and a logarithm may not.
 SMALLEST_PROBABILITY = 1e-7
@@ -139,6 +139,7 @@ class ReducedMetaPseudoLabels(Method):
         if not self.calibrates and calibrator_optimizer is None:
             del optimizers["calibrator"]
         self.compile_roles(optimizers, **options)
+        check_compiled(self)
 
     def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One iteration on `data["labeled"]` and `data["unlabeled"]`, whose `"probabilities"` are stored."""

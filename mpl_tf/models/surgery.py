@@ -154,9 +154,13 @@ def as_functional(network: keras.Model) -> keras.Model:
         The network itself where it is functional.
 
     Raises:
-        ValueError: for a subclassed model, or one that is not built.
+        ValueError: for a subclassed model, also a sequential one with a call of its own, or one that is not built.
     """
-    if isinstance(network, keras.Sequential) and network.built:
+    if (
+        isinstance(network, keras.Sequential)
+        and network.built
+        and type(network).call is keras.Sequential.call
+    ):
         return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
     if isinstance(network, keras.Sequential) or not hasattr(network, "output_shape"):
         raise ValueError(

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from numbers import Integral
 
+import keras
+
 
 def check_num_classes(num_classes: int) -> None:
     """Checks that there are two classes or more.
@@ -61,6 +63,11 @@ def check_shape(
         raise ValueError(
             f"{name} takes points, such as image_shape=(2,), got images with image_shape={shape}; choose mlp "
             f"or convnet."
+        )
+    if len(shape) == 3 and keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Keras is set to channels_first, and images have their channels last here: call "
+            "keras.config.set_image_data_format('channels_last'), or change image_data_format in keras.json."
         )
     if smallest_side is not None and len(shape) == 3 and min(shape[:2]) < smallest_side:
         raise ValueError(

@@ -43,12 +43,7 @@ def fit(
             epoch is to be selected without validation images.
         preemption.PreemptedError: after one of them.
     """
-    for name in ("steps", "epoch_steps"):
-        if getattr(settings, name) % method.steps_per_execution:
-            raise ValueError(
-                f"{name}={getattr(settings, name)} is not a multiple of "
-                f"steps_per_execution={method.steps_per_execution}: choose one that is."
-            )
+    check_steps(method, settings)
     check_selection(settings.select, data)
     monitoring = Monitoring() if monitoring is None else monitoring
     method.augmentation = data.augmentation(settings.seed) if method.uses_images else None
@@ -64,6 +59,24 @@ def fit(
     if settings.select == "best":
         _load_best(method, folder)
     return folder.recorded_sum("seconds")
+
+
+def check_steps(method: Method, settings: StageSettings) -> None:
+    """Checks that the steps that a method makes per call from Python divide those of a stage.
+
+    Args:
+        method: compiled.
+        settings: of the stage.
+
+    Raises:
+        ValueError: where they do not.
+    """
+    for name in ("steps", "epoch_steps"):
+        if getattr(settings, name) % method.steps_per_execution:
+            raise ValueError(
+                f"{name}={getattr(settings, name)} is not a multiple of "
+                f"steps_per_execution={method.steps_per_execution}: choose one that is."
+            )
 
 
 def check_selection(select: str, data: RunData) -> None:

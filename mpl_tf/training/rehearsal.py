@@ -1,4 +1,4 @@
-"""A run that trains nothing: it times some steps of each stage, so that a plan can be made of them."""
+"""Runs that train nothing: one times some steps of each stage, another one tries whether its stages can be built."""
 
 import collections
 import dataclasses
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf import models
 from mpl_tf.data import pipeline
 from mpl_tf.data.run_data import RunData
 from mpl_tf.distribute import workers
@@ -19,7 +20,7 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training import loop
 from mpl_tf.training.planning import StageTimes
-from mpl_tf.training.run import Run, check_batch_size
+from mpl_tf.training.run import METHOD, Run, check_batch_size
 
 # What minutes may be of: the clock on the wall, or the processor time of all threads of this process together, which
 # other processes on the machine do not lengthen.
@@ -117,6 +118,69 @@ class Rehearsal(Run):
         """How long the evaluation of the networks at the end would take, of all stages or of some."""
         images = len(self.data.split.validation) + len(self.data.source.test or ())
         return images * sum(self.times[stage].evaluation for stage in stages or self.settings)
+
+
+class Draft(Rehearsal):
+    """Takes the place of a `Run` while a recipe goes through its stages, and builds those that follow the first.
+
+    What is wrong with a later stage's method would otherwise be found when the stages before it have trained. The
+    first one needs no draft, since it is built at once. Networks are tiny `stand_in`s, and nothing trains.
+
+    Args:
+        folder: that stages would write to; nothing is written.
+        data: images, split and views.
+        strategy: as for `Run`.
+    """
+
+    def train(
+        self,
+        stage: str,
+        build: Callable[[], Method],
+        settings: StageSettings,
+        *,
+        role: str | None = None,
+        data: RunData | None = None,
+    ) -> None:
+        """Builds the method of a stage that is not the first; arguments as for `Run.train`.
+
+        Args:
+            stage: as for `Run.train`.
+            build: as for `Run.train`.
+            settings: as for `Run.train`.
+            role: as for `Run.train`.
+            data: as for `Run.train`.
+
+        Raises:
+            ValueError: for a method that cannot be built, or steps that it cannot make.
+        """
+        check_batch_size(settings.batch_size, self.strategy)
+        is_first = not self.settings
+        self.settings[stage] = settings
+        if is_first:
+            self.networks[role or ("student" if stage == METHOD else stage)] = self.stand_in()
+            return
+        with self.strategy.scope():
+            method = build()
+        loop.check_steps(method, settings)
+        self._take_networks(stage, method, role)
+
+    def add_network(self, role: str, load: Callable[[], keras.Model]) -> None:
+        """Takes a stand-in for a network that needs no training; arguments as for `Run.add_network`.
+
+        Args:
+            role: as for `Run.add_network`.
+            load: as for `Run.add_network`; not called.
+        """
+        super().add_network(role, self.stand_in)
+
+    def stand_in(self) -> keras.Model:
+        """A network for the run's images and classes that costs nothing."""
+        source = self.data.source
+        with self.strategy.scope():
+            images = keras.Input(source.image_shape, dtype="float32")
+            corner = images if len(source.image_shape) == 1 else images[:, 0, 0]
+            network = keras.Model(images, keras.layers.Dense(source.num_classes, dtype="float32")(corner))
+        return models.set_class_names(network, source.class_names)
 
 
 @dataclasses.dataclass(frozen=True)

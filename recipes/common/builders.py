@@ -11,6 +11,7 @@ from mpl_tf.data.images.source import Source
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.engine.optimizers import make_optimizer
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.training.rehearsal import Draft
 from mpl_tf.training.run import Run
 from recipes.common.parameters import MethodFlags
 
@@ -33,6 +34,10 @@ def network(
         initial: what this one starts from, in place of `run.initial`.
     """
     data, start = run.data, initial or run.initial
+    is_draft = isinstance(run, Draft)
+    if is_draft and network_names() == [name]:
+        # The first stage builds it in a moment.
+        return run.stand_in()
     # Of two networks one may be of another kind, which has no such weights.
     others = set(network_names()).intersection(models.pretrained_names()) - {name}
     weights = FLAGS.weights if name in models.pretrained_names() or not others else "none"
@@ -47,6 +52,8 @@ def network(
         stochastic_depth=FLAGS.stochastic_depth if noise else 0.0,
         synchronized=FLAGS.strategy != "default",
     )
+    if is_draft:
+        return run.stand_in()
     if start is not None and (is_word(FLAGS.initialize) or not models.weights_difference(start, built)):
         return models.copy_weights(start, built)
     if FLAGS.head == "probe" or (FLAGS.head == "auto" and models.is_pretrained(name, weights)):

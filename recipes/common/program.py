@@ -6,6 +6,7 @@ import math
 import pathlib
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 
 import keras
@@ -23,6 +24,7 @@ from mpl_tf.runs.inputs import verify_or_write_inputs
 from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training.loop import check_selection
+from mpl_tf.training.rehearsal import Draft
 from mpl_tf.training.run import Run, check_batch_size
 from mpl_tf.utils import files
 from recipes.common import builders, minutes, precision, shared_flags
@@ -154,14 +156,20 @@ def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
 
 @contextlib.contextmanager
 def open_run(
-    train: Callable[[Run], None], *, may_grow: bool = True, plan: Callable[..., dict] = minutes.plan
+    train: Callable[[Run], None],
+    *,
+    may_grow: bool = True,
+    plan: Callable[..., dict] = minutes.plan,
+    draft: bool = True,
 ) -> Iterator[Run]:
     """The run that the flags describe, in its folder, which it claims once the flags and the data are in order.
 
     Args:
-        train: goes through the stages of the run that it is given; called here only to be timed, for --minutes.
+        train: goes through the stages of the run that it is given; called here to be timed, for --minutes, or else to
+            see whether all of them can be built.
         may_grow: whether more --steps go on from where fewer ended: not where stages follow from one another.
         plan: sets the flags that say how many steps are made, where --minutes says how long, as `minutes.plan`.
+        draft: whether stages are drafted before the first of them trains.
     """
     # Several processes have to find each other before TensorFlow computes anything.
     strategy = replicas.make_strategy(_optional("strategy").get("strategy", "default"))
@@ -194,6 +202,11 @@ def open_run(
     if to_plan:
         environment = {"strategy": strategy, "monitoring": monitoring}
         planned = plan(train, data, initial=initial, keep_epochs=folder.has_results(), **environment)
+    elif draft and not folder.has_completed():
+        with tempfile.TemporaryDirectory() as scratch:
+            drafted = Draft(scratch, data, strategy=strategy)
+            drafted.initial = initial
+            train(drafted)
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
         has_results = folder.has_results()
         steps_before = folder.verify_or_write_config(configuration(), **options)

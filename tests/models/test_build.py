@@ -142,6 +142,19 @@ def test_pixels_are_brought_to_one_and_points_left_alone():
     assert "rescale" not in [layer.name for layer in points.layers]
 
 
+@pytest.mark.parametrize("name", ["convnet", "mlp", "mobilenetv2"])
+def test_images_have_their_channels_last_whatever_keras_is_set_to(name):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(
+            ValueError, match="Keras is set to channels_first, and images have their channels last"
+        ):
+            models.build(name, CLASSES, (32, 32, 3))
+        assert models.build("mlp", CLASSES, (2,)).input_shape == (None, 2)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 def test_whole_pixels_may_come_as_bytes():
     model = models.build("convnet", CLASSES, (8, 8, 1), seed=1)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)

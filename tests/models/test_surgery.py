@@ -4,9 +4,10 @@ import hashlib
 
 import keras
 import numpy as np
+import pytest
 
 from mpl_tf import models
-from mpl_tf.models.surgery import clone_with_edits, in_precision, seed_from, synchronize_batch_norm
+from mpl_tf.models.surgery import clone, clone_with_edits, in_precision, seed_from, synchronize_batch_norm
 
 
 def seeds_of(model):
@@ -95,3 +96,14 @@ def test_another_precision_keeps_the_weights_and_returns_float32():
     assert rough.dtype == np.float32
     assert 1e-5 < abs(exact - rough).max() < 0.05 * abs(exact).max()
     np.testing.assert_array_equal(in_precision(copy, "float32")(images), exact)
+
+
+def test_a_sequential_network_with_a_call_of_its_own_has_no_copy():
+    class Doubled(keras.Sequential):
+        def call(self, images, training=False, mask=None):
+            return 2.0 * super().call(images, training=training)
+
+    layers = keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)
+    with pytest.raises(ValueError, match="whose layers cannot be copied one by one"):
+        clone(Doubled(layers))
+    assert clone(keras.Sequential(layers)).output_shape == (None, 3)

@@ -405,6 +405,7 @@ def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
     [
         ("--trial=plain", "not of the form"),
         ("--seeds=1..3", "neither a range"),
+        ("--seeds=3-1", "neither a range"),
         ("--reference=best", "is not a trial"),
         ("--ablation=one = two", "is not of the form 'trial = other trial' with two of one"),
         ("--trial=two: distillation --teacher={three}", "which is no trial before it: put that"),
@@ -416,6 +417,10 @@ def test_compare_refuses_what_it_cannot_read(option, message, capsys):
     flags.FLAGS(["compare", *arguments])
     with pytest.raises(app.UsageError, match=message):
         compare.main([])
+
+
+def test_a_seed_that_is_given_twice_is_one():
+    assert compare.parse_seeds("3,0,3") == [3, 0]
 
 
 def test_presets_name_only_flags_that_their_recipe_has():
@@ -491,3 +496,19 @@ def test_supervised_then_export(tmp_path):
     refused = run("export", *options, "--role=finetuned", "--litert=int8", expect_success=False).stderr
     assert "role='finetuned' is unknown: Choose one of 'student'" in refused
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        ("mpl", ["--baseline", "--teacher_model=mlpp"], "No model is called 'mlpp'"),
+        ("mpl", ["--baseline", "--feedback=unrolled", "--rematerialize"], "differentiates the student's pass twice"),
+        ("noisy_student", ["--models=mlp,alexnet", "--rounds=2"], "alexnet takes images of at least 28"),
+        ("distillation", ["--initialize=supervised", "--teacher=none.keras"], "none.keras does not exist"),
+    ],
+)  # fmt: skip
+def test_what_a_later_stage_cannot_do_is_said_before_the_first_trains(tmp_path, recipe, options, message):
+    options = [*SMALL, *options, "--unlabeled_ratio=1", f"--run_dir={tmp_path / 'run'}"]
+    assert message in run(recipe, *options, expect_success=False).stderr
+    # Where the flags are mended, no folder says that it holds another run.
+    assert not (tmp_path / "run").exists()

@@ -140,7 +140,6 @@ class Evidence:
         labeled_gradients: v, the gradient of L_l at θ_S', averaged over the replicas; of a backbone that makes
             smaller steps, times their factor.
         state: what the feedback remembers from step to step.
-        backbone_factor: of the student's learning rate on all weights but its head's.
     """
 
     before: Snapshot
@@ -157,7 +156,6 @@ class Evidence:
     step: tf.Tensor
     labeled_gradients: list[tf.Tensor]
     state: "FeedbackState"
-    backbone_factor: float
 
     def unlabeled_logits(self, weights: Weights) -> tf.Tensor:
         """The student's logits `[N, K]` on the unlabeled images at these weights."""
@@ -193,9 +191,6 @@ def per_example(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tens
 
 def unrolled(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
     """Automatic differentiation through the student's whole step, an `Estimator`."""
-    validation.check_one_replica("unrolled", replicas.replica_count())
-    validation.check_plain_pass("unrolled", evidence.before.training_pass)
-    validation.check_one_learning_rate("unrolled", evidence.backbone_factor)
     gradient = estimators.unrolled(
         evidence.teacher_logits,
         evidence.unlabeled_logits,
@@ -250,6 +245,21 @@ class StudentStep:
     gradient_norm: tf.Tensor
     feedback_on_logits: tf.Tensor
     metrics: dict[str, tf.Tensor]
+
+
+def check_compiled(method: Any) -> None:
+    """Checks that the estimator of a method that has been compiled can be computed for its student's step.
+
+    Args:
+        method: with a `feedback`.
+
+    Raises:
+        ValueError: for a step that the estimator cannot go through.
+    """
+    if method.feedback.estimator == "unrolled":
+        validation.check_one_replica("unrolled", replicas.replica_count())
+        validation.check_plain_pass("unrolled", method.student_pass)
+        validation.check_one_learning_rate("unrolled", method.backbone_learning_rate_factor)
 
 
 def student_step(
@@ -335,7 +345,6 @@ def student_step(
             new_loss=new_loss,
             labeled_gradients=labeled_gradients,
             state=method.feedback_state,
-            backbone_factor=method.backbone_learning_rate_factor,
             step=method.step.value,
         )
         gradient, size = ESTIMATORS[settings.estimator](settings, evidence)
