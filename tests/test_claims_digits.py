@@ -15,7 +15,8 @@ STUDIES = PROGRAM["STUDIES"]
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_names_presets_trials_and_rows_that_there_are(name):
     study = STUDIES[name]
-    assert (ROOT / "recipes" / "presets" / f"{study.preset}.flags").is_file()
+    assert study.preset is None or (ROOT / "recipes" / "presets" / f"{study.preset}.flags").is_file()
+    assert set(study.robustness) <= set(study.trials)
     parsed = compare.parse_trials([f"{trial}: {words}" for trial, words in study.trials.items()])
     assert list(parsed) == list(study.trials)
     for trial in parsed:
@@ -49,3 +50,13 @@ def test_what_makes_a_step_faster_is_all_that_differs(name, flag):
         for faster, plain in study.ablations.items():
             assert study.trials[faster] == f"{study.trials[plain]} {flag}"
     assert STUDIES[f"{name}_cifar10"].trials == STUDIES[name].trials
+
+
+@pytest.mark.parametrize("name", ["robustness_fashion_mnist", "robustness_cifar10"])
+def test_students_with_noise_and_without_have_one_first_teacher_which_has_none(name):
+    trials = STUDIES[name].trials
+    noise = "--nounlabeled_noise --norandaugment_labeled --nomodel_noise"
+    assert trials["no noise"] == f"{trials['noise']} {noise}"
+    assert "--teacher={first teacher}/networks/student.keras" in trials["noise"]
+    assert "--dropout=0.3" in trials["noise"]
+    assert not {"--dropout", "--randaugment_labeled"} & set(trials["first teacher"].replace("=", " ").split())

@@ -3,15 +3,15 @@
 python benchmarks/claims/digits.py --study=noisy_student --seeds=0-4 --run_dir=runs/claims/noisy_student
 
 Each is one `recipes.compare`, which resumes trial by trial, and a run is under a minute of one core. Nothing was
-tuned for a trial: hyper-parameters are those of the preset. Those that ask what a faster step costs in accuracy are
-here for CIFAR-10 too, in some minutes of one core for each run.
+tuned for a trial: hyper-parameters are those of the preset. Those that ask what a faster step costs in accuracy, and
+what noise does to robustness, are here for other images too, in some minutes of one core for each run.
 """
 
 import argparse
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import comparison
 
@@ -27,21 +27,21 @@ class Study:
     """A preset, and what is changed in it.
 
     Args:
-        preset: whose flags all trials have.
+        preset: whose flags all trials have; None for trials with all of theirs.
         trials: trial → recipe and flags.
         answers: row of docs/claims.md → the trials beside the reference that speak to it.
         reference: the trial that differences are taken to; the first where it is not given.
         teacher: recipe and flags of a run that is made once, and of whose network the trials learn.
         ablations: trial → the trial that it is also compared with.
-        robustness: whether the networks of the first trial are evaluated on corrupted, perturbed and adversarial
-            images too, each seed's with its first teacher as the baseline.
+        robustness: the trials whose networks are evaluated on corrupted, perturbed and adversarial images too, each
+            seed's with its first teacher as the baseline.
     """
 
-    preset: str
+    preset: str | None
     trials: Mapping[str, str]
     answers: Mapping[str, tuple[str, ...]]
     teacher: str | None = None
-    robustness: bool = False
+    robustness: tuple[str, ...] = ()
     reference: str | None = None
     ablations: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -67,6 +67,35 @@ TEACHER_OF_ALL_DIGITS = (
 
 _LABELED_BY_TEACHER = "--teacher={teacher}/networks/student.keras"
 _REDUCED = f"reduced_mpl --nobaseline {_LABELED_BY_TEACHER}"
+
+
+# Of all noise of Noisy Student's students.
+_NO_NOISE = "--nounlabeled_noise --norandaugment_labeled --nomodel_noise"
+
+
+def _robustness(preset: str | None, *, common: str = "", teacher: str, student: str) -> Study:
+    """Three rounds with noise and without, from one first teacher.
+
+    Args:
+        preset: as of `Study`.
+        common: flags of all trials.
+        teacher: flags of the first teacher, which learns without noise.
+        student: flags of each round.
+    """
+    noised = (
+        f"noisy_student --teacher={{first teacher}}/networks/student.keras --rounds=3 --dropout=0.3 {student}"
+    )
+    return Study(
+        preset=preset,
+        trials={
+            "first teacher": f"supervised --finetune_steps=0 {common} {teacher}",
+            "noise": noised,
+            "no noise": f"{noised} {_NO_NOISE}",
+        },
+        answers={"D25": ("no noise",), "D26": ("no noise",), "D27": ("no noise",)},
+        reference="noise",
+        robustness=("noise", "no noise"),
+    )
 
 
 def _pairs(trials: Mapping[str, str]) -> dict[str, str]:
@@ -120,7 +149,21 @@ STUDIES = {
             "A44": ("from the teacher's weights",),
             "A45": (),
         },
-        robustness=True,
+        robustness=("Noisy Student",),
+    ),
+    # As docs/few_labels.md trains on these images.
+    "robustness_fashion_mnist": _robustness(
+        None,
+        common=(
+            "--dataset=fashion_mnist --labels=1000 --validation=0.04 --model=lenet-5 --ema_decay=0.99 --fill=auto "
+            "--batch_size=32 --optimizer=adam --randaugment_operations=1 --randaugment_magnitude=4"
+        ),
+        teacher="--learning_rate=2e-3 --steps=2200 --epoch_steps=1100",
+        student="--learning_rate=4e-3 --unlabeled_ratio=2 --steps=1100 --epoch_steps=550",
+    ),
+    # The first teacher sees as many images as a student.
+    "robustness_cifar10": _robustness(
+        "cifar10_short", teacher="--batch_size=128", student="--finetune_steps=0"
     ),
     "larger_student": Study(
         preset="noisy_student_digits",
@@ -158,9 +201,7 @@ STUDIES = {
             "no feedback": f"{_REDUCED} --feedback=none",
             "feedback": _REDUCED,
             "placebo": f"{_REDUCED} --feedback_placebo",
-            "its labels from 0.95 on": (
-                f"pseudo_labels --nobaseline --pseudo_labels=fixed {_LABELED_BY_TEACHER}"
-            ),
+            "its labels from 0.95 on": f"pseudo_labels --pseudo_labels=fixed {_LABELED_BY_TEACHER}",
         },
         answers={"M4": ("feedback", "placebo")},
         reference="no feedback",
@@ -241,7 +282,7 @@ def main():
     trials = {name: words.replace(TEACHER, str(network)) + data_dir for name, words in study.trials.items()}
     comparison.run(
         "compare",
-        f"--preset={study.preset}",
+        *([f"--preset={study.preset}"] if study.preset else []),
         *(f"--trial={name}: {words}" for name, words in trials.items()),
         *(f"--ablation={name} = {other}" for name, other in study.ablations.items()),
         f"--reference={study.reference or next(iter(study.trials))}",
@@ -249,32 +290,38 @@ def main():
         f"--run_dir={folder}",
     )
     if study.robustness:
-        print(robustness(folder, next(iter(study.trials))))
+        print(robustness(folder, study.robustness))
 
 
-def robustness(folder: pathlib.Path, trial: str) -> str:
-    """Evaluates the networks of a trial where it has not been done, and writes `robustness.md`.
+def robustness(folder: pathlib.Path, trials: Collection[str]) -> str:
+    """Evaluates the networks of some trials where it has not been done, and writes `robustness.md`.
 
     Args:
         folder: of the comparison.
-        trial: whose.
+        trials: whose.
 
     Returns:
-        A row per network, as Markdown: mean ± standard deviation over seeds.
+        A row per trial and network, as Markdown: mean ± standard deviation over seeds.
     """
     found = {}
-    for run_dir in sorted(folder.glob(f"{files.folder_name(trial)}.*")):
+    runs = [
+        (trial, path) for trial in trials for path in sorted(folder.glob(f"{files.folder_name(trial)}.*"))
+    ]
+    for trial, run_dir in runs:
         metrics = run_dir / "metrics.json"
         if "evaluation" not in json.loads(metrics.read_text("utf-8")):
             comparison.run(
                 "evaluate", f"--run_dir={run_dir}", "--robustness", "--baseline=teacher", "--fgsm=1,2,4,8,16"
             )
         for role, results in json.loads(metrics.read_text("utf-8"))["evaluation"]["test"].items():
-            found.setdefault(role, []).append(_numbers(results))
+            found.setdefault((trial, role), []).append(_numbers(results))
     rows = [
-        {"network": role, "seeds": str(len(runs))}
-        | {name: report.mean_and_deviation([numbers[name] for numbers in runs], digits=1) for name in runs[0]}
-        for role, runs in found.items()
+        {"trial": trial, "network": role, "seeds": str(len(seeds))}
+        | {
+            name: report.mean_and_deviation([numbers[name] for numbers in seeds], digits=1)
+            for name in seeds[0]
+        }
+        for (trial, role), seeds in found.items()
     ]
     table = report.table(rows)
     (folder / "robustness.md").write_text(f"{table}\n", encoding="utf-8")
