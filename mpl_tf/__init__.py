@@ -1,5 +1,13 @@
 """Teacher-student learning for Keras 3 on TensorFlow: Meta Pseudo Labels and its relatives."""
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"mpl_tf trains with TensorFlow, and Keras is set to the backend {keras.backend.backend()!r}: set the "
+        "environment variable KERAS_BACKEND=tensorflow before Keras is imported, or change the backend in keras.json."
+    )
+
 from mpl_tf import (
     data,
     distribute,

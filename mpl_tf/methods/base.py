@@ -31,6 +31,7 @@ from mpl_tf.methods.engine import execution, layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
 from mpl_tf.methods.engine.momentum import MomentumSteps
 from mpl_tf.models.heads import probabilities
+from mpl_tf.models.saving import carried, carry
 from mpl_tf.models.surgery import clone
 from mpl_tf.utils.validation import check_choice, check_integer, check_range
 
@@ -306,8 +307,9 @@ class Method(keras.Model):
             _set_direction(callback)
         if self.finds_steps_per_execution and not self.run_eagerly:
             self._find_steps_per_execution(given)
-        # Keras warns of its own default where batches come from a dataset.
-        return super().fit(**given | {"shuffle": False})
+        # Keras warns of its own default where batches come from a dataset of TensorFlow's; its own kind it shuffles.
+        quiet = {} if isinstance(given.get("x"), keras.utils.PyDataset) else {"shuffle": False}
+        return super().fit(**quiet | given)
 
     def _find_steps_per_execution(self, given: dict[str, Any]) -> None:
         epochs, steps = given.get("epochs", 1) - given.get("initial_epoch", 0), given["steps_per_epoch"] or 1
@@ -529,22 +531,33 @@ class Method(keras.Model):
         super().save(filepath, **options)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, each of which is kept under its own name; networks serialized."""
+        """The arguments of the constructor, each of which is kept under its own name; networks serialized.
+
+        What networks carry besides, their class names and how images were resized, is under `"carried"`.
+        """
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+        config = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+        facts = {role: carried(getattr(self, role)) for role in self.roles}
+        return config | {"carried": {role: found for role, found in facts.items() if found}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Method":
         """Builds the method from what `get_config` returned."""
-        return cls(
-            **{
-                key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
-                for key, value in config.items()
-            }
-        )
+        facts = config.get("carried", {})
+        arguments = {
+            key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+            for key, value in config.items()
+            if key != "carried"
+        }
+        # Before the averages are made, which are copies.
+        for role, found in facts.items():
+            carry(arguments[role], found)
+        return cls(**arguments)
 
-    def get_compile_config(self) -> dict[str, Any]:
-        """One serialized optimizer for each role that learns, and how the passes are made."""
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """One serialized optimizer for each role that learns, and how the passes are made; None before `compile`."""
+        if not self.compiled:
+            return None
         roles = self.optimizer_arguments
         options = {name: getattr(self, f"{role}_optimizer", None) for role, name in roles.items()}
         options |= {"micro_batches": self.micro_batches, "rematerialize": self.rematerialize}

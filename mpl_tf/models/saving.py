@@ -3,7 +3,7 @@
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -13,6 +13,21 @@ from mpl_tf.utils import files
 
 # Members that Keras does not look at, beside its own config.json and metadata.json.
 _CLASS_NAMES, _RESIZING = "class_names.json", "resizing.json"
+
+
+def carried(network: keras.Model) -> dict[str, list[str]]:
+    """Class names and resizing, as far as a network carries them, ready for JSON; Keras' configuration lacks them."""
+    names = get_class_names(network)
+    found = {} if names is None else {"class_names": list(names)}
+    return found | ({"resizing": list(get_resizing(network))} if hasattr(network, "resizing") else {})
+
+
+def carry(network: keras.Model, facts: Mapping[str, Sequence[str]]) -> None:
+    """Notes on a network what `carried` has returned for the one that it was made of."""
+    if "class_names" in facts:
+        set_class_names(network, facts["class_names"])
+    if "resizing" in facts:
+        set_resizing(network, facts["resizing"])
 
 
 def save(network: keras.Model, path: str | os.PathLike) -> None:

@@ -1,5 +1,6 @@
 """Networks and batches that people bring along: what a step needs of them, and what it does not touch."""
 
+import importlib
 import warnings
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import mpl_tf
 from mpl_tf import losses
 from mpl_tf.methods.learning_to_reweight import LearningToReweight
 from mpl_tf.methods.mpl import MetaPseudoLabels
@@ -197,6 +199,15 @@ def test_networks_that_are_in_16_bits_altogether():
     assert np.isfinite(step(Supervised(student=network))["loss"])
 
 
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_of_keras(monkeypatch, backend):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    with pytest.raises(
+        ImportError, match=f"backend '{backend}': set the environment variable KERAS_BACKEND=tens"
+    ):
+        importlib.reload(mpl_tf)
+
+
 # --- batches ------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +221,27 @@ def test_a_batch_in_train_on_batch_and_from_a_generator():
     images, labels = tiny.examples(8)
     expected = method.evaluate(images, labels, verbose=0)
     np.testing.assert_allclose(method.test_on_batch({"image": images, "label": labels}), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("options", "shuffled"), [({}, True), ({"shuffle": False}, False)])
+def test_batches_of_a_keras_dataset_are_shuffled_as_keras_does(options, shuffled):
+    class Batches(keras.utils.PyDataset):
+        drawn = ()
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            self.drawn = (*self.drawn, index)
+            return batch()
+
+    batches, method = Batches(), Supervised(student=tiny.plain_network("student"))
+    method.compile(sgd(), run_eagerly=True)
+    method.fit(batches, verbose=0, **options)
+    # The first of them are looked at before.
+    order = batches.drawn[-12:]
+    assert sorted(order) == list(range(12))
+    assert (list(order) != sorted(order)) == shuffled
 
 
 def numbers(*shape):

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from mpl_tf import models
+from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.methods.uda import UDA
 from tests.support import tiny
 
 
@@ -28,6 +30,25 @@ def test_of_a_whole_method_its_inference_model_is_read(tmp_path):
     for network in (loaded, started):
         for weight, other in zip(network.get_weights(), method.student_average.get_weights(), strict=True):
             assert np.array_equal(weight, other)
+
+
+def test_a_whole_method_keeps_what_its_networks_carry(tmp_path):
+    student, teacher = (models.set_class_names(tiny.network(role), "abc") for role in ("student", "teacher"))
+    models.set_resizing(student, ("pad", "bicubic"))
+    method = UDA(student=student)
+    method.save(tmp_path / "uda.keras")
+    assert not keras.saving.load_model(tmp_path / "uda.keras").compiled
+    for loaded in (keras.saving.load_model(tmp_path / "uda.keras"), keras.models.clone_model(method)):
+        for network in (loaded.student, loaded.inference_model):
+            assert models.get_class_names(network) == ("a", "b", "c")
+            assert models.get_resizing(network) == ("pad", "bicubic")
+    with pytest.raises(ValueError, match="was trained for other classes"):
+        models.load(tmp_path / "uda.keras", class_names=["c", "b", "a"])
+    method = Distillation(student=tiny.network("plain", seed=1), teacher=teacher)
+    method.save(tmp_path / "distillation.keras")
+    loaded = keras.saving.load_model(tmp_path / "distillation.keras")
+    assert models.get_class_names(loaded.teacher) == ("a", "b", "c")
+    assert models.get_class_names(loaded.student) is None
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
