@@ -1,9 +1,11 @@
 """The studies on digits: trials that recipes.compare can read, for rows that are on the page of claims."""
 
+import json
 import runpy
 
 import pytest
 
+from mpl_tf.utils import files
 from recipes import compare
 from tests.test_claims import IDS
 from tests.test_layout import ROOT
@@ -59,4 +61,50 @@ def test_students_with_noise_and_without_have_one_first_teacher_which_has_none(n
     assert trials["no noise"] == f"{trials['noise']} {noise}"
     assert "--teacher={first teacher}/networks/student.keras" in trials["noise"]
     assert "--dropout=0.3" in trials["noise"]
+    images = [
+        {word for word in words.split() if "=" in word}
+        for words in (trials["noise"], trials["first teacher"])
+    ]
+    for flag in ("dataset", "labels", "validation", "model"):
+        of_both = [[word for word in words if word.startswith(f"--{flag}=")] for words in images]
+        assert of_both[0] == of_both[1]
+        assert bool(of_both[0]) == (STUDIES[name].preset is None)
     assert not {"--dropout", "--randaugment_labeled"} & set(trials["first teacher"].replace("=", " ").split())
+
+
+def test_each_loss_of_data_free_learning_is_off_once():
+    trials = STUDIES["dafl_mnist"].trials
+    for name, flag in {
+        "one-hot loss off": "--one_hot_weight=0",
+        "entropy off": "--entropy_weight=0",
+        "activation loss off": "--activation_weight=0",
+        "generator left untrained": "--generator_learning_rate=0",
+        "noise": "--generator=noise",
+    }.items():
+        assert trials[name] == f"{trials['DAFL']} {flag}"
+
+
+def test_the_table_of_robustness_has_each_network_of_each_trial(tmp_path):
+    def evaluated(clean, mce):
+        return {
+            "clean": {"accuracy": clean},
+            "corruptions": {"mce": mce},
+            "perturbations": {"mfr": 1.0},
+            "fgsm": {"epsilon": [0, 4], "accuracy": [clean, clean / 2]},
+        }
+
+    accuracies = {"noise": (0.75, 0.25), "no noise": (0.5, 0.5)}
+    for trial, found in accuracies.items():
+        for seed, clean in enumerate(found):
+            folder = tmp_path / f"{files.folder_name(trial)}.{seed}"
+            folder.mkdir()
+            results = {"teacher": evaluated(0.5, 1.0), "student": evaluated(clean, 1.5 - clean)}
+            (folder / "metrics.json").write_text(json.dumps({"evaluation": {"test": results}}))
+    table = PROGRAM["robustness"](tmp_path, list(accuracies))
+    assert (tmp_path / "robustness.md").read_text() == f"{table}\n"
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert rows[0] == ["trial", "network", "seeds", "clean", "mCE", "mFR", "FGSM ε 4"]
+    assert [row[:3] for row in rows[2:]] == [
+        [trial, role, "2"] for trial in accuracies for role in ("teacher", "student")
+    ]
+    assert rows[3][3:] == ["50.0 ± 35.4", "100.0 ± 35.4", "100.0 ± 0.0", "25.0 ± 17.7"]
