@@ -97,7 +97,7 @@ def check_training_batch(
             shape = tuple(data[stream][key].shape[1:])
             if key == "label":
                 _class_numbers(data[stream][key])
-            elif key != "index" and shape != tuple(network.input_shape[1:]):
+            elif key != "index" and not _fits(shape, network.input_shape[1:]):
                 raise ValueError(
                     f"The batch's {stream} {key} images have shape {shape}, but {network.name!r} takes "
                     f"{tuple(network.input_shape[1:])}: build the networks with the images' shape."
@@ -126,6 +126,13 @@ def check_training_batch(
                 f"The stored labels have {classes} classes and {network.name!r} has {expected}: label the images "
                 "with a teacher of the same classes."
             )
+
+
+def _fits(shape, takes):
+    """Whether a network takes images of a shape, of which it may leave sides open."""
+    return len(shape) == len(takes) and all(
+        side in (None, given) for side, given in zip(takes, shape, strict=True)
+    )
 
 
 def _class_numbers(labels):

@@ -187,6 +187,17 @@ def test_networks_of_several_tensors(build, kind):
         Supervised(student=build(images, logits))
 
 
+def test_networks_for_images_of_any_size():
+    def network(channels):
+        images = keras.Input((None, None, channels))
+        features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(images))
+        return keras.Model(images, keras.layers.Dense(tiny.NUM_CLASSES)(features))
+
+    assert np.isfinite(step(MetaPseudoLabels(teacher=network(1), student=network(1)))["loss"])
+    with pytest.raises(ValueError, match=r"have shape \(4, 4, 1\), but '.*' takes \(None, None, 3\)"):
+        step(Supervised(student=network(3)))
+
+
 # --- policies -----------------------------------------------------------------------------------------------
 
 
