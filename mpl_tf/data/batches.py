@@ -18,13 +18,25 @@ def unwrapped(data: Any) -> Any:
 
 
 def as_floats(batch: dict) -> dict:
-    """The same training batch with images of whole numbers and stored labels of any type in float32."""
+    """The same training batch with numbers that its step can compute with.
+
+    Args:
+        batch: whose images may be whole numbers, or of different types, and whose stored labels of any.
+
+    Returns:
+        A batch with these in float32. Images that all have one floating-point type keep it.
+    """
     if not isinstance(batch, dict) or not all(isinstance(entries, dict) for entries in batch.values()):
         return batch  # Which `check_training_batch` refuses.
+    views = ("image", "weak", "strong")
+    found = {
+        tf.as_dtype(entries[view].dtype) for entries in batch.values() for view in views if view in entries
+    }
+    as_they_are = len(found) == 1 and found.pop().is_floating
 
     def converted(key, value):
-        is_image = key in ("image", "weak", "strong") and tf.as_dtype(value.dtype).is_integer
-        return tf.cast(value, tf.float32) if is_image or key == "probabilities" else value
+        is_wanted = key == "probabilities" or (key in views and not as_they_are)
+        return tf.cast(value, tf.float32) if is_wanted else value
 
     return {
         stream: {key: converted(key, value) for key, value in entries.items()}

@@ -6,6 +6,7 @@ and the augmentations that an uninterrupted one would, without a checkpoint of t
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -85,10 +86,11 @@ def training_batches(
     Raises:
         ValueError: for a size out of range or an empty part of the split.
     """
-    if batch_size < 1 or unlabeled_ratio < 0:
+    whole = all(isinstance(number, numbers.Integral) for number in (batch_size, unlabeled_ratio))
+    if not whole or batch_size < 1 or unlabeled_ratio < 0:
         raise ValueError(
             f"batch_size={batch_size} and unlabeled_ratio={unlabeled_ratio} make no batch: "
-            "the first must be at least 1 and the second at least 0."
+            "the first must be a whole number of at least 1 and the second one of at least 0."
         )
     if labeled_targets and targets is None:
         raise ValueError(

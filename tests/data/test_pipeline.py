@@ -198,6 +198,12 @@ def test_evaluation_shows_each_image_once_in_order():
     ("options", "split", "message"),
     [
         ({"batch_size": 0}, a_split(), "batch_size=0 and unlabeled_ratio=3 make no batch"),
+        (
+            {"batch_size": 4.0},
+            a_split(),
+            "batch_size=4.0 and unlabeled_ratio=3 make no batch: the first must be a whole",
+        ),
+        ({"unlabeled_ratio": 1.5}, a_split(), "unlabeled_ratio=1.5 make no batch"),
         ({"unlabeled_ratio": -1}, a_split(), "unlabeled_ratio=-1 make no batch"),
         ({"strong": None}, a_split(), "need a strong view"),
         ({}, a_split(unlabeled=()), "has no unlabeled images"),

@@ -270,6 +270,7 @@ def numbers(*shape):
     ("make", "entry"),
     [
         (UDA, {"labeled_image": numbers(4, *tiny.IMAGE_SHAPE)}),
+        (UDA, {"labeled_image": numbers(4, *tiny.IMAGE_SHAPE).astype(np.float64)}),
         (
             lambda student: PseudoLabels(student=student, mixup=1.0),
             {"labeled_image": numbers(4, *tiny.IMAGE_SHAPE)},
