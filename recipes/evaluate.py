@@ -109,7 +109,9 @@ def load_networks() -> dict[str, keras.Model]:
             raise ValueError(
                 f"--baseline={FLAGS.baseline} is a role, and --network has none: --baseline needs a .keras file."
             )
-        files = {pathlib.Path(FLAGS.network).stem: FLAGS.network, **files}
+        stem = pathlib.Path(FLAGS.network).stem
+        # The baseline's name is not to hide a network that is called so.
+        files = {"network" if stem in files else stem: FLAGS.network, **files}
         return {role: models.load(file) for role, file in files.items()}
     folder = RunFolder(FLAGS.run_dir)
     roles = list(FLAGS.roles or completed_run.classifiers(folder))

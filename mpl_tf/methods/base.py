@@ -506,6 +506,10 @@ class Method(keras.Model):
                 loss.update_state(losses, sample_weight=weights)
         return replicas.as_logs(self.test_trackers)
 
+    def predict_step(self, data: Any) -> tf.Tensor:
+        """Logits of the served student on the images of evaluation batches, or of what Keras takes."""
+        return super().predict_step(data["image"] if isinstance(data, dict) and "image" in data else data)
+
     # --- saving and exporting --------------------------------------------------------------------------
 
     def export(self, filepath: str | os.PathLike, **options: Any) -> None:

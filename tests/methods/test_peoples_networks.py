@@ -223,6 +223,13 @@ def test_a_batch_in_train_on_batch_and_from_a_generator():
     np.testing.assert_allclose(method.test_on_batch({"image": images, "label": labels}), expected, rtol=1e-5)
 
 
+def test_predictions_for_evaluation_batches():
+    method = Supervised(student=tiny.plain_network("student"))
+    images, labels = tiny.examples(8)
+    batches = tf.data.Dataset.from_tensors({"image": images, "label": labels, "index": np.arange(8)})
+    np.testing.assert_array_equal(method.predict(batches, verbose=0), method.student(images))
+
+
 @pytest.mark.parametrize(("options", "shuffled"), [({}, True), ({"shuffle": False}, False)])
 def test_batches_of_a_keras_dataset_are_shuffled_as_keras_does(options, shuffled):
     class Batches(keras.utils.PyDataset):

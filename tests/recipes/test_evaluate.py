@@ -1,6 +1,7 @@
 """recipes.evaluate as a user starts it, on run folders that are written here."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -96,6 +97,7 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
     network = folder.path / "networks" / "student.keras"
     given = f"--run_dir={folder.path}"
     (tmp_path / "empty").mkdir()
+    called_baseline = shutil.copy(network.with_name("supervised.keras"), tmp_path / "baseline.keras")
     cases = {
         "Give either --run_dir": [],
         "holds no finished run": [f"--run_dir={tmp_path / 'empty'}"],
@@ -107,6 +109,12 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
         "--baseline needs a .keras file": [f"--network={network}", "--baseline=supervised"],
         "digits.0@20, 144 validation images": [
             f"--network={network}",
+            f"--baseline={network}",
+            "--labels=20",
+            "--split=validation",
+        ],
+        "| network": [
+            f"--network={called_baseline}",
             f"--baseline={network}",
             "--labels=20",
             "--split=validation",
@@ -130,3 +138,7 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
     assert set(written["validation"]["student"]) == {"clean", "calibration", "selective"}
     assert written["validation"]["student"]["clean"]["count"] == 144
     assert written["validation"]["baseline"] == written["validation"]["student"]
+    # The network that is measured is there, whatever it is called.
+    written = json.loads(called_baseline.with_suffix(".evaluation.json").read_text())["validation"]
+    assert set(written) == {"network", "baseline"}
+    assert written["network"]["clean"] != written["baseline"]["clean"]

@@ -303,6 +303,11 @@ def _checked_labels(what: str, labels, count: int, class_names: Sequence[str] | 
             f"{what} hold {labels.min()}, and classes count from 0: pass images without a label as "
             "unlabeled_images."
         )
+    if labels.max() > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{what} hold {labels.max()}, and classes count from 0: number the classes, as by the second result of "
+            "np.unique(labels, return_inverse=True)."
+        )
     if class_names is not None and labels.max() >= len(class_names):
         raise ValueError(
             f"{what} hold {labels.max()}, outside 0…{len(class_names) - 1}: mend them or give more class_names."

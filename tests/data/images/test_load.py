@@ -218,6 +218,7 @@ def test_arrays_that_are_no_images_are_refused(images, change, message):
         (np.array(LABELS, float), "labels are float64: pass whole numbers, one class index per image"),
         (LABELS[:5], r"labels have the shape \(5,\), and there are 6 images: pass \[6\]"),
         ([0, 1, 2, 0, 1, -1], "labels hold -1, and classes count from 0: .* as unlabeled_images"),
+        ([0, 1, 2, 0, 1, 2**32], "labels hold 4294967296, and classes count from 0: number the classes"),
         ([0, 1, 2, 0, 1, 3], "labels hold 3, outside 0…2: mend them or give more class_names"),
     ],
 )
@@ -226,6 +227,13 @@ def test_labels_that_are_none_are_refused(images, labels, message):
         from_arrays(images, labels, class_names="abc")
     with pytest.raises(ValueError, match=f"test {message}"):
         from_arrays(images, LABELS, test=(images, labels), class_names="abc")
+
+
+def test_labels_that_do_not_fit_are_not_cut(images):
+    with pytest.raises(
+        ValueError, match="labels hold 4294967297, and classes count from 0: number the classes"
+    ):
+        from_arrays(images, 2**32 + np.arange(6) % 2)
 
 
 def test_unlabeled_images_have_the_shape_of_labeled_ones(images):
