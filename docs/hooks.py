@@ -45,7 +45,8 @@ def _recipe(name: str) -> str:
     command = [sys.executable, "-m", f"recipes.{name}", "--helpxml"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     tree = ElementTree.fromstring(shown[shown.index("<?xml") :])
-    flags = [flag for flag in tree.iter("flag") if "recipes" in pathlib.Path(flag.findtext("file", "")).parts]
+    # absl names a module, or the path of the program.
+    flags = [flag for flag in tree.iter("flag") if "recipes" in re.split(r"[./]", flag.findtext("file", ""))]
     text = _with_commands(tree.findtext("usage", "").strip())
     table = "| flag | default | what |\n|---|---|---|\n" + "\n".join(map(_row, flags))
     return "\n\n".join([f"## {name}", text, table])
@@ -68,7 +69,9 @@ def _row(flag: ElementTree.Element) -> str:
     if any(bounds):
         what += f" From {bounds[0]}" + (f" to {bounds[1]}." if bounds[1] else ".")
     default = f"`{flag.findtext('default')}`" if flag.findtext("default") else ""
-    return f"| `--{flag.findtext('name')}` | {default} | {what.replace('|', chr(92) + '|')} |"
+    # What a table and HTML would take for their own.
+    what = what.replace("|", chr(92) + "|").replace("<", "&lt;")
+    return f"| `--{flag.findtext('name')}` | {default} | {what} |"
 
 
 def api_page() -> str:

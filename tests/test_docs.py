@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import re
+import runpy
 
 import pytest
 
@@ -53,3 +54,15 @@ def test_the_names_that_a_page_spells_out_exist(page):
         names |= {f"mpl_tf.{name}" for name in re.findall(short, code)}
     unknown = [name for name in sorted(names) if not re.search(rf"\.({FILES})$", name) and not exists(name)]
     assert not unknown
+
+
+def test_the_page_of_all_flags_has_those_of_a_recipe():
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    section = runpy.run_path(str(DOCS / "hooks.py"))["_recipe"]("finetune")
+    rows = dict(re.findall(r"^\| `--(\w+)` \| (.*?) \|", section, re.MULTILINE))
+    # Its own, the shared ones, and none of absl's.
+    assert {"network", "frozen_fraction", "labeled_dir", "steps", "run_dir", "minutes"} <= set(rows)
+    assert len(rows) == section.count("| `--")
+    assert rows["batch_size"] == "`64`"
+    assert "as &lt;export_dir>/&lt;version>/" in section
+    assert not {"logtostderr", "help", "verbosity"} & set(rows)
