@@ -1,6 +1,7 @@
 """From the flags to a run: its data, its folder, its stages, and the table at its end."""
 
 import contextlib
+import gc
 import json
 import math
 import pathlib
@@ -207,6 +208,10 @@ def open_run(
             drafted = Draft(scratch, data, strategy=strategy)
             drafted.initial = initial
             train(drafted)
+        if len(drafted.settings) > 1:
+            # A method that keeps labels has a row for every image, and cycles keep it.
+            del drafted
+            gc.collect()
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
         has_results = folder.has_results()
         steps_before = folder.verify_or_write_config(configuration(), **options)
