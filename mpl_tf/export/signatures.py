@@ -52,15 +52,17 @@ def classifier(
     """
     names = tf.constant(class_names)
     count = min(top_k, len(class_names))
+    # Also of a network that was built for batches of one size.
+    any_number = (None, *network.input_shape[1:])
 
     # A function of its own, so that the network is traced, written and read once and not for each signature.
-    @tf.function(input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec(any_number, tf.float32)])
     def network_logits(images):
         return tf.cast(network(images, training=False), tf.float32)
 
     def classify(images):
         # Servers do not check it, and a convolution may take another number of channels for groups.
-        images = tf.ensure_shape(images, network.input_shape)
+        images = tf.ensure_shape(images, any_number)
         logits = network_logits(tf.cast(images, tf.float32))
         probabilities = tf.nn.softmax(logits)
         scores, indices = tf.math.top_k(probabilities, count)

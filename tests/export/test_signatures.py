@@ -1,6 +1,7 @@
 import io
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -105,3 +106,13 @@ def test_each_kind_of_input_gets_the_signatures_that_suit_it(tmp_path, shape, na
         scores = -np.sort(-softmax(np.asarray(model(values.astype("float32")), "float64")), axis=-1)
         assert outputs.keys() == {"classes", "scores"}
         np.testing.assert_allclose(outputs["scores"], scores, atol=1e-5)
+
+
+def test_a_network_for_batches_of_one_size_is_served_in_any():
+    images = keras.Input(batch_shape=(4, 5, 5, 1))
+    network = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(images)))
+    function = signatures.classifier(network, list("abc"))
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 5, 1), np.uint8)
+    answered = tf.function(function)(pixels)
+    np.testing.assert_allclose(answered["logits"], network(pixels), rtol=1e-5)
+    assert answered["classes"].shape == (7, 3)
