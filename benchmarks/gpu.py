@@ -4,7 +4,9 @@ Each line is a process of its own: a method under a precision, compiled or not, 
 under MirroredStrategy. It gives the seconds of a step, images per second, the share of the arithmetic that a large
 matrix product of that precision reaches on the same card, and how far the losses of ten steps are from those in
 float32 without XLA on one GPU. The operations of a step are counted from the networks' convolutions and dense layers
-and from the passes of benchmarks/step.py. Without a GPU it measures nothing, and says so; --allow_cpu measures.
+and from the passes of benchmarks/step.py. The last lines are of a whole training, with images drawn and augmented:
+views made by the input pipeline, on the CPU, and inside of the step. Without a GPU it measures nothing, and says so;
+--allow_cpu measures.
 Options: --model, --size, --labeled, --ratio, --steps, --allow_cpu.
 """
 
@@ -17,31 +19,32 @@ import time
 
 import keras
 import numpy as np
+import step
 import tensorflow as tf
 import workload
 
 import mpl_tf
+from mpl_tf.data.run_data import RunData
+from mpl_tf.methods.engine.execution import products_of_pass
 
-METHODS = {
-    "Supervised": (lambda network: mpl_tf.Supervised(student=network(0), ema_decay=None), (3, 0)),
-    "UDA": (lambda network: mpl_tf.UDA(student=network(0), ema_decay=None), (3, 6)),
-    "MetaPseudoLabels": (
-        lambda network: mpl_tf.MetaPseudoLabels(teacher=network(0), student=network(1), ema_decay=None),
-        (6, 12),
-    ),
-}
+# Of benchmarks/step.py.
+METHODS = ("Supervised", "UDA", "MetaPseudoLabels per_example")
+AUGMENTED = "UDA"
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# Images that are drawn from, in memory.
+IMAGES = 4096
 
 
 def main() -> None:
     parser = workload.parser(__doc__)
-    parser.set_defaults(labeled=128, ratio=7)
+    parser.set_defaults(labeled=64, ratio=7)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--allow_cpu", action="store_true")
     parser.add_argument("--child", default=None)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(measure(options, **json.loads(options.child))))
+        settings = json.loads(options.child)
+        print(json.dumps((measure_augmented if "augment_on" in settings else measure)(options, **settings)))
         return
     devices = tf.config.list_physical_devices("GPU")
     if not devices and not options.allow_cpu:
@@ -69,6 +72,11 @@ def main() -> None:
                 f"  {apart:12.2e}",
                 flush=True,
             )
+    for augment_on in ("host", "device"):
+        result = _child({"augment_on": augment_on})
+        label = f"{AUGMENTED}, mixed_bfloat16, XLA, views made on the {augment_on}"
+        shown = result.get("refused") or f"{result['seconds']:7.4f}  {result['rate']:10,.0f}"
+        print(f"{label:56s} {shown}", flush=True)
     if len(devices) < 2:
         print("\nOne GPU: MirroredStrategy over several, and XLA inside of it, were not run.")
 
@@ -98,36 +106,57 @@ def measure(options, *, name: str, precision: str, jit: bool, mirrored: bool) ->
     """Trains a few steps through `fit`, first to compile, then against the clock."""
     keras.config.set_dtype_policy(precision)
     strategy = tf.distribute.MirroredStrategy() if mirrored else None
-    make, (of_labeled, of_unlabeled) = METHODS[name]
+    _, (of_labeled, of_unlabeled), _ = step.METHODS[name]
     with strategy.scope() if strategy else contextlib.nullcontext():
-        method = make(lambda seed: workload.network(options, seed))
-        roles = [role for role in ("teacher", "student") if role in method.roles]
-        optimizers = {f"{role}_optimizer": keras.optimizers.SGD(1e-3, momentum=0.9) for role in roles}
-        method.compile(**optimizers, jit_compile=jit)
+        method = compiled(name, options, jit)
     unlabeled = options.labeled * options.ratio if of_unlabeled else 0
     data = tf.data.Dataset.from_tensors(workload.batch(options, options.labeled, unlabeled)).repeat()
     losses = method.fit(data, steps_per_epoch=1, epochs=options.steps, verbose=0).history["loss"]
-    start = time.perf_counter()
-    method.fit(data, steps_per_epoch=options.steps, verbose=0)
-    seconds = (time.perf_counter() - start) / options.steps
+    seconds = seconds_of_fit(method, data, options)
     images = options.labeled + unlabeled
     passes = options.labeled * of_labeled + unlabeled * of_unlabeled
-    reached = passes * operations(method.student) / seconds
+    reached = passes * 2 * products_of_pass(method.student) / seconds
     devices = strategy.num_replicas_in_sync if strategy else 1
     share = reached / (devices * arithmetic(method.student.compute_dtype))
     return {"seconds": seconds, "rate": images / seconds, "share": share, "losses": losses}
 
 
-def operations(network: keras.Model) -> float:
-    """Multiplications and additions of one image's forward pass, in convolutions and dense layers."""
-    total = 0
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            height, width, channels = layer.output.shape[1:]
-            total += 2 * height * width * channels * int(np.prod(layer.kernel.shape[:3]))
-        elif isinstance(layer, keras.layers.Dense):
-            total += 2 * int(np.prod(layer.kernel.shape))
-    return float(total)
+def measure_augmented(options, *, augment_on: str) -> dict:
+    """Trains a few steps on images that are drawn and augmented, as runs do under `--augment_on`."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (IMAGES, options.size, options.size, 3), np.uint8)
+    source = mpl_tf.data.from_arrays(images, np.arange(IMAGES) % workload.NUM_CLASSES)
+    split = mpl_tf.data.draw_split(source, num_labeled=IMAGES // 4, seed=0)
+    weak, strong = mpl_tf.data.make_views(source.image_shape, static_shapes=augment_on == "device")
+    data = RunData(
+        source=source, split=split, weak=weak, strong=strong, augment_in_step=augment_on == "device"
+    )
+    # On CPUs XLA makes views many times slower, and nobody asks for it.
+    method = compiled(AUGMENTED, options, jit=bool(tf.config.list_physical_devices("GPU")))
+    method.augmentation = data.augmentation(0)
+    batches = data.batches(batch_size=options.labeled, unlabeled_ratio=options.ratio, seed=0, start=0)
+    method.fit(batches, steps_per_epoch=2, verbose=0)
+    seconds = seconds_of_fit(method, batches, options)
+    return {"seconds": seconds, "rate": options.labeled * (1 + options.ratio) / seconds}
+
+
+def compiled(name: str, options, jit: bool):
+    """A method of benchmarks/step.py with plain SGD for every network that learns."""
+    make, *_ = step.METHODS[name]
+    method = make(lambda seed: workload.network(options, seed))
+    optimizers = {
+        role: keras.optimizers.SGD(1e-3, momentum=0.9) for role in method.optimizer_arguments.values()
+    }
+    method.compile(**optimizers, jit_compile=jit)
+    return method
+
+
+def seconds_of_fit(method, data, options) -> float:
+    """How long a step takes within `fit`, which has been traced."""
+    start = time.perf_counter()
+    method.fit(data, steps_per_epoch=options.steps, verbose=0)
+    return (time.perf_counter() - start) / options.steps
 
 
 def arithmetic(dtype: str, size: int = 4096, repeats: int = 10) -> float:
