@@ -217,7 +217,7 @@ def complete(
 
 def _choose_again(folder, data, networks, metrics, serve, verbose) -> list[str]:
     """Puts another choice into the metrics of a complete run; what was done, in words."""
-    roles = list(metrics.get("validation", metrics.get("test", ())))
+    roles = list(metrics.get("validation", metrics.get("test", _candidates(metrics))))
     check_choice("serve", serve, (evaluation.AUTO, *roles))
     before = chosen_role(metrics)
     if "validation" in metrics and set(folder.read_outcomes()) != set(roles):
@@ -282,7 +282,13 @@ def draw_page(folder: RunFolder, data: RunData, networks: dict | None = None) ->
 def _evaluated(folder):
     metrics = folder.read_metrics()
     roles = {role for split in ("validation", "test") for role in metrics.get(split, ())}
-    return {role: folder.load_network(role) for role in roles}
+    # Without images to evaluate on, those that there were to choose from.
+    return {role: folder.load_network(role) for role in roles or _candidates(metrics)}
+
+
+def _candidates(metrics):
+    """The roles of a complete run that its network was chosen from."""
+    return metrics.get("served", {}).get("candidates", ())
 
 
 def _draw_boundaries(folder, data, networks):

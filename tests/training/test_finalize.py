@@ -135,6 +135,27 @@ def test_a_run_of_before_chooses_by_its_validation_images_and_one_without_any_by
     assert "There are no validation images" in metrics["served"]["reason"]
 
 
+def test_a_complete_run_without_images_to_evaluate_on_exports_and_serves_what_it_has(
+    run_data, tmp_path, monkeypatch
+):
+    source = dataclasses.replace(run_data.source, test=None)
+    split = data.draw_split(source, num_labeled=9, seed=0, validation=0)
+    nothing = dataclasses.replace(run_data, source=source, split=split)
+    folder = RunFolder(tmp_path / "run")
+    finalize.finish(folder, nothing, networks("teacher", "student"), draw_report=False, seconds={})
+    exported = []
+    monkeypatch.setattr(
+        finalize.export,
+        "saved_model",
+        lambda network, *_, **__: exported.append(network.name) or tmp_path / "1",
+    )
+    again = {"export_dir": tmp_path / "exported", "draw_report": False}
+    assert finalize.complete(folder, nothing, **again) == ["exported"]
+    done = finalize.complete(folder, nothing, serve="teacher", **again)
+    assert done == ["the teacher chosen to be served", "exported"]
+    assert exported == ["student", "teacher"]
+
+
 def test_a_teacher_is_chosen_only_where_the_run_has_trained_it_and_it_costs_no_more(run_data, tmp_path):
     def served(name, *, given=(), larger=False, baseline=None):
         with Run(tmp_path / name, run_data) as run:
