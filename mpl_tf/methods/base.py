@@ -217,6 +217,8 @@ class Method(keras.Model):
             options["steps_per_execution"] = 1
         check_integer("steps_per_execution", options.get("steps_per_execution", 1), low=1)
         self.momentum_steps = {}
+        # Role → the ids of the trainable variables that its loss does not depend on, as the last trace has found.
+        self.unreached: dict[str, frozenset[int]] = {}
         for role, optimizer in optimizers.items():
             optimizer = validation.check_optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
             if self.scales_losses:
@@ -368,10 +370,8 @@ class Method(keras.Model):
                 weight of one role is in the loss of another.
 
         Returns:
-            Role → one tensor per trainable variable, the same on every replica.
-
-        Raises:
-            ValueError: for a trainable variable that a role's loss does not depend on.
+            Role → one tensor per trainable variable, the same on every replica; zeros for one that the loss does not
+            depend on, which `apply_gradients` leaves as it is.
         """
         variables = {role: getattr(self, role).trainable_variables for role in losses}
         scales = {role: loss_scaling.scale(getattr(self, f"{role}_optimizer", None)) for role in losses}
@@ -380,7 +380,11 @@ class Method(keras.Model):
             list(losses.values()), variables, output_gradients=seeds if self.scales_losses else None
         )
         for role in losses:
-            validation.check_reached(role, variables[role], gradients[role])
+            pairs = list(zip(variables[role], gradients[role], strict=True))
+            self.unreached[role] = frozenset(id(variable) for variable, gradient in pairs if gradient is None)
+            gradients[role] = [
+                tf.zeros_like(v.value) if gradient is None else gradient for v, gradient in pairs
+            ]
         gradients = {role: loss_scaling.unscaled(gradients[role], scales[role]) for role in losses}
         return replicas.replica_mean(gradients)
 
@@ -402,9 +406,12 @@ class Method(keras.Model):
         """
         variables = getattr(self, role).trainable_variables
         decay = self.weight_decay if weight_decay is None else weight_decay
+        unreached = self.unreached.get(role, frozenset())
         if decay:
             pairs = zip(gradients, variables, strict=True)
-            gradients = [g + decay * v if len(v.shape) > 1 else g for g, v in pairs]
+            gradients = [
+                g + decay * v if len(v.shape) > 1 and id(v) not in unreached else g for g, v in pairs
+            ]
         norm = tf.linalg.global_norm(gradients)
         if self.global_clipnorm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, use_norm=norm)
@@ -412,6 +419,10 @@ class Method(keras.Model):
         count = replicas.replica_count()
         if count > 1:
             gradients = [gradient / count for gradient in gradients]
+        if unreached:
+            # Keras warns of them, and its optimizers would let them decay.
+            pairs = zip(gradients, variables, strict=True)
+            gradients = [None if id(variable) in unreached else gradient for gradient, variable in pairs]
         backbone_steps = self.backbone_steps.get(role)
         with backbone_steps.shorten() if backbone_steps else contextlib.nullcontext():
             made = self.momentum_steps[role].apply(gradients)

@@ -25,7 +25,6 @@ import tensorflow as tf
 from mpl_tf import losses
 from mpl_tf.data.batches import check_training_batch
 from mpl_tf.distribute import replicas
-from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Number
 from mpl_tf.methods.engine import loss_scaling
@@ -144,10 +143,11 @@ class LearningToReweight(Method):
         """∇ 1/m Σ_j f_j^v over the global batch, as far as the student's step goes along it."""
 
         def gradients_here():
-            variables, scale = before.network.trainable_variables, before.loss_scale
-            gradients = tape.gradient(loss, variables, output_gradients=scale)
-            validation.check_reached("student", variables, gradients)
-            return loss_scaling.unscaled(gradients, scale)
+            scale = before.loss_scale
+            # Of TensorFlow, which does not know the types of Keras'.
+            variables = [variable.value for variable in before.network.trainable_variables]
+            zero = tf.UnconnectedGradients.ZERO
+            return loss_scaling.unscaled(tape.gradient(loss, variables, scale, zero), scale)
 
         # What is transposed is the gradient of this replica: its own images are to be weighed.
         gradients = replicas.replica_mean(

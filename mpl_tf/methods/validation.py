@@ -431,16 +431,6 @@ def check_same_variables(role: str, compiled: list, present: list) -> None:
         )
 
 
-def check_reached(role: str, variables: list, gradients: list) -> None:
-    """Raises for trainable weights that the losses do not depend on."""
-    unreached = [v.path for v, gradient in zip(variables, gradients, strict=True) if gradient is None]
-    if unreached:
-        raise ValueError(
-            f"No loss of the {role} depends on {len(unreached)} of its trainable weights, such as {unreached[0]}: "
-            "they lie behind a stop_gradient or are unused, so set trainable = False on their layers before compile."
-        )
-
-
 def warn_of_own_losses(role: str, network: keras.Model) -> None:
     """Warns of regularizers, whose penalties no method minimizes."""
     layers = [layer.name for layer in leaf_layers(network) if getattr(layer, "activity_regularizer", None)]

@@ -256,7 +256,7 @@ def unrolled(
             loss = -tf.reduce_mean(tf.reduce_sum(targets * log_probabilities, axis=-1))
             if other_loss is not None:
                 loss += other_loss(weights)
-        gradients = student_tape.gradient(loss, weights)
+        gradients = student_tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         new_weights = [
             weight - _in_dtype(learning_rate, weight.dtype) * gradient
             for weight, gradient in zip(weights, gradients, strict=True)

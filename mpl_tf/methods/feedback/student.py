@@ -397,7 +397,7 @@ def _loss_and_gradients(before, labeled_loss, weights):
     with tf.GradientTape() as tape:
         tape.watch(weights)
         loss = labeled_loss(weights)
-    gradients = tape.gradient(loss, weights, output_gradients=before.loss_scale)
+    gradients = tape.gradient(loss, weights, before.loss_scale, tf.UnconnectedGradients.ZERO)
     return loss, replicas.replica_mean(loss_scaling.unscaled(gradients, before.loss_scale))
 
 
