@@ -1,7 +1,6 @@
 """Validation of what cannot be exported, each a sentence that says what to do."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -32,18 +31,16 @@ def listed_names(class_names: Sequence[str] | Mapping[str, int]) -> list[str]:
 
 
 def check_network(network: keras.Model) -> None:
-    """Raises for networks without one input and logits, and any inside the scope of a strategy."""
+    """Raises for networks that do not map images or points to logits, and any inside the scope of a strategy."""
     if tf.distribute.has_strategy():
         raise ValueError(
             "An export inside strategy.scope() would be read back onto every replica: call it after the scope."
         )
     validation.check_networks({"network": network})
-    ends: list[Any] = [getattr(network, end, None) for end in ("input_shape", "output_shape")]
-    single = all(isinstance(shape, tuple) and len(shape) > 1 for shape in ends)
-    if not single or len(ends[1]) != 2 or ends[1][-1] is None:
+    if len(network.input_shape) < 2:
         raise ValueError(
-            f"{network.name!r} maps {ends[0]} to {ends[1]}, but an export needs one input and logits of shape "
-            "(None, number of classes): pass one network, for a training method its `inference_model`."
+            f"{network.name!r} takes one number for each example, of shape {network.input_shape}, and an export "
+            "takes images or points: give its input an axis for them."
         )
 
 

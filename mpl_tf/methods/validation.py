@@ -71,7 +71,7 @@ def _one_tensor(role, network):
     else:
         return
     raise ValueError(
-        f"The {role} {network.name!r} {kind}, and a method trains a network from one tensor, of images, to one, of "
+        f"The {role} {network.name!r} {kind}, and a classifier maps one tensor, of images, to one, of "
         "logits: pass keras.Model(images, logits) of its layers."
     )
 

@@ -271,15 +271,18 @@ def two_inputs():
     return keras.Model(images, keras.layers.Dense(3)(keras.layers.add(images)), name="net")
 
 
+def of_numbers():
+    numbers = keras.Input(())
+    return keras.Model(numbers, keras.layers.Dense(3)(keras.layers.Reshape((1,))(numbers)), name="net")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (
-            two_headed,
-            r"'net' returns the shape \[\(None, 3\), \(None, 3\)\], and a classifier's logits are \[B, K\]",
-        ),
+        (two_headed, "'net' has 2 outputs, and a classifier maps one tensor"),
         (dense_map, r"'net' returns the shape \(None, 8, 8, 3\), and a classifier's logits are"),
-        (two_inputs, "'net' maps .* but an export needs one input and logits of shape"),
+        (two_inputs, "'net' takes 2 inputs, and a classifier maps one tensor"),
+        (of_numbers, r"'net' takes one number for each example, of shape \(None,\), and an export takes"),
         (lambda: network(activation="softmax"), "'net' returns probabilities"),
         (lambda: keras.Sequential([keras.layers.Dense(3)]), "is not built"),
         (lambda: "net", "is not a keras.Model"),

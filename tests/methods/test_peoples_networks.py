@@ -200,9 +200,7 @@ def test_regularizers_of_what_does_not_learn_are_not_warned_of():
 def test_networks_of_several_tensors(build, kind):
     images = keras.Input(tiny.IMAGE_SHAPE)
     logits = keras.layers.Dense(3)(keras.layers.Flatten()(images))
-    with pytest.raises(
-        ValueError, match=rf"The student .* {kind}, and a method trains a network from one tensor"
-    ):
+    with pytest.raises(ValueError, match=rf"The student .* {kind}, and a classifier maps one tensor"):
         Supervised(student=build(images, logits))
 
 
