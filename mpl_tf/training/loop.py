@@ -36,7 +36,7 @@ def fit(
         monitoring: what is shown and measured; None for the defaults.
 
     Returns:
-        Seconds of training in all sessions together, of what was not lost in between.
+        Seconds of training in all starts of the run together, of what was not lost in between.
 
     Raises:
         ValueError: when the steps that the method makes per call from Python do not divide the stage's, or the best
