@@ -32,6 +32,8 @@ class Task:
         thresholds: FixMatch's, and FreeMatch's decay of its own.
         decay: of all averages.
         steps: recipe → updates; `WITHOUT_FEEDBACK` → those of the ablation, which makes more in the same time.
+        start: updates of a supervised network, a trial of its own, that all methods with unlabeled images go on from,
+            and whose seconds count as theirs; 0 where there is none.
     """
 
     common: tuple[str, ...]

@@ -145,10 +145,7 @@ def compiled(name: str, options, jit: bool):
     """A method of benchmarks/step.py with plain SGD for every network that learns."""
     make, *_ = step.METHODS[name]
     method = make(lambda seed: workload.network(options, seed))
-    optimizers = {
-        role: keras.optimizers.SGD(1e-3, momentum=0.9) for role in method.optimizer_arguments.values()
-    }
-    method.compile(**optimizers, jit_compile=jit)
+    step.compile_plainly(method, jit_compile=jit)
     return method
 
 

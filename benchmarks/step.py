@@ -156,10 +156,15 @@ def _child(name: str, what: str, options) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def compile_plainly(method, **options) -> None:
+    """Compiles with plain SGD for every network that learns, and what else `compile` takes."""
+    names = method.optimizer_arguments.values()
+    method.compile(**{name: keras.optimizers.SGD(1e-3, momentum=0.9) for name in names}, **options)
+
+
 def compiled_step(method, options):
     """The method's step as one function of the batch, and with which optimizers: plain SGD."""
-    names = method.optimizer_arguments.values()
-    method.compile(**{name: keras.optimizers.SGD(1e-3, momentum=0.9) for name in names})
+    compile_plainly(method)
     # As Keras' fit traces it.
     return tf.function(method.train_step, autograph=False, jit_compile=options.jit)
 

@@ -72,10 +72,8 @@ TEACHER_OF_MNIST = (
     "--steps=1500 --epoch_steps=750 --ema_decay=0.99 --seed=100"
 )
 # In place of the source's 44 hours of one core: some 45 minutes, by a narrow generator and half of its batches.
-_SHORT = (
-    "--generator_width=32 --batch_size=256 --steps=6000 --epoch_steps=500 --schedule=cosine --validation=0.04"
-)
-_DAFL_ON_MNIST = f"dafl --teacher={TEACHER} {_SHORT}"
+_SHORT = "--batch_size=256 --steps=6000 --epoch_steps=500 --schedule=cosine --validation=0.04"
+_DAFL_ON_MNIST = f"dafl --teacher={TEACHER} --generator_width=32 {_SHORT}"
 
 _LABELED_BY_TEACHER = "--teacher={teacher}/networks/student.keras"
 _REDUCED = f"reduced_mpl --nobaseline {_LABELED_BY_TEACHER}"
@@ -243,9 +241,7 @@ STUDIES = {
             "activation loss off": f"{_DAFL_ON_MNIST} --activation_weight=0",
             "generator left untrained": f"{_DAFL_ON_MNIST} --generator_learning_rate=0",
             "noise": f"{_DAFL_ON_MNIST} --generator=noise",
-            "real images": (
-                "supervised --batch_size=256 --steps=6000 --epoch_steps=500 --schedule=cosine --validation=0.04"
-            ),
+            "real images": f"supervised {_SHORT}",
         },
         answers={
             "M15": ("noise",),

@@ -20,7 +20,7 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training import loop
 from mpl_tf.training.planning import StageTimes
-from mpl_tf.training.run import METHOD, Run, check_batch_size
+from mpl_tf.training.run import Run, check_batch_size, role_of
 
 # What minutes may be of: the clock on the wall, or the processor time of all threads of this process together, which
 # other processes on the machine do not lengthen.
@@ -157,7 +157,7 @@ class Draft(Rehearsal):
         is_first = not self.settings
         self.settings[stage] = settings
         if is_first:
-            self.networks[role or ("student" if stage == METHOD else stage)] = self.stand_in()
+            self.networks[role_of(stage, role)] = self.stand_in()
             return
         with self.strategy.scope():
             method = build()

@@ -150,7 +150,7 @@ class Run:
         """Notes the classifiers of a stage's method by their roles."""
         others = {name: method.averaged(name) for name in method.classifiers if name != "student"}
         self.given |= set(others) - set(method.learners)
-        self.networks |= others | {role or ("student" if stage == METHOD else stage): method.inference_model}
+        self.networks |= others | {role_of(stage, role): method.inference_model}
 
     def add_network(self, role: str, load: Callable[[], keras.Model]) -> None:
         """Takes a network that needs no training into the run, to be evaluated and saved with the others.
@@ -280,6 +280,16 @@ def _fits_in_the_place_of(student: keras.Model, teacher: keras.Model) -> bool:
         and teacher.output_shape == student.output_shape
         and teacher.count_params() <= student.count_params()
     )
+
+
+def role_of(stage: str, role: str | None) -> str:
+    """What the inference model of a stage is called where it is evaluated and saved.
+
+    Args:
+        stage: its name.
+        role: as for `Run.train`; None for `"student"` in the method's stage, and the stage's name in every other.
+    """
+    return role or ("student" if stage == METHOD else stage)
 
 
 def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy, *, name: str = "batch_size") -> None:
