@@ -52,6 +52,8 @@ from mpl_tf.utils import files
 
 # Flags that name what a trial writes, and does not depend on.
 WRITTEN = ("feature_cache", "export_dir")
+# Flags that the comparison gives each run itself.
+GIVEN = ("seed", "run_dir", "progress", "tensorboard", "notensorboard")
 
 
 def main(_):
@@ -105,7 +107,7 @@ def parse_trials(texts: list[str]) -> dict[str, list[str]]:
         texts: as `"name: recipe --flag=value"`.
 
     Raises:
-        absl.app.UsageError: for no trial, one of another form, or a name used twice.
+        absl.app.UsageError: for no trial, one of another form, a flag that is not its own, or a name used twice.
     """
     if not texts:
         raise app.UsageError(
@@ -118,6 +120,12 @@ def parse_trials(texts: list[str]) -> dict[str, list[str]]:
         words = shlex.split(re.sub(r"\{[^{}]*\}", lambda other: shlex.quote(other[0]), command))
         if not colon or not words or not re.fullmatch(r"[a-z_]+", words[0]):
             raise app.UsageError(f"--trial={text!r} is not of the form 'name: recipe --flag=value'.")
+        for word in words[1:]:
+            if word.startswith("-") and word.lstrip("-").partition("=")[0] in GIVEN:
+                raise app.UsageError(
+                    f"--trial={text!r} has {word}, which compare gives each run itself: leave it out, and choose "
+                    "--seeds and --run_dir of the comparison."
+                )
         if name.strip() in trials:
             raise app.UsageError(f"Two trials are called {name.strip()!r}: give each its own name.")
         trials[name.strip()] = words

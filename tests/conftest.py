@@ -15,6 +15,9 @@ os.environ.setdefault(
 
 import pytest
 
+# Sets what recipes set before TensorFlow is imported: whether it computes with oneDNN.
+import recipes  # noqa: F401
+
 # Nothing that is imported and collected is garbage. pytest_collection_finish ends this.
 gc.disable()
 

@@ -176,6 +176,20 @@ def test_regularizers_are_warned_of(layer, place):
         method.compile(sgd())
 
 
+@keras.saving.register_keras_serializable("tests")
+class Balanced(keras.layers.Layer):
+    """Adds a loss of its own, as mixtures of experts do."""
+
+    def call(self, inputs):
+        self.add_loss(tf.reduce_mean(tf.square(inputs)))
+        return inputs
+
+
+def test_losses_that_layers_add_are_warned_of():
+    with pytest.warns(UserWarning, match="A layer of .* calls add_loss, and a method minimizes"):
+        step(Supervised(student=layered(Balanced())))
+
+
 def test_regularizers_of_what_does_not_learn_are_not_warned_of():
     layer = keras.layers.Conv2D(2, 3, kernel_regularizer="l2")
     method = Supervised(student=layered(layer))

@@ -1,13 +1,16 @@
 """How a recipe starts: presets, flags before TensorFlow, errors of the user."""
 
+import importlib
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
 import pytest
 from absl import app, flags
 
+import recipes
 from recipes.common import start
 from tests.programs import forked
 
@@ -156,3 +159,31 @@ def test_notes_of_tensorflow_are_left_out_and_all_else_is_passed_on(capfd):
         )
         os.write(2, b"something that matters\n")
     assert capfd.readouterr().err == "something that matters\n"
+
+
+@pytest.mark.parametrize(
+    ("machine", "before", "after"),
+    [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("arm64", None, None)],
+)
+def test_onednn_is_on_for_x86_unless_the_user_says_otherwise(monkeypatch, machine, before, after):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if before:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", before)
+    importlib.reload(recipes)
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == after
+
+
+@pytest.mark.skipif(os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "1", reason="oneDNN is left as it is")
+def test_tensorflow_convolves_with_onednn():
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        images, kernel = (tf.random.uniform(shape) for shape in ([4, 8, 8, 3], [3, 3, 3, 4]))
+        outputs = tf.nn.conv2d(images, kernel, 1, "SAME")
+        looked_at = v1.RunMetadata()
+        options = v1.RunOptions(output_partition_graphs=True)
+        session.run(outputs, options=options, run_metadata=looked_at)
+    operations = {node.op for graph in looked_at.partition_graphs for node in graph.node}
+    assert any("Mkl" in operation for operation in operations), operations

@@ -10,6 +10,7 @@ second pass of a micro-batch begins with the state that the first one began with
 and nothing is counted twice.
 """
 
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -20,6 +21,7 @@ from mpl_tf.data.batches import static_batch_size
 from mpl_tf.distribute import replicas
 from mpl_tf.methods.engine import kernels, normalization, pointwise
 from mpl_tf.methods.engine.rematerialization import Segments, not_before
+from mpl_tf.models.surgery import leaf_layers
 
 
 class TrainingPass:
@@ -56,7 +58,9 @@ class TrainingPass:
         """
         if self.is_plain:
             with kernels.training_pass(transposable=transposable):
-                return tf.cast(self.network(images, training=True), tf.float32)
+                logits = tf.cast(self.network(images, training=True), tf.float32)
+            _warn_of_added_losses(self.network)
+            return logits
         state = tensors(self.network.non_trainable_variables)
         logits, state = self(images, tensors(self.network.trainable_variables), state)
         for variable, value in zip(self.network.non_trainable_variables, state, strict=True):
@@ -170,6 +174,19 @@ class TrainingPass:
         parts = [np.arange(first, rows, count) for first in range(count)]
         larger = rows % count
         return [np.stack(same) for same in (parts[:larger], parts[larger:]) if same]
+
+
+def _warn_of_added_losses(network):
+    """Warns of what layers pass to `add_loss`, which only a pass shows; `compile` has warned of regularizers."""
+    regularized = any(variable.regularizer is not None for variable in network.trainable_variables)
+    if regularized or any(getattr(layer, "activity_regularizer", None) for layer in leaf_layers(network)):
+        return
+    if network.losses:
+        warnings.warn(
+            f"A layer of {network.name!r} calls add_loss, and a method minimizes the losses of its paper alone: what "
+            "is added has no effect. Subclass the method to minimize it, too.",
+            stacklevel=2,
+        )
 
 
 def _put(logits, rows, part):
