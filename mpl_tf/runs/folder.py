@@ -359,7 +359,12 @@ class RunFolder:
         """
         if not self.writes:
             return
-        arrays: dict[str, Any] = {str(index): weight for index, weight in enumerate(network.get_weights())}
+        # NumPy's files have no bfloat16, of which float32 holds every number.
+        weights = [
+            weight.astype(np.float32) if weight.dtype.kind == "V" else weight
+            for weight in network.get_weights()
+        ]
+        arrays: dict[str, Any] = {str(index): weight for index, weight in enumerate(weights)}
         arrays |= {"epoch": epoch, "step": step, "accuracy": accuracy}
         destination = self.path / "selected" / f"step_{step:09d}.npz"
         with files.replacing(destination) as temporary, temporary.open("wb") as stream:

@@ -1,6 +1,8 @@
 import os
 import signal
 
+import keras
+import numpy as np
 import pytest
 
 from mpl_tf.runs.folder import RunFolder
@@ -184,3 +186,18 @@ def test_flags_and_split_are_read_as_they_were_written(tmp_path):
     assert folder.read_flags() == {"steps": "10", "labeled_dir": "a=b"}
     (tmp_path / "split.json").write_text('{"name": "digits.0@20"}')
     assert folder.read_split() == {"name": "digits.0@20"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_best_epochs_weights_come_back_in_every_precision(tmp_path, dtype):
+    trained, other = (
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_initializer=kernel, dtype=dtype)])
+        for kernel in ("glorot_uniform", "zeros")
+    )
+    folder = RunFolder(tmp_path)
+    folder.save_selected(trained, epoch=4, step=7, accuracy=0.5)
+    found = folder.read_selected(until_step=7)
+    other.set_weights(found.weights)
+    for weight, expected in zip(other.weights, trained.weights, strict=True):
+        assert keras.backend.standardize_dtype(weight.dtype) == dtype
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
