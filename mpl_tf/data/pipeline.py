@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.data import prefetching
 from mpl_tf.data.augmentation.stateless_random import fold_in
 from mpl_tf.data.images.images import Images
 from mpl_tf.data.images.source import Source
@@ -153,8 +154,7 @@ def training_batches(
         return views(draw(step)) if augment else draw(step)
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-    batches = steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = batches.prefetch(tf.data.AUTOTUNE)
+    batches = prefetching.map_ahead(steps, make_batch)
     streams = [labeled] if unlabeled is None else [labeled, unlabeled]
     batches.steps_per_epoch = max(math.ceil(stream.count / stream.size) for stream in streams)
     return batches
@@ -256,7 +256,7 @@ def index_batches(batch_size: int, *, start: int = 0, shard: tuple = (0, 1)) -> 
     def make_batch(step):
         return {"generated": {"index": step * batch_size + numbers}}
 
-    return steps.map(make_batch)
+    return prefetching.untuned(steps.map(make_batch))
 
 
 def evaluation_batches(
@@ -279,8 +279,7 @@ def evaluation_batches(
         image = tf.ensure_shape(tf.cast(fetch(index), tf.float32), (None, *images.image_shape))
         return {"image": image, "label": labels(index), "index": index}
 
-    batches = _index_batches(images, indices, batch_size)
-    return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return prefetching.map_ahead(_index_batches(images, indices, batch_size), make_batch)
 
 
 def image_batches(
@@ -312,8 +311,7 @@ def image_batches(
         image = tf.cast(image, tf.float32) if view is None else view(image, seed=view_seed, position=index)
         return {"image": tf.ensure_shape(image, (None, *images.image_shape)), "index": index}
 
-    batches = _index_batches(images, indices, batch_size)
-    return batches.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return prefetching.map_ahead(_index_batches(images, indices, batch_size), make_batch)
 
 
 def _index_batches(images, indices, batch_size: int) -> tf.data.Dataset:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.data import prefetching
 from mpl_tf.data.images import decoding
 from mpl_tf.data.images.image_files import image_files
 from mpl_tf.data.images.reading import ReadingReport
@@ -109,8 +110,8 @@ def _decoded(
         return tf.ensure_shape(image, classifier.image_shape), tf.ensure_shape(error, ())
 
     encoded = tf.constant([os.fsencode(path) for path in paths], tf.string)
-    dataset = tf.data.Dataset.from_tensor_slices(encoded).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    images = prefetching.map_ahead(tf.data.Dataset.from_tensor_slices(encoded), decode)
+    return images.batch(batch_size).prefetch(1).as_numpy_iterator()
 
 
 def _rows(names, classes, scores, errors) -> Iterator[list[str]]:

@@ -409,7 +409,10 @@ def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
         ("--reference=best", "is not a trial"),
         ("--ablation=one = two", "is not of the form 'trial = other trial' with two of one"),
         ("--trial=two: distillation --teacher={three}", "which is no trial before it: put that"),
-        ("--trial=two: uda --seed=3", r"has --seed=3, which compare gives each run itself: .* choose --seeds"),
+        (
+            "--trial=two: uda --seed=3",
+            r"has --seed=3, which compare gives each run itself: .* choose --seeds",
+        ),
     ],
 )
 def test_compare_refuses_what_it_cannot_read(option, message, capsys):

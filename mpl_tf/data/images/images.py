@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.data import prefetching
 from mpl_tf.data.images import decoding
 
 # Encoded images are decoded once, into memory, where all of them together take no more bytes than this.
@@ -245,7 +246,7 @@ def into_memory(images: Images) -> ArrayImages:
     examples = np.empty((len(images), *images.image_shape), np.uint8)
     batches = tf.data.Dataset.range(len(images)).batch(256)
     start = 0
-    for batch in batches.map(images.fetch, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator():
+    for batch in prefetching.map_ahead(batches, images.fetch).as_numpy_iterator():
         examples[start : start + len(batch)] = batch
         start += len(batch)
     return ArrayImages(examples, images.labels, names=images.names, fingerprint=images.fingerprint())

@@ -5,6 +5,7 @@ runs/<name>/tensorboard/validation/   accuracies, confusion
 """
 
 import contextlib
+import time
 
 import keras
 import numpy as np
@@ -20,6 +21,8 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.training.callbacks.monitors import ConfirmationBias, PseudoLabeled
 from mpl_tf.utils import files
 
+# Of the time of a training, at most, for drawing; an epoch of a tiny network takes less than its pictures do.
+FRACTION_OF_TIME = 0.1
 _VIEWED, _MOST_CONFIDENT, _MOST_PREDICTED = 10, 12, 5000
 
 
@@ -32,6 +35,9 @@ class WriteSummaries(keras.callbacks.Callback):
     (`pseudo_labels/most_confident`, red where wrong) and the most confident wrong ones
     (`pseudo_labels/most_confident_wrong`). Under `validation`: each metric and the inference model's
     `confusion`, on up to 5,000 images. Points come without images.
+
+    Numbers and histograms are of every epoch. Pictures are of the first and the last one, and in between of as many
+    as can be drawn in a tenth of the time.
 
     Stands after `ConfirmationBias` and before `Record`. What a killed run has written after its last checkpoint is
     forgotten when it goes on, as its rows of history.csv are, and written again.
@@ -54,6 +60,7 @@ class WriteSummaries(keras.callbacks.Callback):
         self.labeled = sample(data.split.labeled, _VIEWED)
         self.unlabeled = sample(data.split.unlabeled, _VIEWED if unlabeled else 0)
         self.validation = sample(data.split.validation, _MOST_PREDICTED)
+        self.next_drawing, self.undrawn_step = 0.0, -1
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the files, and compiles the student for this `fit`."""
@@ -67,27 +74,44 @@ class WriteSummaries(keras.callbacks.Callback):
         )
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Closes the files."""
+        """Draws the last epoch, and closes the files."""
+        # A training that was stopped inside of an epoch is at another step.
+        if self.undrawn_step == int(np.asarray(self.model.step)):
+            self._draw(self.undrawn_step)
         for writer in self.writers.values():
             writer.close()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes all of them."""
+        """Writes the numbers, and draws the pictures where it is time for them."""
         step, logs = int(np.asarray(self.model.step)), logs or {}
         with self.writers["train"].as_default(step):
             _write_scalars({name: value for name, value in logs.items() if not name.startswith("val_")})
             _write_scalars(self._learning_rates())
-            if self.has_images and self.model.uses_images:
-                _write_figure("views", plots.image_grid(self.views(step)))
-            if self.bias is not None and self.bias.measured is not None:
-                self._write_pseudo_labels(self.bias.measured)
+            if found := self._pseudo_labels():
+                self._write_histograms(found)
         if "validation" in self.writers:
             with self.writers["validation"].as_default(step):
                 measured = {name: value for name, value in logs.items() if name.startswith("val_")}
                 _write_scalars({name.removeprefix("val_"): value for name, value in measured.items()})
-                self._write_confusion()
+        self.undrawn_step = step
+        if time.perf_counter() >= self.next_drawing:
+            self._draw(step)
         for writer in self.writers.values():
             writer.flush()
+
+    def _draw(self, step):
+        """Writes the pictures, and finds when the next ones may be drawn."""
+        started = time.perf_counter()
+        with self.writers["train"].as_default(step):
+            if self.has_images and self.model.uses_images:
+                _write_figure("views", plots.image_grid(self.views(step)))
+            if self.has_images and (found := self._pseudo_labels()):
+                self._write_strips(found)
+        if "validation" in self.writers:
+            with self.writers["validation"].as_default(step):
+                self._write_confusion()
+        ended = time.perf_counter()
+        self.next_drawing, self.undrawn_step = ended + (ended - started) * (1 / FRACTION_OF_TIME - 1), -1
 
     def views(self, step: int) -> dict[str, np.ndarray]:
         """Caption → images: labeled ones as they are learned from, unlabeled ones and both of their views."""
@@ -106,15 +130,18 @@ class WriteSummaries(keras.callbacks.Callback):
         optimizers = {role: getattr(self.model, f"{role}_optimizer", None) for role in self.model.roles}
         return {f"{role}_learning_rate": found.learning_rate for role, found in optimizers.items() if found}
 
-    def _write_pseudo_labels(self, found: PseudoLabeled):
+    def _pseudo_labels(self) -> PseudoLabeled | None:
+        found = None if self.bias is None else self.bias.measured
+        return found if found is not None and found.confidence.any() else None
+
+    def _write_histograms(self, found: PseudoLabeled):
         labeled = np.flatnonzero(found.confidence)
-        if not len(labeled):
-            return
         tf.summary.histogram("pseudo_labels/confidence", found.confidence[labeled])
-        names = self.data.source.class_names
-        tf.summary.histogram("pseudo_labels/classes", found.prediction[labeled], buckets=len(names))
-        if not self.has_images:
-            return
+        buckets = len(self.data.source.class_names)
+        tf.summary.histogram("pseudo_labels/classes", found.prediction[labeled], buckets=buckets)
+
+    def _write_strips(self, found: PseudoLabeled):
+        labeled = np.flatnonzero(found.confidence)
         ordered = labeled[np.argsort(-found.confidence[labeled], kind="stable")]
         wrong = ordered[found.wrong[ordered]]
         known = (found.label[labeled] >= 0).any()

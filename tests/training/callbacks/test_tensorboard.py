@@ -24,6 +24,13 @@ IMAGES = {"views", "pseudo_labels/most_confident"}
 HISTOGRAMS = {"pseudo_labels/confidence", "pseudo_labels/classes"}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def pictures_of_every_epoch():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorboard, "FRACTION_OF_TIME", 1.0)
+        yield
+
+
 def written(folder, name):
     """Tag → step → what TensorBoard reads there."""
     events = EventAccumulator(str(folder / "tensorboard" / name), size_guidance={"tensors": 0})
@@ -53,7 +60,7 @@ def fit(folder, method=None, *, writes=True, tensorboard=True, **changes):
         method = build_pseudo_labels()
     monitoring = dataclasses.replace(QUIET, tensorboard=tensorboard, confirmation_images=30)
     folder = RunFolder(folder, writes=writes)
-    loop.fit(method, run_data(), stage(steps=10, **changes), folder, monitoring)
+    loop.fit(method, run_data(), stage(**{"steps": 10, **changes}), folder, monitoring)
     return method
 
 
@@ -77,6 +84,27 @@ def test_every_epoch_is_there_once_at_its_step(whole):
         name = tag if column is train else f"val_{tag}"
         expected = [float(row[name]) for row in history]
         assert [float(value) for _, value in column[tag]] == pytest.approx(expected, rel=1e-5)
+
+
+def test_pictures_take_a_tenth_of_the_time_and_the_last_epoch_has_some(tmp_path, monkeypatch):
+    """An epoch takes a second, and drawing takes two: the next pictures are due 18 seconds after."""
+    now, draw = [100.0], plots.confusion
+    monkeypatch.setattr(tensorboard, "FRACTION_OF_TIME", 0.1)
+    monkeypatch.setattr(tensorboard, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def pass_time(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(plots, "confusion", lambda *given, **options: pass_time(2) or draw(*given, **options))
+    learn = monitors.Record.on_epoch_end
+    monkeypatch.setattr(
+        monitors.Record, "on_epoch_end", lambda self, *given: pass_time(1) or learn(self, *given)
+    )
+    fit(tmp_path, supervised(), unlabeled_ratio=0, steps=23, epoch_steps=1)
+    train, validation = (written(tmp_path, name) for name in ("train", "validation"))
+    assert [step for step, _ in train["loss"]] == list(range(1, 24))
+    for pictures in (train["views"], validation["confusion"]):
+        assert [step for step, _ in pictures] == [1, 19, 23]
 
 
 def test_images_that_are_neither_color_nor_gray_do_not_end_a_run(tmp_path):
@@ -170,7 +198,7 @@ def write_pseudo_labels(folder, method, labels):
     measured = monitors.PseudoLabeled(index, labels, np.arange(10) % 3, confidence)
     callback = summaries(folder, method, types.SimpleNamespace(measured=measured))
     with callback.writers["train"].as_default(1):
-        callback._write_pseudo_labels(measured)
+        callback._write_strips(measured)
     callback.on_train_end()
     return measured
 
