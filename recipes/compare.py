@@ -53,7 +53,7 @@ from mpl_tf.utils import files
 # Flags that name what a trial writes, and does not depend on.
 WRITTEN = ("feature_cache", "export_dir")
 # Flags that the comparison gives each run itself.
-GIVEN = ("seed", "run_dir", "progress", "tensorboard", "notensorboard")
+GIVEN = ("seed", "run_dir")
 
 
 def main(_):
