@@ -4,8 +4,8 @@ python benchmarks/claims/digits.py --study=noisy_student --seeds=0-4 --run_dir=r
 
 Each is one `recipes.compare`, which resumes trial by trial, and a run is under a minute of one core. Nothing was
 tuned for a trial: hyper-parameters are those of the preset. Those that ask what a faster step costs in accuracy, and
-what noise does to robustness, are here for other images too, in some minutes of one core for each run, and data-free
-learning for MNIST, in up to an hour.
+what noise does to robustness, are here for other images too, and data-free learning for MNIST, in some minutes of one
+core for each run.
 """
 
 import argparse

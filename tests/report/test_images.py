@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -102,6 +104,13 @@ def contains(canvas, patch):
     height, width = patch.shape[:2]
     corners = np.argwhere((canvas[: 1 - height, : 1 - width] == patch[0, 0]).all(axis=-1))
     return any((canvas[y : y + height, x : x + width] == patch).all() for y, x in corners)
+
+
+def test_a_grid_is_saved_without_a_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.save_png(plots.image_grid({"some": np.zeros((2, 8, 8, 1))}), tmp_path / "grid.png")
+        plots.to_pixels(plots.image_grid({"some": np.zeros((2, 8, 8, 1))}))
 
 
 def test_image_grid_clips_values_outside_of_pixels_and_rounds():

@@ -36,6 +36,8 @@ def image_grid(rows: Mapping[str, np.ndarray]) -> Figure:
     width = max(strip.shape[1] for strip in strips) + 2 * gap
     height = sum(strip.shape[0] + caption_height for strip in strips) + gap
     figure = new_figure(width / dpi, height / dpi, f"Rows of images: {'; '.join(rows)}")
+    # Matplotlib warns of a layout without axes to place.
+    figure.set_layout_engine("none")
     top = height
     for caption, strip in zip(rows, strips, strict=True):
         position = (gap / width, (top - caption_height * 0.55) / height)
