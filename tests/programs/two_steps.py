@@ -28,7 +28,7 @@ from mpl_tf import data, models
 from mpl_tf.data.images.images import Images
 from mpl_tf.data.images.tfds import mirrors_keep_labels
 from mpl_tf.training import loop
-from mpl_tf.training.rehearsal import Rehearsal
+from mpl_tf.training.rehearsal import Rehearsal, fill_stored_labels
 from recipes.common import builders, program
 
 # Dataset → shape of an image, classes, training images.
@@ -114,6 +114,7 @@ class TwoSteps(Rehearsal):
         if self.steps:
             before = {name: checksums(getattr(method, name)) for name in method.roles}
             method.augmentation = data.augmentation(settings.seed) if method.uses_images else None
+            fill_stored_labels(method)
             batches, watch = loop.training_batches(method, data, settings), Watch()
             method.fit(batches, steps_per_epoch=self.steps, verbose=0, shuffle=False, callbacks=[watch])
             moved = {

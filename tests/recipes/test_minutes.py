@@ -87,6 +87,12 @@ def test_minutes_make_steps_once_and_train_as_these_steps_do(tmp_path):
             ["teacher", "method"],
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "pseudo_labels",
+            ["--pseudo_labels=stored", "--threshold=0"],
+            ["method"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_all_stages_are_planned_those_that_label_in_between_too(tmp_path, recipe, options, stages):

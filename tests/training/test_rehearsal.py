@@ -58,3 +58,9 @@ def test_steps_and_evaluations_are_timed_and_stages_only_once(tmp_path, monkeypa
     run.train("method", must_not_be_called, runs.stage(steps=5))
     assert run.settings["method"].steps == 5
     assert not any(tmp_path.iterdir())
+
+
+def test_a_method_whose_labels_a_run_makes_before_its_steps_is_timed(tmp_path):
+    run = Rehearsal(tmp_path, runs.run_data(), monitoring=runs.QUIET, limit=0.0)
+    run.train("method", runs.build_pseudo_labels, runs.stage(steps=20, epoch_steps=8))
+    assert run.times["method"].step > 0
