@@ -39,18 +39,16 @@ LONGEST = (
 DIVIDED = "conformance/test_methods.py"
 
 
-# Whose graphs TensorFlow rewrites for speed before it runs them; all others run as they are traced, which saves that.
-# `make test-slow` rewrites everywhere.
+# Whose graphs TensorFlow rewrites for speed, which takes time. `make test-slow` rewrites everywhere.
 REWRITTEN = ("conformance/", "data/", "methods/")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def rewritten_graphs(request):
     if os.environ.get("TEST_GRAPHS") != "rewritten":
-        import tensorflow as tf
+        from tests.support import graphs
 
-        as_traced = not any(f"/{part}" in str(request.path) for part in REWRITTEN)
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": as_traced})
+        graphs.set_rewriting(any(f"/{part}" in str(request.path) for part in REWRITTEN))
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from mpl_tf.distribute import replicas
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from tests.conformance.cases import CASES
-from tests.support import tiny
+from tests.support import graphs, tiny
 
 # Two roles, of which one learns from a derivative along the other's gradient.
 IN_FLOAT16 = ("mpl per_example",)
@@ -169,7 +169,7 @@ def overflow_on_the_second(strategy) -> dict:
 
 def main(names: list[str]):
     # Rewritten for speed, as users' graphs are: the process that this one was forked from leaves graphs as they are.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    graphs.set_rewriting(True)
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     # One strategy for all: a second one in the same process mixes up its collective operations.

@@ -329,3 +329,24 @@ def test_a_label_that_is_no_class_is_not_a_loss_of_zero(label):
     assert np.isnan(unknown)
     data = batch(labeled_label=np.array([0, 1, 2, label], np.int32))
     assert np.isnan(step(Supervised(student=tiny.plain_network("student")), data)["loss"])
+
+
+# --- convolutions with biases and branches ------------------------------------------------------------------
+
+
+def branched(seed):
+    inputs = keras.Input(tiny.IMAGE_SHAPE)
+    outputs = keras.layers.Rescaling(1 / 255)(inputs)
+    for _ in range(4):
+        outputs = keras.layers.Conv2D(2, 3, padding="same")(outputs)
+        outputs = keras.layers.add([keras.layers.Conv2D(2, 3, padding="same")(outputs) for _ in range(3)])
+    pooled = keras.layers.GlobalAveragePooling2D()(outputs)
+    return keras.Model(inputs, keras.layers.Dense(tiny.NUM_CLASSES)(pooled), name=f"branched_{seed}")
+
+
+def test_the_exact_feedback_runs_where_branches_have_biases():
+    """oneDNN's pass makes a cycle of the operations of a graph that TensorFlow has not rewritten before."""
+    method = MetaPseudoLabels(teacher=branched(0), student=branched(1))
+    method.compile(teacher_optimizer=sgd(), student_optimizer=sgd())
+    logs = tf.function(method.train_step, autograph=False)(tiny.tensors(batch()))
+    assert np.isfinite(float(logs["loss"]))

@@ -20,10 +20,11 @@ import tensorboard
 import tensorflow as tf
 
 import mpl_tf
+from tests.support import graphs
 
 # As in the tests, see conftest.py.
 if os.environ.get("TEST_GRAPHS") != "rewritten":
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    graphs.set_rewriting(False)
 
 # The garbage collector need not look at all this in each forked process.
 gc.collect()

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import gc
 import json
-import os
 import pathlib
 import resource
 import runpy
@@ -30,6 +29,7 @@ from mpl_tf.data.images.tfds import mirrors_keep_labels
 from mpl_tf.training import loop
 from mpl_tf.training.rehearsal import Rehearsal, fill_stored_labels
 from recipes.common import builders, program
+from tests.support import graphs
 
 # Dataset → shape of an image, classes, training images.
 SHAPES = {
@@ -154,9 +154,8 @@ def checksums(network):
 def main(facts_file, steps, preset, recipe, *arguments):
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    # As in all other tests, two steps do not pay for rewriting their graph.
-    as_traced = os.environ.get("TEST_GRAPHS") != "rewritten"
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": as_traced})
+    # As users' graphs are; those of ResNet-50 could not run otherwise (docs/performance.md#convolutions-by-onednn).
+    graphs.set_rewriting(True)
 
     @contextlib.contextmanager
     def open_run(train, **_):
