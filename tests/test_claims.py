@@ -72,9 +72,12 @@ def mistakes(row: Row, command: str | None) -> list[str]:
     for preset in re.findall(r"--preset=([\w-]+)", command):
         if not (ROOT / "recipes" / "presets" / f"{preset}.flags").is_file():
             found.append(f"there is no preset {preset}")
+    # A benchmark's are its own.
+    own = re.findall(r'"--(\w+)"', (ROOT / program).read_text("utf-8")) if not found else []
     for flag in re.findall(r"--(\w+)", command):
         # As --nohard, and --feedback_floor is the field `floor` of the feedback's settings.
-        if not {flag, flag.removeprefix("no"), flag.removeprefix("feedback_")} & names_in_the_code():
+        names = {flag, flag.removeprefix("no"), flag.removeprefix("feedback_")}
+        if not names & (names_in_the_code() | set(own)):
             found.append(f"there is no flag {flag}")
     return found
 
