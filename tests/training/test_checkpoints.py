@@ -27,7 +27,7 @@ from tests.support.runs import (
     ("build", "after_epoch"),
     [
         (build_as_graph, 0),
-        (lambda: build("dot_product"), 2),
+        pytest.param(lambda: build("dot_product"), 2, marks=pytest.mark.slow),
         # Labels that are refreshed at the end of every epoch are in the checkpoint of that epoch.
         (build_pseudo_labels, 1),
     ],

@@ -150,6 +150,8 @@ def test_killed_or_preempted_at_every_stage(tmp_path, whole):
     np.testing.assert_array_equal(answers(tmp_path), answers(whole))
 
 
+# test_self_training.py has the same inside of one process.
+@pytest.mark.slow
 def test_noisy_student_killed_between_rounds_and_while_it_labels(tmp_path):
     course = killed_run.noisy_student
     (tmp_path / "whole").mkdir()
