@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.models.class_names import check_class_names, get_class_names
-from mpl_tf.models.surgery import leaf_layers
+from mpl_tf.models.surgery import regularized_parts
 from mpl_tf.utils.validation import check_choice, check_integer
 
 
@@ -433,9 +433,7 @@ def check_same_variables(role: str, compiled: list, present: list) -> None:
 
 def warn_of_own_losses(role: str, network: keras.Model) -> None:
     """Warns of regularizers, whose penalties no method minimizes."""
-    layers = [layer.name for layer in leaf_layers(network) if getattr(layer, "activity_regularizer", None)]
-    regularized = [v.path for v in network.trainable_variables if v.regularizer is not None]
-    if places := [*regularized, *layers]:
+    if places := regularized_parts(network):
         warnings.warn(
             f"The {role} {network.name!r} has regularizers, as that of {places[0]}, and a method minimizes the "
             "losses of its paper alone: pass weight_decay= to the method instead.",

@@ -186,6 +186,17 @@ def leaf_layers(network: keras.Model) -> Iterator[keras.Layer]:
             yield layer
 
 
+def regularized_parts(network: keras.Model) -> list[str]:
+    """The weights that learn, by path, and the layers, by name, that have a regularizer.
+
+    Args:
+        network: any.
+    """
+    weights = [variable.path for variable in network.trainable_variables if variable.regularizer is not None]
+    layers = [layer.name for layer in leaf_layers(network) if getattr(layer, "activity_regularizer", None)]
+    return [*weights, *layers]
+
+
 def seed_from(seed: int) -> Edit:
     """Makes an edit that gives every initializer and every dropout layer a seed of its own.
 

@@ -21,7 +21,7 @@ from mpl_tf.data.batches import static_batch_size
 from mpl_tf.distribute import replicas
 from mpl_tf.methods.engine import kernels, normalization, pointwise
 from mpl_tf.methods.engine.rematerialization import Segments, not_before
-from mpl_tf.models.surgery import leaf_layers
+from mpl_tf.models.surgery import regularized_parts
 
 
 class TrainingPass:
@@ -178,10 +178,7 @@ class TrainingPass:
 
 def _warn_of_added_losses(network):
     """Warns of what layers pass to `add_loss`, which only a pass shows; `compile` has warned of regularizers."""
-    regularized = any(variable.regularizer is not None for variable in network.trainable_variables)
-    if regularized or any(getattr(layer, "activity_regularizer", None) for layer in leaf_layers(network)):
-        return
-    if network.losses:
+    if network.losses and not regularized_parts(network):
         warnings.warn(
             f"A layer of {network.name!r} calls add_loss, and a method minimizes the losses of its paper alone: what "
             "is added has no effect. Subclass the method to minimize it, too.",

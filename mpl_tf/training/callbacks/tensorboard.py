@@ -21,7 +21,7 @@ from mpl_tf.runs.folder import RunFolder
 from mpl_tf.training.callbacks.monitors import ConfirmationBias, PseudoLabeled
 from mpl_tf.utils import files
 
-# Of the time of a training, at most, for drawing; an epoch of a tiny network takes less than its pictures do.
+# Of the time of a training, at most, for drawing; an epoch of a tiny network takes less than its images do.
 FRACTION_OF_TIME = 0.1
 _VIEWED, _MOST_CONFIDENT, _MOST_PREDICTED = 10, 12, 5000
 
@@ -36,7 +36,7 @@ class WriteSummaries(keras.callbacks.Callback):
     (`pseudo_labels/most_confident_wrong`). Under `validation`: each metric and the inference model's
     `confusion`, on up to 5,000 images. Points come without images.
 
-    Numbers and histograms are of every epoch. Pictures are of the first and the last one, and in between of as many
+    Numbers and histograms are of every epoch. Images are of the first and the last one, and in between of as many
     as can be drawn in a tenth of the time.
 
     Stands after `ConfirmationBias` and before `Record`. What a killed run has written after its last checkpoint is
@@ -82,7 +82,7 @@ class WriteSummaries(keras.callbacks.Callback):
             writer.close()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes the numbers, and draws the pictures where it is time for them."""
+        """Writes the numbers, and draws the images where it is time for them."""
         step, logs = int(np.asarray(self.model.step)), logs or {}
         with self.writers["train"].as_default(step):
             _write_scalars({name: value for name, value in logs.items() if not name.startswith("val_")})
@@ -100,7 +100,7 @@ class WriteSummaries(keras.callbacks.Callback):
             writer.flush()
 
     def _draw(self, step):
-        """Writes the pictures, and finds when the next ones may be drawn."""
+        """Writes the images, and finds when the next ones may be drawn."""
         started = time.perf_counter()
         with self.writers["train"].as_default(step):
             if self.has_images and self.model.uses_images:
