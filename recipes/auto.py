@@ -61,7 +61,6 @@ import itertools
 import math
 
 import keras
-import numpy as np
 
 import mpl_tf
 from mpl_tf import data as data_module
@@ -256,11 +255,14 @@ def compare(run: Run) -> None:
         best = evaluation.choose(correct.get("validation", {}), order=order, baseline=LONGER).role
         if best not in methods:
             best = max(reversed(methods), key=lambda role: run.results[measured[0]][role]["accuracy"])
-        differences = {split: difference(correct[split][best], correct[split][LONGER]) for split in measured}
-        run.facts["gain"] = {"method": best, "reference": LONGER, "methods": len(methods), **differences}
+        differences = {
+            split: evaluation.paired_difference(correct[split][best], correct[split][LONGER]).as_dict()
+            for split in measured
+        }
+        run.facts["gain"] = {"method": best, "reference": LONGER, "methods": len(preferred), **differences}
     if LONGER in run.networks and measured:
         found = correct[measured[0]]
-        run.facts["longer"] = difference(found[LONGER], found[SUPERVISED])
+        run.facts["longer"] = evaluation.paired_difference(found[LONGER], found[SUPERVISED]).as_dict()
     count = len(run.data.split.validation)
     steps = stage_steps()
     histories = {stage: run.folder.stage(stage).read_history() for stage in steps}
@@ -280,12 +282,6 @@ def compare(run: Run) -> None:
             for stage, rows in histories.items()
         },
     }
-
-
-def difference(correct: np.ndarray, other: np.ndarray) -> dict:
-    """By how much the first network is right more often than the other on the same images, ready for JSON."""
-    found = evaluation.paired_difference(correct, other)
-    return {"difference": found.value, "standard_error": found.standard_error, "count": len(correct)}
 
 
 # --- the plan --------------------------------------------------------------------------------------------

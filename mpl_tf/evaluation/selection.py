@@ -36,11 +36,17 @@ class Difference:
         value: difference of the accuracies, in -1…1.
         standard_errors: the difference in units of its standard error.
         standard_error: of the difference.
+        count: of the images.
     """
 
     value: float
     standard_errors: float
     standard_error: float
+    count: int
+
+    def as_dict(self) -> dict:
+        """The difference, its standard error, and the count, ready for JSON."""
+        return {"difference": self.value, "standard_error": self.standard_error, "count": self.count}
 
     def __str__(self) -> str:
         return f"{100 * abs(self.value):.1f} ± {100 * self.standard_error:.1f} percentage points"
@@ -74,7 +80,7 @@ def paired_difference(correct: np.ndarray, other: np.ndarray) -> Difference:
     count = len(correct) + 2
     difference = first - second
     error = math.sqrt(first + second + 1 - difference**2 / count) / count
-    return Difference(difference / len(correct), difference / count / error, error)
+    return Difference(difference / len(correct), difference / count / error, error, len(correct))
 
 
 def choose(

@@ -197,7 +197,7 @@ def complete(
     networks = functools.cache(lambda: _evaluated(folder))
     fingerprints = _fingerprints(data)
     if fingerprints["test"] not in (None, metrics.get("data", {}).get("test")):
-        metrics["test"] = _evaluate(data, networks(), verbose, ("test",), folder=folder)["test"]
+        _test_again(folder, data, networks(), metrics, verbose)
         metrics["data"] = fingerprints
         # Measured on the former ones.
         metrics.get("evaluation", {}).pop("test", None)
@@ -213,6 +213,15 @@ def complete(
         draw_page(folder, data, networks())
         done.append("its report drawn")
     return done
+
+
+def _test_again(folder, data, networks, metrics, verbose) -> None:
+    """Puts into the metrics of a complete run what its networks say of other test images."""
+    outcomes = collect_outcomes(data, networks, splits=("test",), verbose=verbose)
+    metrics |= summarize(outcomes, data, folder)
+    if (gain := metrics.get("gain")) is not None:
+        correct, other = (outcomes["test"][gain[role]].correct for role in ("method", "reference"))
+        gain["test"] = evaluation.paired_difference(correct, other).as_dict()
 
 
 def _choose_again(folder, data, networks, metrics, serve, verbose) -> list[str]:
@@ -281,7 +290,8 @@ def draw_page(folder: RunFolder, data: RunData, networks: dict | None = None) ->
 
 def _evaluated(folder):
     metrics = folder.read_metrics()
-    roles = {role for split in ("validation", "test") for role in metrics.get(split, ())}
+    # In the order of the training.
+    roles = dict.fromkeys(role for split in ("validation", "test") for role in metrics.get(split, ()))
     # Without images to evaluate on, those that there were to choose from.
     return {role: folder.load_network(role) for role in roles or _candidates(metrics)}
 

@@ -88,6 +88,34 @@ def test_killed_and_started_again_it_goes_on_as_planned(planned):
     run_folders.assert_same_networks(folder / "run", folder / "plain")
 
 
+def test_a_teacher_is_compared_and_counts_for_no_method_of_its_own(tmp_path):
+    program = """
+import json, sys, types
+import numpy as np
+from absl import flags
+from mpl_tf.runs.folder import RunFolder
+from recipes import auto
+stages = {"supervised": 20, "supervised_longer": 21, "teacher": 25, "mpl": 30, "uda": 29}
+flags.FLAGS(["auto", "--dataset=digits", "--model=mlp", "--weights=none", f"--stage_steps={sys.argv[1]}"])
+right = {role: types.SimpleNamespace(correct=np.arange(40) < count) for role, count in stages.items()}
+auto.finalize.collect_outcomes = lambda *_, **__: {"validation": right}
+auto.finalize.summarize = lambda *_: {}
+run = types.SimpleNamespace(
+    completed=False, networks=dict.fromkeys(stages), facts={}, folder=RunFolder(sys.argv[2]),
+    data=types.SimpleNamespace(split=types.SimpleNamespace(validation=range(40))),
+)
+auto.compare(run)
+print(json.dumps(run.facts))
+"""
+    steps = "supervised:1,supervised_longer:1,mpl:1,uda:1"
+    finished = forked.run(program, steps, str(tmp_path))
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    facts = json.loads(finished.stdout)
+    assert facts["gain"]["methods"] == 2
+    assert facts["gain"]["validation"]["difference"] == pytest.approx((29 - 21) / 40)
+    assert facts["longer"]["difference"] == pytest.approx((21 - 20) / 40)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -107,6 +107,30 @@ def test_the_network_that_is_served_is_the_same_everywhere(run_data, tmp_path):
         finalize.complete(folder, run_data, serve="teacher", **again)
 
 
+def test_test_images_that_come_later_are_measured_for_all_that_speaks_of_them(run_data, tmp_path):
+    folder, roles = RunFolder(tmp_path), ("supervised", "teacher", "student", "finetuned")
+    untested = dataclasses.replace(run_data, source=dataclasses.replace(run_data.source, test=None))
+    # As recipes.auto notes it.
+    gain = {"method": "student", "reference": "supervised", "methods": 1}
+    finalize.finish(folder, untested, networks(*roles), draw_report=False, seconds={}, gain=gain)
+    assert "test" not in folder.read_metrics()
+    done = finalize.complete(folder, run_data, draw_report=False)
+    assert done == ["evaluated on the test images, which it had not seen yet"]
+    metrics = folder.read_metrics()
+    # In the order of the training, by which the page finds the network that has labeled.
+    assert list(metrics["test"]) == list(metrics["validation"]) == list(roles)
+    wins, losses = (
+        (spoiled(worse) & ~spoiled(better)).sum()
+        for worse, better in (("supervised", "student"), ("student", "supervised"))
+    )
+    error = np.sqrt(wins + losses + 1 - (wins - losses) ** 2 / (COUNT + 2)) / (COUNT + 2)
+    assert metrics["gain"]["test"] == {
+        "difference": pytest.approx((WRONG["supervised"] - WRONG["student"]) / COUNT),
+        "standard_error": pytest.approx(error),
+        "count": COUNT,
+    }
+
+
 def test_a_run_of_before_chooses_by_its_validation_images_and_one_without_any_by_the_methods_order(
     run_data, tmp_path
 ):
