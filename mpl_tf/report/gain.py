@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from mpl_tf.evaluation.selection import STANDARD_ERRORS
-from mpl_tf.report.summary import counted, percent
+from mpl_tf.report.summary import adjusted, counted, percent
 from mpl_tf.runs.roles import role_name
 
 
@@ -22,10 +22,7 @@ def gain_summary(metrics: Mapping, *, noun: str = "image") -> str:
     """
     gain = metrics.get("gain")
     if gain is None:
-        return (
-            f"No method that uses unlabeled {noun}s was trained, so what they could bring is not known: give more of "
-            "them, or more minutes."
-        )
+        return _without_gain(metrics.get("plan", {}).get("steps", {}), noun)
     split = _headline_split(gain)
     found, roles = gain[split], (gain["method"], gain["reference"])
     accuracy, other = (percent(metrics[split][role]["accuracy"]) for role in roles)
@@ -41,6 +38,21 @@ def gain_summary(metrics: Mapping, *, noun: str = "image") -> str:
     return f"The unlabeled {noun}s have {verb} {_points(found).lstrip('+−')} percentage points: {facts}"
 
 
+def _without_gain(stages, noun):
+    """Why nothing is known of the gain, by the stages that were trained."""
+    if not set(stages) - {"supervised", "supervised_longer"}:
+        return (
+            f"No method that uses unlabeled {noun}s was trained, so what they could bring is not known: give more of "
+            "them, or more minutes."
+        )
+    missing = (
+        f"there were no {noun}s to compare networks on"
+        if "supervised_longer" in stages
+        else "no supervised network has trained for as long as the methods that use them"
+    )
+    return f"What the unlabeled {noun}s have brought is not known, since {missing}."
+
+
 def gain_details(metrics: Mapping, *, noun: str = "image") -> str:
     """Says what stands behind the sentence of `gain_summary`, which takes the same arguments; empty for no gain."""
     gain = metrics.get("gain")
@@ -48,9 +60,10 @@ def gain_details(metrics: Mapping, *, noun: str = "image") -> str:
         return ""
     split = _headline_split(gain)
     points, margin = 100 * gain[split]["difference"], 100 * STANDARD_ERRORS * gain[split]["standard_error"]
+    length = "the same time" if is_planned(metrics.get("plan")) else "as many steps as were given for each"
     sentences = [
         f"The 95 % interval of the difference is {_signed(points - margin)} to {_signed(points + margin)} points; "
-        "both networks start from the supervised baseline and have trained for the same time."
+        f"both networks start from the supervised baseline and have trained for {length}."
     ]
     if split == "test" and "validation" in gain:
         found = gain["validation"]
@@ -64,6 +77,15 @@ def gain_details(metrics: Mapping, *, noun: str = "image") -> str:
             f"partly by chance: test {noun}s would say it without that."
         )
     return " ".join(sentences)
+
+
+def is_planned(plan: Mapping | None) -> bool:
+    """Whether the stages have had equal time, which they have not where `--stage_steps` says how long each trains.
+
+    Args:
+        plan: what metrics.json has of it, with planned `seconds` where there were minutes to divide.
+    """
+    return plan is None or bool(plan.get("seconds"))
 
 
 def _headline_split(gain):
@@ -83,8 +105,8 @@ def trend(accuracies: Sequence[float], count: int) -> dict:
 
     Returns:
         Plain numbers: the mean of the last `quarter`, its `rise` over the quarter before, and the `standard_error` of
-        an accuracy on so many images, which is more than that of a rise on the same ones. Empty for less than eight
-        epochs.
+        an accuracy on so many images, with one success and one failure added, which is more than that of a rise on
+        the same ones. Empty for less than eight epochs.
     """
     size = len(accuracies) // 4
     if size < 2 or not count:
@@ -93,7 +115,7 @@ def trend(accuracies: Sequence[float], count: int) -> dict:
     return {
         "quarter": last,
         "rise": last - before,
-        "standard_error": math.sqrt(last * (1 - last) / count),
+        "standard_error": math.sqrt(adjusted(last, count)[1]),
     }
 
 
@@ -111,7 +133,12 @@ def outlook(trends: Mapping[str, Mapping], longer: Mapping | None, *, count: int
         Plain text.
     """
     known = {stage: found for stage, found in trends.items() if found}
-    rising = [stage for stage, found in known.items() if found["rise"] > found["standard_error"]]
+    # What is right on all images rises no more.
+    rising = [
+        stage
+        for stage, found in known.items()
+        if found["rise"] > found["standard_error"] and found["quarter"] < 1
+    ]
     flat = [stage for stage in known if stage not in rising]
     parts = []
     if rising:
@@ -130,15 +157,15 @@ def outlook(trends: Mapping[str, Mapping], longer: Mapping | None, *, count: int
             "zero, which flattens every end: a longer plan is laid out anew and may still gain."
         )
     if longer is not None:
-        points, error = 100 * longer["difference"], 100 * longer["standard_error"]
-        parts.append(
-            f"The supervised network gained {_points(longer)} points from its longer training"
-            + (
-                ": more time is worth something here."
-                if points > STANDARD_ERRORS * error
-                else ", which is no proof."
+        points, margin = longer["difference"], STANDARD_ERRORS * longer["standard_error"]
+        if points < -margin:
+            lost = _points(longer).lstrip("−")
+            parts.append(f"The supervised network lost {lost} points in its longer training.")
+        else:
+            proof = ": more time is worth something here." if points > margin else ", which is no proof."
+            parts.append(
+                f"The supervised network gained {_points(longer)} points from its longer training{proof}"
             )
-        )
     if not parts:
         return "The stages were too short to tell how far another hour might go."
     return " ".join(parts)

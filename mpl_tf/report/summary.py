@@ -81,6 +81,8 @@ def comparison_summary(accuracies: Mapping[str, Mapping[int, float]], *, referen
         return f"{text}. No trial has a higher mean than this reference."
     common = [seed for seed in values[best] if seed in values[reference]]
     differences = [values[best][seed] - values[reference][seed] for seed in common]
+    if not differences:
+        return f"{text}. It has no seed in common with {reference}."
     if len(differences) < 2:
         return f"{text}. One seed says nothing about chance: run more to compare it with {reference}."
     difference = statistics.mean(differences)
@@ -129,9 +131,25 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + "s" * (count != 1)
 
 
+def adjusted(accuracy: float, count: int) -> tuple[float, float]:
+    """An accuracy with one success and one failure added, and its variance, which is not 0 where all are right.
+
+    Agresti, Caffo 2000, Simple and effective confidence intervals for proportions and differences of proportions
+    result from adding two successes and two failures.
+
+    Args:
+        accuracy: in `[0, 1]`.
+        count: of the examples.
+    """
+    fraction = (accuracy * count + 1) / (count + 2)
+    return fraction, fraction * (1 - fraction) / (count + 2)
+
+
 def _difference(result, other, whose, noun):
     difference = result["accuracy"] - other["accuracy"]
-    (fraction, variance), (other_fraction, other_variance) = map(_adjusted, (result, other))
+    (fraction, variance), (other_fraction, other_variance) = (
+        adjusted(found["accuracy"], found["count"]) for found in (result, other)
+    )
     error = math.sqrt(variance + other_variance)
     points = f"{100 * abs(difference):.1f} ± {100 * error:.1f} percentage points"
     direction = "above" if difference > 0 else "below"
@@ -144,14 +162,3 @@ def _difference(result, other, whose, noun):
 
 def _labels(count):
     return "the same labels" if count is None else f"the same {counted(count, 'label')}"
-
-
-def _adjusted(result):
-    """An accuracy with one success and one failure added, and its variance, which is not 0 where all are right.
-
-    Agresti, Caffo 2000, Simple and effective confidence intervals for proportions and differences of proportions
-    result from adding two successes and two failures.
-    """
-    count = result["count"] + 2
-    fraction = (result["accuracy"] * result["count"] + 1) / count
-    return fraction, fraction * (1 - fraction) / count

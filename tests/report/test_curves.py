@@ -143,6 +143,11 @@ def test_a_keras_history_without_steps_is_drawn_over_epochs():
     assert line_data(axes) == [[[0, 2], [1, 1]]]
 
 
+def test_the_consistency_loss_of_a_student_without_a_teacher_is_not_called_a_teachers():
+    (title,) = plots.curve_titles([{"step": 1, "consistency_loss": 0.5}]).values()
+    assert "eacher" not in title
+
+
 def test_one_row_only_and_a_long_name_with_dollars_are_drawn():
     name = "a_quantity_whose_$name$_is_far_too_long_for_one_line_above_its_panel"
     figure = plots.curves([{"step": 1, name: 5, "b": 1, "c": 1}], title="$5 \\alpha")

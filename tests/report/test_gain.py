@@ -42,6 +42,9 @@ def test_what_the_unlabeled_images_have_brought():
     assert "The 95 % interval of the difference is +10.9 to +29.1 points" in details
     assert "one of 2 that were compared on these very images, and may be ahead partly by chance" in details
     assert "one of" not in report.gain_details(metrics(30, 6, 120, methods=1))
+    assert "have trained for the same time" in details
+    told = {"plan": {"steps": {"supervised": 1, "uda": 5}, "seconds": {}}}
+    assert "have trained for as many steps as were given" in report.gain_details(metrics(30, 6, 120) | told)
 
 
 def test_test_images_come_first_and_what_may_be_chance_is_said_to_be():
@@ -65,12 +68,23 @@ def test_without_a_method_nothing_is_said_of_its_gain():
     assert report.gain_details({"validation": {}}) == ""
 
 
+def test_a_method_that_nothing_was_compared_with_is_not_denied():
+    stages = {"supervised": 10, "supervised_longer": 20, "uda": 20}
+    assert "there were no images to compare networks on" in report.gain_summary({"plan": {"steps": stages}})
+    del stages["supervised_longer"]
+    text = report.gain_summary({"validation": {}, "plan": {"steps": stages}})
+    assert "no supervised network has trained for as long" in text
+    del stages["uda"]
+    assert "No method that uses" in report.gain_summary({"validation": {}, "plan": {"steps": stages}})
+
+
 def test_the_trend_compares_the_last_quarter_with_the_one_before():
     accuracies = [0.1] * 10 + [0.4, 0.5, 0.6, 0.5, 0.5] + [0.7, 0.8, 0.6, 0.7, 0.7]
     found = report.trend(accuracies, 84)
     assert found["rise"] == pytest.approx(0.2)
     assert found["quarter"] == pytest.approx(0.7)
-    assert found["standard_error"] == pytest.approx(0.05)
+    # Of 84 images, and one more of each kind, 59.8 are right.
+    assert found["standard_error"] == pytest.approx(np.sqrt(59.8 * 26.2 / 86**3))
     assert report.trend([0.5] * 7, 84) == report.trend([0.5] * 20, 0) == {}
 
 
@@ -90,3 +104,15 @@ def test_the_outlook_names_what_was_rising_and_no_number_for_the_future():
         "The supervised network gained +2.4 ± 2.0 points from its longer training, which is no proof." in text
     )
     assert "too short to tell" in report.outlook({"mpl": {}}, None, count=84)
+    worse = difference([True] * 30 + [False] * 54, [True] * 50 + [False] * 34)
+    assert "The supervised network lost 23.8 ± 4.7 points in its longer" in report.outlook(
+        {}, worse, count=84
+    )
+
+
+def test_what_is_always_right_rises_no_more_and_few_images_do_not_prove_it():
+    trends = {"uda": report.trend([0.9] * 6 + [1.0] * 2, 30)}
+    assert trends["uda"]["rise"] > trends["uda"]["standard_error"] > 0.02
+    assert "The UDA student ended flat, as far as 30 validation images can tell (± 3.1" in report.outlook(
+        trends, None, count=30
+    )

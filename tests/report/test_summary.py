@@ -111,3 +111,6 @@ def test_the_best_trial_may_be_the_reference_or_have_one_seed():
     assert "No trial has a higher mean than this reference" in compared(plain=(90, 90), taught=(80, 80))
     assert "One seed says nothing about chance" in compared(plain=(50,), taught=(80,))
     assert "not yet two trials" in compared(plain=(50,))
+    apart = {"plain": {0: 50.0, 1: 51.0}, "taught": {2: 80.0, 3: 81.0}}
+    text = comparison_summary(apart, reference="plain", split="test")
+    assert text.endswith("mean over 2 seeds. It has no seed in common with plain.")

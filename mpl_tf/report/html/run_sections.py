@@ -4,7 +4,7 @@ import numpy as np
 
 from mpl_tf import evaluation
 from mpl_tf.report import plots
-from mpl_tf.report.gain import gain_details, outlook
+from mpl_tf.report.gain import gain_details, is_planned, outlook
 from mpl_tf.report.html import samples
 from mpl_tf.report.html.blocks import (
     Block,
@@ -94,10 +94,14 @@ def plan(run: RunContents) -> Section:
         if stage in run.metrics.get("validation", {}):
             row["validation %"] = _accuracy_cell(run.metrics["validation"][stage])
         rows.append(row)
-    caption = (
-        "Every method starts from the supervised network and has had the time of its longer training. Planned "
-        "seconds are with preparation, validation and evaluation."
-    )
+    caption = "Every method starts from the supervised network"
+    if is_planned(known):
+        caption += (
+            " and has had the time of its longer training. Planned seconds are with preparation, validation and "
+            "evaluation."
+        )
+    else:
+        caption += ". The steps of each stage were given, and their times differ."
     count = max((found["count"] for found in run.metrics.get("validation", {}).values()), default=0)
     text = outlook(run.metrics.get("trends", {}), run.metrics.get("longer"), count=count, noun=run.noun)
     blocks: list[Block] = [Table(rows, caption)]

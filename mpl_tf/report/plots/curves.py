@@ -20,7 +20,8 @@ _TITLES = {
     "loss": "Student's loss (nats)",
     "student_labeled_loss": "Student's loss on the labels (nats)",
     "teacher_labeled_loss": "Teacher's loss on the labels (nats)",
-    "consistency_loss": "Teacher's consistency loss (nats)",
+    # Of the teacher in Meta Pseudo Labels, and of the student elsewhere.
+    "consistency_loss": "Consistency loss (nats)",
     "mask_rate": "Mask rate: unlabeled images that count",
     "agreement": "Student and teacher agree",
     "confident_fraction": "Unlabeled images labeled with 95 % confidence",
