@@ -51,9 +51,9 @@ def comparison_rows(
         if ablations:
             row["final - its ablation"] = _difference(results, trial, ablations.get(trial), split)
         # All runs of a trial have these in common, but where --minutes has made the steps.
-        row["updates"] = f"{statistics.mean(run['steps'] for run in runs.values()):,.0f}"
+        row["updates"] = _mean(runs, "steps")
         row["CPU s"] = _mean_total(runs, "cpu_seconds")
-        row["images"] = f"{statistics.mean(run['images'] for run in runs.values()):,.0f}"
+        row["images"] = _mean(runs, "images")
         row["seconds"] = _mean_total(runs, "seconds")
         rows.append(row)
     return rows
@@ -115,6 +115,13 @@ def accuracies(runs: Mapping[int, Mapping], network: str, split: str) -> dict[in
         for seed, metrics in runs.items()
         if network in metrics[split]
     }
+
+
+def _mean(runs, key):
+    """The mean over seeds; empty for a linear probe, which makes no updates."""
+    if any(key not in run for run in runs.values()):
+        return ""
+    return f"{statistics.mean(run[key] for run in runs.values()):,.0f}"
 
 
 def _mean_total(runs, key):

@@ -89,6 +89,16 @@ def test_unequal_budgets_are_said():
     )
 
 
+def test_a_linear_probe_has_made_no_updates():
+    probed = results()
+    for metrics in probed["plain"].values():
+        del metrics["steps"], metrics["images"]
+    text = report.comparison_table(probed, reference="plain")
+    assert row(text, "plain")["updates"] == row(text, "plain")["images"] == ""
+    assert row(text, "taught")["updates"] == "10"
+    assert "The trials differ in updates and in images: see" in text
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_figure_shows_every_run_and_every_mean(seeds):
     some = {trial: [100 * value for value in values[:seeds]] for trial, values in ACCURACIES.items()}

@@ -407,7 +407,8 @@ def comparison_results():
 def test_a_comparison_links_to_the_pages_that_its_runs_have(tmp_path):
     results = comparison_results()
     runs = {
-        trial: {seed: tmp_path / f"{index}.{seed}" for seed in (0, 1)} for index, trial in enumerate(results)
+        trial: {seed: tmp_path / f"{index} #50%?.{seed}" for seed in (0, 1)}
+        for index, trial in enumerate(results)
     }
     for path in (runs["taught"][0], runs["taught"][1]):
         path.mkdir()
@@ -422,8 +423,9 @@ def test_a_comparison_links_to_the_pages_that_its_runs_have(tmp_path):
         command="python & <x>",
     )
     text = page.read_text("utf-8")
-    assert re.findall(r'href="([^#"][^"]*)"', text) == ["1.1/report.html", "1.0/log.txt"]
-    sound(text.replace("1.1/report.html", "#runs").replace("1.0/log.txt", "#runs"))
+    links = re.findall(r'href="([^#"][^"]*)"', text)
+    assert links == ["1%20%2350%25%3F.1/report.html", "1%20%2350%25%3F.0/log.txt"]
+    sound(text.replace(links[0], "#runs").replace(links[1], "#runs"))
     assert "taught, seed 0</a></b> Beware of &lt;this&gt;." in " ".join(text.split())
     assert "plain &amp; &lt;simple&gt;" in text
     assert "<simple>" not in text

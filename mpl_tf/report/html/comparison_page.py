@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from mpl_tf.report import plots
@@ -103,7 +104,8 @@ def _facts(results):
 
 def _link(folder, path):
     """A relative address, so that the folder may move."""
-    return pathlib.Path(os.path.relpath(path, folder)).as_posix()
+    # Not every character of a file's name means itself in an address.
+    return urllib.parse.quote(os.fsencode(pathlib.Path(os.path.relpath(path, folder)).as_posix()))
 
 
 def _runs_table(folder, accuracies, runs, split):
