@@ -424,7 +424,7 @@ def write_metrics(path: pathlib.Path, metrics: dict) -> None:
             np.savez_compressed(stream, **(_read_matrices(destination) | matrices))
     text = json.dumps(small, indent=1)
     # A list of numbers on one line.
-    text = re.sub(r"\[\n([^\[\]{}]*?)\n\s*\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    text = re.sub(r"\[\n[^\[\]{}]*?\n\s*\]", lambda found: json.dumps(json.loads(found[0])), text)
     with files.replacing(path) as temporary:
         temporary.write_text(f"{text}\n", "utf-8")
 

@@ -139,6 +139,14 @@ def test_metrics_come_back_and_are_none_before(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json"]
 
 
+def test_names_in_a_list_come_back_as_they_were(tmp_path):
+    names = ["two  spaces", " before", "brackets [1]", "a, b"]
+    for known in (names, names[:2]):
+        RunFolder(tmp_path).write_metrics({"classes": known, "numbers": [0.5, 1e-9, None, 3]})
+        assert RunFolder(tmp_path).read_metrics() == {"classes": known, "numbers": [0.5, 1e-9, None, 3]}
+    assert '"numbers": [0.5, 1e-09, null, 3]' in (tmp_path / "metrics.json").read_text()
+
+
 def test_a_second_process_is_kept_out_until_the_first_has_ended(tmp_path):
     program = (
         "import sys, time; from mpl_tf.runs.folder import RunFolder\n"
