@@ -84,7 +84,7 @@ def test_each_loss_of_data_free_learning_is_off_once():
         assert trials[name] == f"{trials['DAFL']} {flag}"
 
 
-def test_the_table_of_robustness_has_each_network_of_each_trial(tmp_path):
+def test_the_table_of_robustness_has_each_network_of_each_trial(tmp_path, monkeypatch):
     def evaluated(clean, mce):
         return {
             "clean": {"accuracy": clean},
@@ -93,6 +93,15 @@ def test_the_table_of_robustness_has_each_network_of_each_trial(tmp_path):
             "fgsm": {"epsilon": [0, 4], "accuracy": [clean, clean / 2]},
         }
 
+    waiting, flags = {}, []
+
+    def evaluate(recipe, run_dir, *options):
+        assert recipe == "evaluate"
+        flags.append(options)
+        folder = waiting.pop(run_dir)
+        (folder / "metrics.json").write_text((folder / "later.json").read_text())
+
+    monkeypatch.setattr(PROGRAM["comparison"], "run", evaluate)
     accuracies = {"noise": (0.75, 0.25), "no noise": (0.5, 0.5)}
     for trial, found in accuracies.items():
         for seed, clean in enumerate(found):
@@ -100,7 +109,14 @@ def test_the_table_of_robustness_has_each_network_of_each_trial(tmp_path):
             folder.mkdir()
             results = {"teacher": evaluated(0.5, 1.0), "student": evaluated(clean, 1.5 - clean)}
             (folder / "metrics.json").write_text(json.dumps({"evaluation": {"test": results}}))
-    table = PROGRAM["robustness"](tmp_path, list(accuracies))
+    # One has not been evaluated yet. Where its images lie is no part of a run.
+    (folder / "metrics.json").rename(folder / "later.json")
+    (folder / "metrics.json").write_text("{}")
+    waiting[f"--run_dir={folder}"] = folder
+    table = PROGRAM["robustness"](tmp_path, list(accuracies), ["--data_dir=elsewhere"])
+    assert not waiting
+    assert len(flags) == 1
+    assert "--data_dir=elsewhere" in flags[0]
     assert (tmp_path / "robustness.md").read_text() == f"{table}\n"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert rows[0] == ["trial", "network", "seeds", "clean", "mCE", "mFR", "FGSM ε 4"]

@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import comparison
 
@@ -320,15 +320,16 @@ def main():
         f"--run_dir={folder}",
     )
     if study.robustness:
-        print(robustness(folder, study.robustness))
+        print(robustness(folder, study.robustness, data_dir))
 
 
-def robustness(folder: pathlib.Path, trials: Collection[str]) -> str:
+def robustness(folder: pathlib.Path, trials: Collection[str], data_dir: Sequence[str] = ()) -> str:
     """Evaluates the networks of some trials where it has not been done, and writes `robustness.md`.
 
     Args:
         folder: of the comparison.
         trials: whose.
+        data_dir: the flag that says where their images lie, if any.
 
     Returns:
         A row per trial and network, as Markdown: mean ± standard deviation over seeds.
@@ -341,7 +342,12 @@ def robustness(folder: pathlib.Path, trials: Collection[str]) -> str:
         metrics = run_dir / "metrics.json"
         if "evaluation" not in json.loads(metrics.read_text("utf-8")):
             comparison.run(
-                "evaluate", f"--run_dir={run_dir}", "--robustness", "--baseline=teacher", "--fgsm=1,2,4,8,16"
+                "evaluate",
+                f"--run_dir={run_dir}",
+                *data_dir,
+                "--robustness",
+                "--baseline=teacher",
+                "--fgsm=1,2,4,8,16",
             )
         for role, results in json.loads(metrics.read_text("utf-8"))["evaluation"]["test"].items():
             found.setdefault((trial, role), []).append(_numbers(results))
