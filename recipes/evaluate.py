@@ -51,6 +51,10 @@ def main(_):
     """Evaluates, writes the numbers, prints tables."""
     if (FLAGS.run_dir is None) == (FLAGS.network is None):
         raise app.UsageError("Give either --run_dir=runs/<name> or --network=<file>.keras.")
+    if FLAGS.network and FLAGS.roles:
+        raise app.UsageError(
+            "--roles are those of a run, and --network is one network: leave one of them out."
+        )
     epsilons = parse_epsilons(FLAGS.fgsm)
     program.prepare()
     if FLAGS.run_dir:

@@ -9,7 +9,7 @@ from mpl_tf import evaluation
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import role_name
 from mpl_tf.utils.validation import check_choice
-from recipes.common import shared_flags
+from recipes.common import program, shared_flags
 
 FLAGS = flags.FLAGS
 
@@ -30,7 +30,14 @@ def adopt_flags(folder: RunFolder) -> None:
             "folder of another."
         )
     names = {flag.name for flag in FLAGS.flags_by_module_dict()[shared_flags.__name__]}
-    for name, value in folder.read_flags().items():
+    known = folder.read_flags()
+    for name in sorted(names - known.keys() - program.NOT_PART_OF_THE_RUN):
+        if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
+            raise ValueError(
+                f"--{name}={FLAGS[name].value} is not what the run in {folder.path} had, which was given none: leave "
+                "it out, or choose another run."
+            )
+    for name, value in known.items():
         if name not in names:
             continue
         if FLAGS[name].present and str(FLAGS[name].value) != value:

@@ -315,6 +315,11 @@ def define_minutes_flags(steps: str = "steps"):
         lambda values: values["minutes"] is None or steps not in start.given(),
         message=f"--minutes says how long and --{steps} how many: pass one of them.",
     )
+    flags.register_multi_flags_validator(
+        ["clock", "minutes"],
+        lambda values: values["clock"] == "wall" or values["minutes"] is not None,
+        message="--clock says what --minutes are of, and none are given: pass --minutes, or leave it out.",
+    )
 
 
 def define_network_flags():
@@ -329,6 +334,17 @@ def define_network_flags():
     )
     flags.DEFINE_string("features", None, "For --model=FILE.keras: the layer that the new head classifies.")
     define_path("feature_cache", None, "Folder for features, so that other runs need not compute them again.")
+    flags.register_multi_flags_validator(
+        ["features", "model"],
+        lambda values: values["features"] is None or _names_a_file(values["model"]),
+        message="--features names a layer of a network in a file: pass --model=FILE.keras, or leave it out.",
+    )
+
+
+def _names_a_file(model: str | None) -> bool:
+    """Whether one of the run's networks is a .keras file."""
+    others = [FLAGS[name].value for name in ("teacher_model", "models") if name in FLAGS]
+    return any(".keras" in str(value) for value in (model, *others))
 
 
 def define_finetuning_flags():
@@ -385,7 +401,8 @@ def define_initialization_flags(*words: str):
         "supervised": "supervised for the baseline, which the run then trains first",
         "teacher": "teacher for the one that has labeled for them",
     }
-    described = "; ".join([*(own[word] for word in words), "or a .keras file, as runs leave it in networks/"])
+    file = "a .keras file, as runs leave it in networks/"
+    described = "; ".join([*(own[word] for word in words), f"or {file}"]) if words else file
     define_path(
         "initialize", None, f"Whose weights the networks start from: {described}.", InitializeParser(words)
     )

@@ -102,6 +102,8 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
         "Give either --run_dir": [],
         "holds no finished run": [f"--run_dir={tmp_path / 'empty'}"],
         "--seed=4 is not what the run": [given, "--seed=4"],
+        "--resize=pad is not what the run": [given, "--resize=pad"],
+        "--roles are those of a run": [f"--network={network}", "--roles=student"],
         "role='teacher' is unknown: Choose one of 'student', 'supervised'": [given, "--roles=teacher"],
         "missing.keras does not exist": [given, "--baseline=missing.keras"],
         "is no list of numbers as 1,2,4,8": [given, "--fgsm=1;2"],

@@ -135,6 +135,8 @@ def test_help_and_wrong_flags_are_answered_without_tensorflow(recipe, tmp_path):
         ),
         ("supervised", ["--schedule=constant", "--warmup_steps=5"], "--warmup_steps is laid into the cosine"),
         ("uda", ["--optimizer=Adam", "--momentum=0.8"], "--momentum is that of SGD"),
+        ("mpl", ["--clock=cpu"], "--clock says what --minutes are of"),
+        ("mpl", ["--features=top", "--model=mlp"], "--features names a layer of a network in a file"),
     ],
 )
 def test_flags_that_do_not_fit_each_other_are_refused(recipe, options, message, tmp_path):
