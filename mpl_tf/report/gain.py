@@ -29,7 +29,8 @@ def gain_summary(metrics: Mapping, *, noun: str = "image") -> str:
     method, reference = map(role_name, roles)
     images = counted(found["count"], f"{split} {noun}")
     facts = f"the {method} is right on {accuracy} of {images}, the {reference} on {other}."
-    if abs(found["difference"]) <= STANDARD_ERRORS * found["standard_error"]:
+    low, high = _interval(found)
+    if low <= 0 <= high:
         return (
             f"What the unlabeled {noun}s have brought, {_points(found)} percentage points, cannot be told from "
             f"chance: {facts}"
@@ -59,11 +60,11 @@ def gain_details(metrics: Mapping, *, noun: str = "image") -> str:
     if gain is None:
         return ""
     split = _headline_split(gain)
-    points, margin = 100 * gain[split]["difference"], 100 * STANDARD_ERRORS * gain[split]["standard_error"]
+    low, high = (_signed(100 * end) for end in _interval(gain[split]))
     length = "the same time" if is_planned(metrics.get("plan")) else "as many steps as were given for each"
     sentences = [
-        f"The 95 % interval of the difference is {_signed(points - margin)} to {_signed(points + margin)} points; "
-        f"both networks start from the supervised baseline and have trained for {length}."
+        f"The 95 % interval of the difference is {low} to {high} points; both networks start from the supervised "
+        f"baseline and have trained for {length}."
     ]
     if split == "test" and "validation" in gain:
         found = gain["validation"]
@@ -90,6 +91,13 @@ def is_planned(plan: Mapping | None) -> bool:
 
 def _headline_split(gain):
     return "test" if "test" in gain else "validation"
+
+
+def _interval(found):
+    """The 95 % interval of a paired difference, Agresti, Min 2005, as `evaluation.choose` tells networks apart by."""
+    middle = found["difference"] * found["count"] / (found["count"] + 2)
+    margin = STANDARD_ERRORS * found["standard_error"]
+    return middle - margin, middle + margin
 
 
 def _points(found):
@@ -157,12 +165,12 @@ def outlook(trends: Mapping[str, Mapping], longer: Mapping | None, *, count: int
             "zero, which flattens every end: a longer plan is laid out anew and may still gain."
         )
     if longer is not None:
-        points, margin = longer["difference"], STANDARD_ERRORS * longer["standard_error"]
-        if points < -margin:
+        low, high = _interval(longer)
+        if high < 0:
             lost = _points(longer).lstrip("−")
             parts.append(f"The supervised network lost {lost} points in its longer training.")
         else:
-            proof = ": more time is worth something here." if points > margin else ", which is no proof."
+            proof = ": more time is worth something here." if low > 0 else ", which is no proof."
             parts.append(
                 f"The supervised network gained {_points(longer)} points from its longer training{proof}"
             )

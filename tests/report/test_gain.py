@@ -1,5 +1,7 @@
 """Sentences of recipes.auto, about numbers whose meaning is known."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,8 @@ def test_what_the_unlabeled_images_have_brought():
     )
     assert "have cost 20.0 ± 4.7 percentage points" in report.gain_summary(metrics(6, 30, 120))
     details = report.gain_details(metrics(30, 6, 120))
-    assert "The 95 % interval of the difference is +10.9 to +29.1 points" in details
+    # 24 of 122 images, and 1.96 of these errors.
+    assert "The 95 % interval of the difference is +10.5 to +28.8 points" in details
     assert "one of 2 that were compared on these very images, and may be ahead partly by chance" in details
     assert "one of" not in report.gain_details(metrics(30, 6, 120, methods=1))
     assert "have trained for the same time" in details
@@ -60,7 +63,18 @@ def test_test_images_come_first_and_what_may_be_chance_is_said_to_be():
     assert report.gain_summary(metrics(3, 2, 30)).startswith(
         "What the unlabeled images have brought, +3.3 ± 7.6 percentage points, cannot be told from chance: the UDA"
     )
-    assert "is −11.6 to +18.3 points" in report.gain_details(metrics(3, 2, 30))
+    # 1 of 32 images ± 1.96 √(6 − 1²/32) of them.
+    assert "is −11.8 to +18.1 points" in report.gain_details(metrics(3, 2, 30))
+
+
+def test_what_the_choice_of_a_network_takes_for_chance_is_no_gain():
+    images = np.arange(30)
+    for wins, losses in itertools.product(range(10), repeat=2):
+        right = {"uda": images < wins, "supervised_longer": (images >= wins) & (images < wins + losses)}
+        # The worse one, which is last, is taken where the images do not tell it from the better.
+        order = sorted(right, key=lambda role: right[role].sum(), reverse=True)
+        is_told = evaluation.choose(right, order=order).role == order[0]
+        assert ("from chance" not in report.gain_summary(metrics(wins, losses, 30))) == is_told
 
 
 def test_without_a_method_nothing_is_said_of_its_gain():
