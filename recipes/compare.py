@@ -250,7 +250,9 @@ def _has_no_test_images(arguments: list[str]) -> bool:
     given = dict(
         argument.strip().lstrip("-").split("=", 1) for argument in [*lines, *arguments] if "=" in argument
     )
-    return given.get("dataset") == "folders" and not given.get("test_dir")
+    # recipes.auto takes a folder of labeled images for a word that there are folders.
+    has_folders = given.get("dataset") == "folders" or "labeled_dir" in given
+    return has_folders and not given.get("test_dir")
 
 
 def run_comparable_trial(name: str, command: list[str], seed: int, needed: list) -> dict:

@@ -365,6 +365,12 @@ def test_a_comparison_by_images_that_its_trials_lack_ends_with_a_sentence_and_be
     ):
         compare.main([])
     assert not ran
+    # What has folders needs no word for it in recipes.auto.
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS([*arguments, folders.replace("supervised --dataset=folders", "auto --minutes=1")])
+    with pytest.raises(ValueError, match="'two' has no test images"):
+        compare.main([])
+    assert not ran
     for enough in (["--split=validation"], [f"{folders} --test_dir=y".replace("two", "three")]):
         flags.FLAGS.unparse_flags()
         flags.FLAGS(["compare", *enough, "--run_dir=unused"])
