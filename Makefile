@@ -41,6 +41,8 @@ $(VENV)/.installed-dev: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@$(COMPILE)
 	@touch $(VENV)/.installed $@
 
+# Operations on images of 8 pixels are over before a second thread has joined in.
+train: export TF_NUM_INTRAOP_THREADS ?= 1
 train: $(VENV)/.installed
 	$(BIN)/python -m recipes.mpl --preset=digits --run_dir=runs/digits --export_dir=saved_models/digits
 
