@@ -38,6 +38,7 @@ from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
 from mpl_tf.methods.engine import sampling
+from mpl_tf.models.surgery import as_functional
 from mpl_tf.utils.validation import check_choice
 
 
@@ -141,7 +142,7 @@ class DataFreeLearning(Method):
             validation.check_statistics(statistics_weight, teacher)
             outputs += [layer.input for layer in _batch_norms(teacher)]
         # Kept as a function: Keras would save a model a second time, with the teacher's weights.
-        self._teacher_outputs = keras.Model(teacher.inputs, outputs).__call__
+        self._teacher_outputs = keras.Model(as_functional(teacher).inputs, outputs).__call__
 
     def compile(
         self,

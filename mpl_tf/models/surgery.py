@@ -44,7 +44,8 @@ def clone_with_edits(
         The copy. Its name, its class names, the layers' names and which of them learn are those of the network.
 
     Raises:
-        ValueError: for a network that is neither functional nor sequential, or weights of other shapes.
+        ValueError: for a network that is neither functional nor sequential, a class whose own call the copy would not
+            have, a layer that its configuration does not make, or weights of other shapes.
     """
     pairs, omitted = [], {id(layer) for layer in without}
 
@@ -61,12 +62,17 @@ def clone_with_edits(
         return arguments[0] if id(layer) in omitted else layer(*arguments, **options)
 
     copied = keras.models.clone_model(
-        as_functional(network),
+        _of_layers(network),
         input_tensors=inputs,
         clone_function=copy,
         call_function=call,
         recursive=True,
     )
+    # Keras copies the layers alone, unless a class is made of inputs and outputs.
+    calls = {type(model).call for model in _models(copied)}
+    for model in _models(network):
+        if _has_own_call(model) and type(model).call not in calls:
+            raise _own_call_error(model)
     for layer, made in pairs:
         kept = isinstance(layer, keras.Layer) and id(layer) not in omitted
         if kept and keep_weights is not None and keep_weights(layer):
@@ -85,6 +91,9 @@ def edited_copy(layer: keras.Layer, *edits: Edit) -> keras.Layer:
 
     Returns:
         The copy, or what an edit has put in its place.
+
+    Raises:
+        ValueError: for a layer that its configuration does not make.
     """
     kind, config = type(layer), layer.get_config()
     for edit in edits:
@@ -93,7 +102,19 @@ def edited_copy(layer: keras.Layer, *edits: Edit) -> keras.Layer:
             kind, config = type(edited), edited.get_config()
         else:
             config = edited
-    return kind.from_config(config)
+    if type(layer) is kind is keras.layers.Lambda:
+        # Keras would look for its function by name, and takes one without a name for code from a file.
+        given = {"function": layer.function, "mask": layer.mask, "arguments": layer.arguments}
+        # Private: what was given, which the configuration has as text where it is a function too.
+        return kind(**config | given | {"output_shape": layer._output_shape})
+    try:
+        return kind.from_config(config)
+    except TypeError as error:
+        raise ValueError(
+            f"The layer {layer.name!r} cannot be copied, because {kind.__name__} is not made by what its get_config "
+            "returns: give the class a get_config with all its arguments and an __init__ that takes **kwargs, and "
+            "register functions of your own by keras.saving.register_keras_serializable."
+        ) from error
 
 
 def clone(network: keras.Model, *edits: Edit, image_shape: Sequence[int] | None = None) -> keras.Model:
@@ -154,8 +175,15 @@ def as_functional(network: keras.Model) -> keras.Model:
         The network itself where it is functional.
 
     Raises:
-        ValueError: for a subclassed model, also a sequential one with a call of its own, or one that is not built.
+        ValueError: for a subclassed model, one whose class has a call of its own, or one that is not built.
     """
+    functional = _of_layers(network)
+    if _has_own_call(functional):
+        raise _own_call_error(functional)
+    return functional
+
+
+def _of_layers(network):
     if (
         isinstance(network, keras.Sequential)
         and network.built
@@ -168,6 +196,24 @@ def as_functional(network: keras.Model) -> keras.Model:
             "outputs), or as keras.Sequential that begins with keras.Input."
         )
     return network
+
+
+def _models(network):
+    yield network
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            yield from _models(layer)
+
+
+def _has_own_call(model):
+    return not type(model).call.__module__.startswith("keras.")
+
+
+def _own_call_error(model):
+    return ValueError(
+        f"{model.name!r} is a {type(model).__name__}, whose class has a call of its own: build it as "
+        "keras.Model(inputs, outputs) of layers that compute the same."
+    )
 
 
 def leaf_layers(network: keras.Model) -> Iterator[keras.Layer]:

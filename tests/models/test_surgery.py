@@ -107,3 +107,67 @@ def test_a_sequential_network_with_a_call_of_its_own_has_no_copy():
     with pytest.raises(ValueError, match="whose layers cannot be copied one by one"):
         clone(Doubled(layers))
     assert clone(keras.Sequential(layers)).output_shape == (None, 3)
+
+
+def _with_a_call_of_its_own():
+    class Doubled(keras.Model):
+        def __init__(self):
+            inputs = keras.Input((4,))
+            super().__init__(inputs=inputs, outputs=keras.layers.Dense(3)(inputs))
+
+        def call(self, inputs, training=False, mask=None):
+            return 2.0 * super().call(inputs, training=training)
+
+    return Doubled()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_functional_network_with_a_call_of_its_own_has_no_copy(nested):
+    network = _with_a_call_of_its_own()
+    if nested:
+        inputs = keras.Input((4,))
+        network = keras.Model(inputs, network(inputs))
+    with pytest.raises(ValueError, match=r"has a call of its own: build it as keras\.Model"):
+        clone(network)
+
+
+def test_a_class_with_nothing_but_a_call_keeps_it_where_it_is_nested():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=False, mask=None):
+            return 2.0 * super().call(inputs, training=training)
+
+    inputs, points = keras.Input((4,)), np.ones((2, 4), np.float32)
+    network = keras.Model(inputs, Doubled(inputs, keras.layers.Dense(3)(inputs))(inputs))
+    np.testing.assert_array_equal(clone(network)(points), network(points))
+
+
+FACTOR = 3.0
+
+
+def _tripled(values):
+    return FACTOR * values
+
+
+@pytest.mark.parametrize("function", [_tripled, lambda values: FACTOR * values], ids=["named", "nameless"])
+@pytest.mark.parametrize("shape", [None, (4,), lambda shape: shape], ids=["no shape", "shape", "function"])
+def test_a_lambda_layer_keeps_its_function(function, shape):
+    inputs, points = keras.Input((4,)), np.ones((2, 4), np.float32)
+    tripled = keras.layers.Lambda(function, output_shape=shape, name="tripled", dtype="float64")
+    network = keras.Model(inputs, keras.layers.Dense(3)(tripled(inputs)))
+    copy = clone(network)
+    np.testing.assert_array_equal(copy(points), network(points))
+    assert copy.get_layer("tripled").get_config() == tripled.get_config()
+
+
+def test_a_layer_that_its_configuration_does_not_make():
+    class Times(keras.layers.Layer):
+        def __init__(self, factor):
+            super().__init__(name="times")
+            self.factor = factor
+
+        def call(self, values):
+            return self.factor * values
+
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match=r"The layer 'times' cannot be copied.*Times.*get_config"):
+        clone(keras.Model(inputs, keras.layers.Dense(3)(Times(2.0)(inputs))))

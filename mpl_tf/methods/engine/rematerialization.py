@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from mpl_tf.methods import validation
 from mpl_tf.methods.engine import kernels
+from mpl_tf.models.surgery import as_functional
 
 # Shorter segments would save less than keeping their inputs costs.
 SMALLEST_SEGMENT = 4
@@ -28,12 +29,14 @@ class Segments:
         network: built `keras.Model` from images to logits.
 
     Raises:
-        ValueError: when its layers cannot be followed from the input to the output.
+        ValueError: when its layers cannot be followed from the input to the output, or its class has a call of its
+            own.
     """
 
     def __init__(self, network: keras.Model):
         self.network = network
-        self.segments = [keras.Model(start, end) for start, end in _ends_of_segments(network)]
+        ends = _ends_of_segments(as_functional(network))
+        self.segments = [keras.Model(start, end) for start, end in ends]
 
     def __call__(self, images: tf.Tensor, weights: list, state: list) -> tuple[tf.Tensor, list]:
         """The pass as a function, differentiable once with respect to images and weights.
