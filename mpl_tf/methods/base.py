@@ -309,8 +309,9 @@ class Method(keras.Model):
             _set_direction(callback)
         if self.finds_steps_per_execution and not self.run_eagerly:
             self._find_steps_per_execution(given)
-        # Keras warns of its own default where batches come from a dataset of TensorFlow's; its own kind it shuffles.
-        quiet = {} if isinstance(given.get("x"), keras.utils.PyDataset) else {"shuffle": False}
+        # Keras warns of its own default where somebody else makes the batches; its own kind and arrays it shuffles.
+        arrays = all(hasattr(leaf, "shape") for leaf in tf.nest.flatten(given.get("x")))
+        quiet = {} if arrays or isinstance(given.get("x"), keras.utils.PyDataset) else {"shuffle": False}
         return super().fit(**quiet | given)
 
     def _find_steps_per_execution(self, given: dict[str, Any]) -> None:
@@ -550,7 +551,7 @@ class Method(keras.Model):
 
         What networks carry besides, their class names and how images were resized, is under `"carried"`.
         """
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        names = _argument_names(type(self))
         config = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
         facts = {role: carried(getattr(self, role)) for role in self.roles}
         return config | {"carried": {role: found for role, found in facts.items() if found}}
@@ -610,6 +611,21 @@ class Method(keras.Model):
 
     def _left_out_by_keras(self):
         return ("random_state", self.random_states()), ("running_mean", self.running_means())
+
+
+def _argument_names(kind: type) -> list[str]:
+    """A constructor's arguments, with those of the base class that it hands its **options on to."""
+    names: list[str] = []
+    for each in kind.__mro__:
+        if "__init__" in vars(each):
+            parameters = list(inspect.signature(vars(each)["__init__"]).parameters.values())[1:]
+            named = [
+                parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD
+            ]
+            names += named
+            if len(named) == len(parameters):
+                break
+    return names
 
 
 def _set_direction(callback: keras.callbacks.Callback) -> None:

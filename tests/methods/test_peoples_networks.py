@@ -294,6 +294,23 @@ def test_batches_of_a_keras_dataset_are_shuffled_as_keras_does(options, shuffled
     assert (list(order) != sorted(order)) == shuffled
 
 
+@pytest.mark.parametrize(("options", "shuffled"), [({}, True), ({"shuffle": False}, False)])
+def test_arrays_are_shuffled_as_keras_does(options, shuffled):
+    class Recording(Supervised):
+        drawn = ()
+
+        def train_step(self, data):
+            Recording.drawn = (*Recording.drawn, *data["labeled"]["label"].numpy())
+            return {"loss": tf.constant(0.0)}
+
+    images, _ = tiny.examples(12)
+    method = Recording(student=tiny.plain_network("student"))
+    method.compile(sgd(), run_eagerly=True)
+    method.fit({"labeled": {"image": images, "label": np.arange(12)}}, verbose=0, **options)
+    assert sorted(Recording.drawn) == list(range(12))
+    assert (list(Recording.drawn) != sorted(Recording.drawn)) == shuffled
+
+
 def numbers(*shape):
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
@@ -350,3 +367,81 @@ def test_the_exact_feedback_runs_where_branches_have_biases():
     method.compile(teacher_optimizer=sgd(), student_optimizer=sgd())
     logs = tf.function(method.train_step, autograph=False)(tiny.tensors(batch()))
     assert np.isfinite(float(logs["loss"]))
+
+
+# --- classes of one's own ------------------------------------------------------------------------------------
+
+
+class Halved(keras.Model):
+    """A functional network whose class computes with its layers in another way."""
+
+    def __init__(self):
+        inputs = keras.Input(tiny.IMAGE_SHAPE)
+        features = keras.layers.Flatten(name="features")(inputs)
+        super().__init__(inputs=inputs, outputs=keras.layers.Dense(tiny.NUM_CLASSES)(features))
+
+    def call(self, images, training=False, mask=None):
+        return super().call(images / 2.0, training=training)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Supervised(student=Halved(), ema_decay=0.9),
+        lambda: Supervised(student=Halved()).compile(sgd(), rematerialize=True),
+        lambda: mpl_tf.DataFreeLearning(
+            teacher=Halved(), student=tiny.plain_network("student"), generator=tiny.generator()
+        ),
+    ],
+    ids=["average", "rematerialize", "features"],
+)
+def test_a_call_of_its_own_is_not_passed_over(make):
+    with pytest.raises(ValueError, match="has a call of its own"):
+        make()
+
+
+def test_a_call_of_its_own_is_trained():
+    network = Halved()
+    method = Supervised(student=network)
+    images, _ = tiny.examples(4)
+    method.compile(sgd(), run_eagerly=True)
+    np.testing.assert_array_equal(method.training_logits("student", images), network(images))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Extended(MetaPseudoLabels):
+    """Hands on what it does not know, as classes of Keras do."""
+
+    def __init__(self, *, margin=0.0, **options):
+        super().__init__(**options)
+        self.margin = margin
+
+
+def test_a_class_that_hands_its_arguments_on_is_saved_with_them(tmp_path):
+    networks = {role: tiny.plain_network(role) for role in ("teacher", "student")}
+    method = Extended(**networks, margin=0.5, uda_weight=3.0, feedback="none")
+    method.save(tmp_path / "method.keras")
+    loaded = keras.saving.load_model(tmp_path / "method.keras")
+    assert (loaded.margin, loaded.uda_weight, loaded.feedback.estimator) == (0.5, 3.0, "none")
+
+
+def softsign():
+    return layered(keras.layers.Conv2D(2, 3), keras.layers.Activation("softsign"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MetaPseudoLabels(teacher=softsign(), student=softsign()),
+        lambda: LearningToReweight(student=softsign()),
+    ],
+)
+def test_operations_without_a_second_derivative(make):
+    with pytest.raises(ValueError, match=r"no second derivative of .*SoftsignGrad.*finite_difference=True"):
+        step(make())
+
+
+def test_the_finite_difference_needs_no_second_derivative():
+    feedback = mpl_tf.FeedbackSettings(finite_difference=True)
+    method = MetaPseudoLabels(teacher=softsign(), student=softsign(), feedback=feedback)
+    assert np.isfinite(step(method)["feedback"])

@@ -64,7 +64,19 @@ class Snapshot:
 
         Returns:
             float32 `[B, K]`, or as many rows as `transposed` has.
+
+        Raises:
+            ValueError: for a network with an operation that TensorFlow cannot differentiate twice.
         """
+        try:
+            return self._jvp(images, direction, transposed)
+        except LookupError as error:
+            raise ValueError(
+                f"TensorFlow has no second derivative of an operation of {self.network.name!r} ({error}): build it "
+                "without, or, for a feedback, pass FeedbackSettings(finite_difference=True)."
+            ) from error
+
+    def _jvp(self, images, direction, transposed):
         length = 1.0
         if self.loss_scale is not None:
             # The derivative is linear in the direction, whose numbers may be too small for float16.
