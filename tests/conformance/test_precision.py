@@ -145,6 +145,16 @@ def test_a_loaded_method_keeps_its_loss_scales(policy, tmp_path):
         assert np.array_equal(one, other)
 
 
+def test_compiling_again_goes_on_with_the_same_loss_scale(policy):
+    scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=128.0)
+    method = in_float16(policy, keras.optimizers.SGD(0.1), scaling)
+    scaling.dynamic_scale.assign(64.0)
+    count = len(scaling.variables)
+    method.compile(keras.optimizers.SGD(0.1), scaling)
+    # More of them than a fresh one has would not be read back from a file.
+    assert (float(scaling.dynamic_scale), len(scaling.variables)) == (64.0, count)
+
+
 def test_nothing_is_scaled_in_other_formats(policy):
     policy("mixed_bfloat16")
     method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))

@@ -13,14 +13,16 @@ class MomentumSteps:
     """The steps of a Keras optimizer, made without it where it is plain SGD.
 
     Args:
-        optimizer: not built yet; built here, so that its slots are known to be in the order of the variables.
+        optimizer: built here if it is not yet, so that its slots are known to be in the order of the variables.
         variables: of the network that it is for.
     """
 
     def __init__(self, optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]):
         self.optimizer, self.variables = optimizer, variables
         self.is_ordered = not optimizer.built
-        optimizer.build(variables)
+        # A loss scale that is built again has its variables twice, which no file fits then.
+        if not optimizer.built:
+            optimizer.build(variables)
 
     def apply(self, gradients: list[tf.Tensor]) -> bool:
         """Makes a step, and counts it.
