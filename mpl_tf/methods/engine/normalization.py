@@ -32,8 +32,7 @@ def prepare(network: keras.Model) -> None:
 
 def _is_plain(layer):
     return (
-        getattr(type(layer), "call", None) is keras.layers.BatchNormalization.call
-        and isinstance(layer, keras.layers.BatchNormalization)
+        type(layer) is keras.layers.BatchNormalization
         and not (layer.synchronized or layer.renorm)
         and layer.epsilon >= SMALLEST_EPSILON
         and layer.input_spec.ndim == 4

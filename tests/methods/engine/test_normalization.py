@@ -146,6 +146,17 @@ def test_which_normalizations_are_one_operation(options):
     assert found.count("FusedBatchNormV3") == (0 if options else 1)
 
 
+def test_a_class_with_moments_of_its_own_keeps_them():
+    class Ghost(layers.BatchNormalization):
+        def _moments(self, inputs, mask):
+            mean, variance = super()._moments(inputs, mask)
+            return mean, 4.0 * variance
+
+    image = keras.Input(SHAPE[1:])
+    made = keras.Model(image, layers.Flatten()(Ghost()(image)))
+    np.testing.assert_array_equal(TrainingPass(made).logits(images()), made(images(), training=True))
+
+
 def test_statistics_that_nobody_wants_are_not_computed():
     plain = network()
     training_pass = TrainingPass(plain)
