@@ -206,6 +206,12 @@ def check_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Raises for optimizers and options that are wrong for two networks under a strategy."""
     given = optimizer
+    if isinstance(getattr(optimizer, "inner_optimizer", optimizer), keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            f"The {role}'s optimizer is made of several, and so has no learning rate that callbacks and the feedback "
+            "could read: pass one of them, and backbone_learning_rate_factor to compile for a smaller rate of all "
+            "but the last layer."
+        )
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
         if not scales_losses:

@@ -213,6 +213,17 @@ def test_optimizer_options_that_go_wrong(role, option, message):
         method.compile(**optimizers)
 
 
+def test_an_optimizer_that_is_made_of_several():
+    several = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.SGD(clipnorm=1.0))
+    )
+    method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
+    with pytest.raises(
+        ValueError, match=r"The student's optimizer is made of several.*backbone_learning_rate_f"
+    ):
+        method.compile("sgd", several)
+
+
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_an_optimizer_for_a_frozen_network(role):
     method = MetaPseudoLabels(teacher=tiny.network("teacher"), student=tiny.network("student", seed=1))
