@@ -187,7 +187,8 @@ class UDA(Method):
         if self.tsa_schedule == "none":
             return tf.ones_like(labels, tf.float32)
         num_classes = logits.shape[-1]
-        correct = tf.reduce_sum(tf.one_hot(labels, num_classes) * tf.nn.softmax(logits), axis=-1)
+        one_hot = losses.smoothed_one_hot(labels, num_classes)
+        correct = tf.reduce_sum(one_hot * tf.nn.softmax(logits), axis=-1)
         threshold = schedules.tsa_threshold(
             self.step.value, self.tsa_steps, num_classes=num_classes, kind=self.tsa_schedule
         )

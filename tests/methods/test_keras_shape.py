@@ -12,6 +12,7 @@ from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.reduced_mpl import ReducedMetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.methods.uda import UDA
 from tests.support import oracles, tiny
 
 
@@ -242,13 +243,18 @@ def test_labels_in_every_whole_type_and_as_a_column(dtype, shape):
     )
 
 
+def annealed():
+    return UDA(student=tiny.plain_network("student"), tsa_schedule="linear", tsa_steps=10)
+
+
+@pytest.mark.parametrize("make", [supervised, annealed])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
-def test_labels_in_every_whole_type_are_trained_on(dtype):
+def test_labels_in_every_whole_type_are_trained_on(make, dtype):
     logs = []
     for kind in (np.int32, dtype):
-        method = supervised()
+        method = make()
         method.compile("sgd", run_eagerly=True)
-        batch = {"labeled": tiny.batch()["labeled"]}
+        batch = tiny.batch()
         batch["labeled"]["label"] = batch["labeled"]["label"].astype(kind)
         logs.append({name: float(value) for name, value in method.train_step(tiny.tensors(batch)).items()})
     assert logs[0] == logs[1]
