@@ -9,7 +9,7 @@ Beyer et al. 2022 (arXiv 2106.05237): the student copies the teacher as a functi
 | paper | here |
 |---|---|
 | z_i / T, v_i / T | `student_logits_on_unlabeled`, `teacher_logits_on_unlabeled`, divided in `losses.distillation` |
-| the two weights | `distillation_weight`, `labeled_weight`; 0 for the latter needs no labels |
+| the two weights | `distillation_weight`, `labeled_weight`; 0 for the latter leaves the labels out of the loss |
 """
 
 import keras
