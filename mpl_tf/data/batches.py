@@ -66,15 +66,18 @@ def check_evaluation_batch(data: Any) -> tuple:
     if labels.shape.rank == 2 and labels.shape[1] == 1:
         # As keras.datasets has them.
         labels = tf.squeeze(labels, axis=1)
+    elif labels.shape.rank is None:
+        # As Keras traces them that has met both.
+        labels = tf.reshape(labels, [batch_size(images)])
     _class_numbers(labels)
     return images, tf.cast(labels, tf.int32)
 
 
 def evaluation_weights(data: Any) -> tf.Tensor | None:
     """Weights `[B]` of an evaluation's examples: `"sample_weight"` or the third entry; None where there are none."""
-    if isinstance(data, dict):
-        return data.get("sample_weight")
-    return data[2] if len(data) > 2 else None
+    weights = data.get("sample_weight") if isinstance(data, dict) else (*data, None, None)[2]
+    # A column of them, or what Keras has traced for both.
+    return None if weights is None else tf.reshape(weights, [-1])
 
 
 def check_training_batch(

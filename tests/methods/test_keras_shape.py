@@ -243,6 +243,20 @@ def test_labels_in_every_whole_type_and_as_a_column(dtype, shape):
     )
 
 
+def test_labels_and_weights_as_a_column_and_flat_in_one_compiled_evaluation():
+    method = supervised()
+    method.compile("sgd")
+    images, labels = tiny.examples(6)
+    weights = np.arange(6, dtype=np.float32)
+    flat, column, again = (
+        method.evaluate(images, labels.reshape(shape), sample_weight=weights.reshape(shape), verbose=0)
+        for shape in ((6,), (6, 1), (6,))
+    )
+    assert flat == column == again
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+        method.evaluate(images, np.eye(3, dtype=int)[labels], verbose=0)
+
+
 def annealed():
     return UDA(student=tiny.plain_network("student"), tsa_schedule="linear", tsa_steps=10)
 

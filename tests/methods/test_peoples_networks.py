@@ -324,6 +324,14 @@ def numbers(*shape):
             lambda student: PseudoLabels(student=student, mixup=1.0),
             {"labeled_image": numbers(4, *tiny.IMAGE_SHAPE)},
         ),
+        (
+            lambda student: PseudoLabels(student=student, mixup=1.0),
+            {
+                "labeled_image": numbers(4, *tiny.IMAGE_SHAPE).astype(np.float64),
+                "unlabeled_weak": numbers(6, *tiny.IMAGE_SHAPE).astype(np.float64),
+                "unlabeled_strong": numbers(6, *tiny.IMAGE_SHAPE).astype(np.float64),
+            },
+        ),
         (PseudoLabels, {"labeled_weight": np.ones(4)}),
         (NoisyStudent, {"unlabeled_probabilities": np.full((6, 3), 1 / 3)}),
         (NoisyStudent, {"unlabeled_probabilities": np.full((6, 3), 1 / 3, np.float16)}),

@@ -29,8 +29,9 @@ class Mixing:
     partners: tf.Tensor
 
     def __call__(self, rows: tf.Tensor) -> tf.Tensor:
-        """δ x_p + (1 - δ) x_q for float32 rows `[N, …]`: images, or the targets that belong to them."""
-        return self.fraction * rows + (1.0 - self.fraction) * tf.gather(rows, self.partners)
+        """δ x_p + (1 - δ) x_q for float rows `[N, …]`: images, or the targets that belong to them."""
+        fraction = tf.cast(self.fraction, rows.dtype)
+        return fraction * rows + (1.0 - fraction) * tf.gather(rows, self.partners)
 
 
 def unmixed(rows: tf.Tensor) -> tf.Tensor:
