@@ -105,8 +105,10 @@ def edited_copy(layer: keras.Layer, *edits: Edit) -> keras.Layer:
     if type(layer) is kind is keras.layers.Lambda:
         # Keras would look for its function by name, and takes one without a name for code from a file.
         given = {"function": layer.function, "mask": layer.mask, "arguments": layer.arguments}
-        # Private: what was given, which the configuration has as text where it is a function too.
-        return kind(**config | given | {"output_shape": layer._output_shape})
+        if not isinstance(config.get("output_shape", ()), list | tuple):
+            # A function too.
+            given["output_shape"] = layer.compute_output_shape
+        return kind(**config | given)
     try:
         return kind.from_config(config)
     except TypeError as error:

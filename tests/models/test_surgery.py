@@ -156,7 +156,11 @@ def test_a_lambda_layer_keeps_its_function(function, shape):
     network = keras.Model(inputs, keras.layers.Dense(3)(tripled(inputs)))
     copy = clone(network)
     np.testing.assert_array_equal(copy(points), network(points))
-    assert copy.get_layer("tripled").get_config() == tripled.get_config()
+    configs = [layer.get_config() for layer in (copy.get_layer("tripled"), tripled)]
+    if callable(shape):
+        assert copy.get_layer("tripled").compute_output_shape((2, 4)) == (2, 4)
+        configs = [{**config, "output_shape": None} for config in configs]
+    assert configs[0] == configs[1]
 
 
 def test_a_layer_that_its_configuration_does_not_make():
