@@ -117,7 +117,10 @@ def parse_trials(texts: list[str]) -> dict[str, list[str]]:
     for text in texts:
         name, colon, command = unicodedata.normalize("NFC", text).partition(":")
         # A trial's name may have spaces; between braces they do not part words.
-        words = shlex.split(re.sub(r"\{[^{}]*\}", lambda other: shlex.quote(other[0]), command))
+        try:
+            words = shlex.split(re.sub(r"\{[^{}]*\}", lambda other: shlex.quote(other[0]), command))
+        except ValueError as error:
+            raise app.UsageError(f"--trial={text!r} cannot be read: {str(error).lower()}.") from error
         if not colon or not words or not re.fullmatch(r"[a-z_]+", words[0]):
             raise app.UsageError(f"--trial={text!r} is not of the form 'name: recipe --flag=value'.")
         for word in words[1:]:
@@ -300,11 +303,13 @@ def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
     own = [f"--run_dir={folder}", "--progress=none", "--notensorboard"]
     program = [sys.executable, "-m", f"recipes.{command[0]}", *arguments, *own]
     threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, os.cpu_count() // FLAGS.jobs))} if FLAGS.jobs > 1 else {}
+    # Unless the user has said how many.
+    environment = threads | os.environ
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log.txt", "a", encoding="utf-8", errors="surrogateescape") as log:
         print(f"$ {shlex.join(['python', *program[1:]])}", file=log, flush=True)
         started = log.tell()
-        finished = subprocess.run(program, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads)
+        finished = subprocess.run(program, stdout=log, stderr=subprocess.STDOUT, env=environment)
     if finished.returncode:
         said = log_since(folder, started)
         raise RuntimeError(

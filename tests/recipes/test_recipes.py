@@ -261,10 +261,12 @@ def test_compare_runs_the_missing_trials_and_writes_the_table(tmp_path):
 
 def test_a_trial_is_not_run_again_unless_its_flags_or_files_have_changed(tmp_path, monkeypatch):
     flags.FLAGS.unparse_flags()
-    flags.FLAGS(["compare", f"--run_dir={tmp_path}"])
+    flags.FLAGS(["compare", f"--run_dir={tmp_path}", "--jobs=2"])
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     started = []
 
-    def recipe(program, *, stdout, **_):
+    def recipe(program, *, stdout, env, **_):
+        assert env["TF_NUM_INTRAOP_THREADS"] == "3"  # as the user has said
         started.append(program[2:])
         print("recipes/x.py:1: UserWarning: a network is small", file=stdout, flush=True)
         (tmp_path / "one.0" / "metrics.json").write_text(json.dumps({"steps": len(started)}))
@@ -410,6 +412,7 @@ def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
     ("option", "message"),
     [
         ("--trial=plain", "not of the form"),
+        ("--trial=two: supervised --class='a", "class='a\" cannot be read: no closing quotation"),
         ("--seeds=1..3", "neither a range"),
         ("--seeds=3-1", "neither a range"),
         ("--reference=best", "is not a trial"),
