@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import unicodedata
+import warnings
 
 from mpl_tf.data.images import copies
 from mpl_tf.data.images.image_files import (
@@ -16,6 +17,7 @@ from mpl_tf.data.images.image_files import (
     walk,
 )
 from mpl_tf.data.images.reading import ReadingReport
+from mpl_tf.utils.files import user_path
 
 _TRAINING_NAMES = {"train", "training", "train_set", "trainset", "labeled", "labelled"}
 _OTHER_NAMES = {
@@ -61,17 +63,22 @@ def list_files(
 
     Raises:
         FileNotFoundError: for a folder that is missing.
-        ValueError: for folders laid out in another way, and images in both `labeled_dir` and `test_dir`.
+        ValueError: for folders laid out in another way or inside of a class, and images in both `labeled_dir` and
+            `test_dir`.
     """
     labeled, class_names = list_class_files("labeled_dir", labeled_dir, report)
+    others = {"trusted_dir": trusted_dir, "test_dir": test_dir, "unlabeled_dir": unlabeled_dir}
+    for argument, other in others.items():
+        if other is not None:
+            _check_outside_classes(argument, other, labeled_dir)
     trusted: list[tuple[ImageFile, int]] = []
     if trusted_dir is not None:
         trusted, _ = list_class_files("trusted_dir", trusted_dir, report, class_names)
         checked = {file.identity for file, _ in trusted}
         labeled = [(file, label) for file, label in labeled if file.identity not in checked]
     test = [] if test_dir is None else list_class_files("test_dir", test_dir, report, class_names)[0]
-    for argument, others in (("labeled_dir", labeled), ("trusted_dir", trusted)):
-        own = {file.identity for file, _ in others}
+    for argument, group in (("labeled_dir", labeled), ("trusted_dir", trusted)):
+        own = {file.identity for file, _ in group}
         if shared := [file.path for file, _ in test if file.identity in own]:
             raise ValueError(
                 f"{len(shared)} images are in {argument} and in test_dir, such as {shown(min(shared))}: keep each in "
@@ -79,6 +86,12 @@ def list_files(
             )
     unlabeled = [] if unlabeled_dir is None else image_files("unlabeled_dir", unlabeled_dir, report)
     known = {file.identity for file, _ in (*labeled, *trusted, *test)}
+    if unlabeled_dir is not None and all(file.identity in known for file in unlabeled):
+        warnings.warn(
+            f"unlabeled_dir={shown(unlabeled_dir)} brings nothing, since all of its images lie in labeled_dir, "
+            "trusted_dir or test_dir too: give a folder of others, or leave it out.",
+            stacklevel=3,
+        )
     files = [
         ListedFile(file.path, file.relative_name, label, stream)
         for stream, group in ((copies.TRUSTED, trusted), (copies.LABELED, labeled))
@@ -218,6 +231,17 @@ def _check_layout(argument: str, folder: pathlib.Path, found: dict[str, list[pat
             raise ValueError(
                 f"{argument}={shown(folder)} holds nothing but the folder {name!r}, which holds "
                 f"{len(inside[name])} folders: if these are the classes, give {shown(folder / name)}."
+            )
+
+
+def _check_outside_classes(argument: str, folder: str | os.PathLike, labeled_dir: str | os.PathLike) -> None:
+    """Raises for a folder in that of a class, whose images have a label by that: `labeled/unlabeled` is a class."""
+    place = pathlib.Path(os.path.realpath(user_path(folder)))
+    for entry in user_path(labeled_dir).iterdir():
+        if not is_hidden_or_system(entry.name) and place.is_relative_to(os.path.realpath(entry)):
+            raise ValueError(
+                f"{argument}={shown(folder)} lies in labeled_dir, where its images have the class "
+                f"{unicodedata.normalize('NFC', entry.name)!r}: move it out of {shown(labeled_dir)}."
             )
 
 

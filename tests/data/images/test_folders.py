@@ -178,6 +178,25 @@ def test_folders_laid_out_in_another_way_are_refused(tmp_path, folders, save_ima
         load(tmp_path)
 
 
+def test_other_folders_do_not_lie_in_that_of_a_class(tmp_path, folders):
+    (tmp_path / "unlabeled").rename(tmp_path / "labeled" / "unlabeled")
+    for option, inner in (("unlabeled_dir", "unlabeled/x"), ("test_dir", "cat"), ("trusted_dir", "ant")):
+        name = inner.split("/")[0]
+        with pytest.raises(
+            ValueError, match=rf"{option}=.*{inner} lies in labeled_dir, .* class '{name}': move"
+        ):
+            from_folders(tmp_path / "labeled", **{option: tmp_path / "labeled" / inner})
+
+
+def test_unlabeled_images_that_are_none_are_warned_of(tmp_path, folders):
+    for folder in ("labeled", "test"):
+        with pytest.warns(
+            UserWarning, match=rf"unlabeled_dir=.*{folder} brings nothing, since all .* lie in labe"
+        ):
+            source = from_folders(tmp_path / "labeled", tmp_path / folder, test_dir=tmp_path / "test")
+        assert source.train.labels.tolist() == [0, 0, 1, 1]
+
+
 def test_one_class_is_not_enough(tmp_path, save_image):
     save_image(tmp_path / "labeled/cat/a.png")
     with pytest.raises(ValueError, match="'folders' has 1 class: a classifier needs at least two"):
