@@ -84,7 +84,7 @@ def extract_features(
 
     Args:
         network: from images to logits, or a backbone.
-        images: `mpl_tf.data` images, with `fetch`, `image_shape` and `fingerprint`.
+        images: `mpl_tf.data` images, with `fetch`, `image_shape`, `fingerprint` and perhaps `resizing`.
         indices: int `[N]`, which of them.
         cache_dir: folder in which features are stored, under the fingerprints of network and images; None for none.
         batch_size: images per batch.
@@ -281,7 +281,8 @@ def _folder(cache_dir, model, images):
         )
         for layer in model.layers
     ]
-    parts = layers, weights_fingerprint(model), images.fingerprint(), tuple(images.image_shape)
+    pixels = images.fingerprint(), tuple(images.image_shape), getattr(images, "resizing", None)
+    parts = layers, weights_fingerprint(model), *pixels
     return pathlib.Path(cache_dir) / hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import special
 from sklearn.linear_model import LogisticRegression
 
@@ -115,6 +116,20 @@ def test_other_networks_and_other_images_have_a_store_of_their_own(tmp_path):
         models.with_new_head(networks[0], 5, tiny.IMAGE_SHAPE), source(40).train, [0], cache_dir=tmp_path
     )
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**20])
+def test_features_of_images_that_are_resized_in_another_way_are_others(tmp_path, memory_limit):
+    for number, name in enumerate(("ant", "cat")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / name / "0.png")
+    network = models.build("convnet", 2, (8, 8, 3), seed=0)
+    for resize in ("crop", "stretch"):
+        options = {"image_size": 8, "resize": resize, "memory_limit": memory_limit}
+        images = data.from_folders(tmp_path / "images", **options).train
+        stored = models.extract_features(network, images, [0, 1], cache_dir=tmp_path / "cache")
+        np.testing.assert_array_equal(stored, models.extract_features(network, images, [0, 1]))
 
 
 def test_features_that_are_not_finite_are_refused():

@@ -197,4 +197,10 @@ class DecodedFiles:
             return on_disk
         contiguous = np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
         pixels = self.pixels[rows[0] : rows[0] + len(rows)] if contiguous else self.pixels[rows]
-        return ArrayImages(pixels, on_disk.labels, names=on_disk.names, fingerprint=on_disk.fingerprint())
+        return ArrayImages(
+            pixels,
+            on_disk.labels,
+            names=on_disk.names,
+            fingerprint=on_disk.fingerprint(),
+            resizing=self.resizing,
+        )

@@ -23,14 +23,21 @@ class Images(abc.ABC):
         labels: int32 `[N]`, -1 where unknown.
         image_shape: `(H, W, C)` of every image, or `(D,)` of every point.
         names: what each example is called (its path) where it has a name, else None.
+        resizing: how images of other sizes were brought to `image_shape`, which the fingerprint of files does not
+            say; None where there were none.
     """
 
     def __init__(
-        self, labels: np.ndarray, image_shape: tuple[int, ...], names: Sequence[str] | None = None
+        self,
+        labels: np.ndarray,
+        image_shape: tuple[int, ...],
+        names: Sequence[str] | None = None,
+        resizing: decoding.Resizing | None = None,
     ) -> None:
         self.labels = np.asarray(labels, np.int32)
         self.image_shape = tuple(int(size) for size in image_shape)
         self.names = names
+        self.resizing = resizing
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,6 +77,7 @@ class ArrayImages(Images):
         labels: int `[N]`, -1 where unknown.
         names: what each example is called, if anything.
         fingerprint: of the files that the examples were decoded from. None hashes the examples themselves.
+        resizing: of the files to the examples' shape, if any.
     """
 
     def __init__(
@@ -79,8 +87,9 @@ class ArrayImages(Images):
         *,
         names: Sequence[str] | None = None,
         fingerprint: str | None = None,
+        resizing: decoding.Resizing | None = None,
     ) -> None:
-        super().__init__(labels, examples.shape[1:], names)
+        super().__init__(labels, examples.shape[1:], names, resizing)
         if len(examples) != len(self.labels):
             raise ValueError(
                 f"There are {len(examples)} examples and {len(self.labels)} labels: pass one for each."
@@ -134,7 +143,7 @@ class FileImages(Images):
         relative_names: Sequence[str] | None = None,
     ) -> None:
         self._paths, self._resizing = tuple(paths), resizing
-        super().__init__(labels, image_shape, self._paths)
+        super().__init__(labels, image_shape, self._paths, resizing)
         self._relative_names = self._paths if relative_names is None else tuple(relative_names)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
 
@@ -185,9 +194,8 @@ class TfdsImages(Images):
         resizing: decoding.Resizing | None,
         identity: str,
     ) -> None:
-        super().__init__(labels, image_shape)
+        super().__init__(labels, image_shape, resizing=resizing)
         self._read = read
-        self._resizing = resizing
         self._identity = identity
 
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
@@ -197,7 +205,7 @@ class TfdsImages(Images):
             lambda rows: np.array(self._read(rows.tolist()), dtype=object), [index], tf.string, stateful=False
         )
         return tf.map_fn(
-            lambda record: decoding.decode_record(record, self.image_shape, resizing=self._resizing),
+            lambda record: decoding.decode_record(record, self.image_shape, resizing=self.resizing),
             tf.ensure_shape(encoded, (None,)),
             fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
             parallel_iterations=os.cpu_count(),
@@ -217,7 +225,7 @@ class RelabeledImages(Images):
     """
 
     def __init__(self, images: Images, labels: np.ndarray) -> None:
-        super().__init__(labels, images.image_shape, images.names)
+        super().__init__(labels, images.image_shape, images.names, images.resizing)
         self.images = images
 
     @property
@@ -249,7 +257,13 @@ def into_memory(images: Images) -> ArrayImages:
     for batch in prefetching.map_ahead(batches, images.fetch).as_numpy_iterator():
         examples[start : start + len(batch)] = batch
         start += len(batch)
-    return ArrayImages(examples, images.labels, names=images.names, fingerprint=images.fingerprint())
+    return ArrayImages(
+        examples,
+        images.labels,
+        names=images.names,
+        fingerprint=images.fingerprint(),
+        resizing=images.resizing,
+    )
 
 
 def content_fingerprint(*parts: str | np.ndarray) -> str:
