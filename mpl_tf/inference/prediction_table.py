@@ -97,7 +97,7 @@ class PredictionTable:
             rows: as many texts each as there are columns. An image that has a row is passed over.
         """
         new = [list(row) for row in rows if row[0] not in self.rows]
-        _writer(self._stream).writerows(new)
+        _write(self._stream, new)
         self._stream.flush()
         self.rows.update({row[0]: row for row in new})
 
@@ -158,7 +158,7 @@ class PredictionTable:
             files.replacing(self.path) as temporary,
             temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
         ):
-            _writer(stream).writerows([self.columns, *rows.values()])
+            _write(stream, [self.columns, *rows.values()])
         self.rows = rows
 
 
@@ -167,8 +167,13 @@ def _opened(path: pathlib.Path, mode: str) -> IO[str]:
     return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _writer(stream):
-    return csv.writer(stream, lineterminator="\n")
+def _write(stream: IO[str], rows: Iterable[Sequence[str]]) -> None:
+    for row in rows:
+        # Not every version of Python quotes a carriage return, which would end the row.
+        returns = any("\r" in text for text in row)
+        csv.writer(
+            stream, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+        ).writerow(row)
 
 
 def _difference(known: dict | None, note: dict) -> str:

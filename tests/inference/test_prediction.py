@@ -21,7 +21,7 @@ from tests.export.networks import NAMES, network, softmax
 from tests.programs import forked
 
 SHAPE = (6, 5, 3)
-IMAGES = ["a.png", "b.jpg", "c d.PNG", "deep/ünï.png", "deep/er/e.webp", "z/f,\ng.gif", "z/h.bmp"]
+IMAGES = ["a.png", "b.jpg", "c\rd.PNG", "deep/ünï.png", "deep/er/e.webp", "z/f,\ng.gif", "z/h.bmp"]
 
 
 class Brightness:
