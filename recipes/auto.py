@@ -88,10 +88,12 @@ _SMALLEST_SIDE = 32
 # --- what the flags leave open ---------------------------------------------------------------------------
 
 
-def choose(folder: RunFolder) -> None:
+def choose() -> None:
     """Fills in what the command line leaves open: the dataset, the network, the images' size, and their views."""
     if FLAGS.dataset is None:
         FLAGS.dataset = "folders"
+    # Named by the dataset where --run_dir is not given.
+    folder = RunFolder(program.run_dir())
     known = folder.read_flags() if folder.has_results() else {}
     for name in ("model", "weights", "image_size"):
         if FLAGS[name].value is None and name in known:
@@ -299,7 +301,7 @@ def plan(
         probe(run)
         chosen = settings()
         stages = [SUPERVISED]
-        if len(data.split.unlabeled) > len(data.split.labeled):
+        if len(data.split.hidden):
             stages += list(chosen.methods)[: chosen.most_methods]
         for stage in stages:
             # One method in any case.
@@ -372,7 +374,7 @@ def show_data(data: RunData) -> None:
     shape = "×".join(map(str, source.image_shape))
     print(
         f"{source.num_classes} classes; {len(split.labeled):,} labeled images to learn from, {each} of each class; "
-        f"{len(split.unlabeled):,} without labels; {len(split.validation):,} for validation and "
+        f"{len(split.hidden):,} without labels; {len(split.validation):,} for validation and "
         f"{len(source.test or ()):,} for the test; in the shape {shape}; {FLAGS.model} with "
         f"{'weights from elsewhere' if models.is_pretrained(FLAGS.model, FLAGS.weights) else 'random weights'}."
     )
@@ -380,7 +382,7 @@ def show_data(data: RunData) -> None:
 
 def main(_):
     """Plans, trains, compares, exports, and draws the page."""
-    choose(RunFolder(program.run_dir()))
+    choose()
     with program.open_run(train, may_grow=False, plan=plan, draft=False) as run:
         show_data(run.data)
         show_plan(run)

@@ -82,11 +82,9 @@ class RunData:
         Those whose class is known are taken, or of none is, any: always the same, in rising order.
         """
         labels = np.asarray(self.source.train.labels)
-        hidden = np.zeros(len(labels), bool)
-        hidden[self.split.unlabeled] = True
-        hidden[self.split.labeled] = False
-        known = hidden & (labels >= 0)
-        candidates = np.flatnonzero(known if known.any() else hidden)
+        hidden = self.split.hidden
+        known = hidden[labels[hidden] >= 0]
+        candidates = known if len(known) else hidden
         generator, count = np.random.default_rng(0), min(count, len(candidates))
         return np.sort(generator.choice(candidates, count, replace=False, shuffle=False))
 

@@ -75,6 +75,11 @@ class Split:
         return np.union1d(np.setdiff1d(self.labeled, self.trusted), self.ignored)
 
     @property
+    def hidden(self) -> np.ndarray:
+        """Int64, sorted: unlabeled images that are not among the labeled ones."""
+        return self.unlabeled[~np.isin(self.unlabeled, self.labeled, assume_unique=True)]
+
+    @property
     def label_noise(self) -> str | None:
         """The noise that cheap labels were given, as in `"symmetric:0.3"`; None for none."""
         return self.arguments.get("label_noise")

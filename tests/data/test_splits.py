@@ -170,6 +170,13 @@ def test_a_split_shows_its_numbers(source):
     assert repr(split) == "Split('tiny.3@8': 8 labeled, 136 unlabeled, 17 validation)"
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_hidden_are_the_unlabeled_images_that_no_label_tells_of(source, inside):
+    split = draw_split(source, num_labeled=8, seed=3, validation=17, labeled_in_unlabeled=inside)
+    others = set(range(len(source.train))) - {*split.labeled} - {*split.validation}
+    assert split.hidden.tolist() == sorted(others)
+
+
 def test_classes_of_one_size_have_equally_many_in_validation():
     source = make_source([30] * 5)
     assert counted(source, draw_split(source, num_labeled=5, seed=0, validation=50).validation) == [10] * 5

@@ -24,8 +24,8 @@ monitors.Record.on_epoch_end = on_epoch_end
 runpy.run_module("recipes.auto", run_name="__main__", alter_sys=True)
 """
 OPTIONS = [
-    "--dataset=digits", "--labels=20", "--model=mlp-8x1", "--minutes=0.1", "--progress=none", "--noreport",
-    "--notensorboard", "--randaugment_operations=0", "--crop=none",
+    "--dataset=digits", "--labels=1000", "--nolabeled_in_unlabeled", "--model=mlp-8x1", "--minutes=0.1",
+    "--progress=none", "--noreport", "--notensorboard", "--randaugment_operations=0", "--crop=none",
 ]  # fmt: skip
 
 
@@ -51,7 +51,8 @@ def test_plan_only_prints_the_plan_and_trains_nothing(planned):
         assert f"{int(count):,}" in shown
         assert plan["seconds"][stage] > 0
     assert sum(plan["seconds"].values()) <= 6.0
-    assert "10 classes; 20 labeled images to learn from, 2 of each class" in shown
+    # More labeled images than others: these are learned from all the same.
+    assert "10 classes; 1,000 labeled images to learn from, 100 of each class; 150 without labels;" in shown
     assert "The plan of 0.1 minutes" in shown
     assert not list(folder.rglob("history.csv"))
     assert not RunFolder(folder / "run").has_results()
