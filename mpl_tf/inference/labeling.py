@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import pipeline
+from mpl_tf.data.images.decoding import CROPPED
 from mpl_tf.data.images.images import Images
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.soft_labels.store import LabelStore
@@ -39,7 +40,8 @@ def label_into_store(
         source: of the images and the classes.
         path: of the store's folder.
         index: int `[n]`, the training images to label, each once.
-        teacher: names the network and all that its labels depend on; whatever JSON holds.
+        teacher: names the network and all that its labels depend on besides the images and how they are resized;
+            whatever JSON holds.
         shard_size: images per file of the store.
         dtype: of the numbers on disk, "float32" or "float16".
         **options: of `label`.
@@ -50,6 +52,9 @@ def label_into_store(
     Raises:
         ValueError: as `LabelStore.create` and `label` do.
     """
+    if source.resizing != CROPPED:
+        # The fingerprint is that of the files.
+        teacher = {**teacher, "resizing": "-".join(source.resizing)}
     store = LabelStore.create(
         path,
         index=index,

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import re
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mpl_tf.data.augmentation.stateless_random import fold_in
+from mpl_tf.data.images.decoding import Resizing
 from mpl_tf.data.images.images import ArrayImages
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.soft_labels.store import LabelStore
@@ -251,3 +253,9 @@ def test_a_store_is_made_labeled_and_continued_in_one_call(tmp_path):
     assert (store.fingerprint, store.num_classes) == (source.train.fingerprint(), 3)
     with pytest.raises(ValueError, match=r"holds other labels .*teacher's name"):
         labeling.label_into_store(network, source, tmp_path / "store", **request | {"teacher": {"name": "b"}})
+    # Files that are brought to the network's size in another way have other labels, though they are the same files.
+    stretched = dataclasses.replace(source, resizing=Resizing("stretch"))
+    with pytest.raises(
+        ValueError, match=r"holds other labels .*teacher's resizing None there and 'stretch-bil"
+    ):
+        labeling.label_into_store(network, stretched, tmp_path / "store", **request)
