@@ -228,7 +228,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """
     from mpl_tf.distribute import workers
     from mpl_tf.training.callbacks import preemption
-    from mpl_tf.utils.files import DiskFullError, LockedError
+    from mpl_tf.utils.files import LockedError
 
     def guarded(arguments):
         try:
@@ -246,14 +246,7 @@ def run(main: Callable[[list[str]], None]) -> None:
             print(f"\n{error}", file=sys.stderr, flush=True)
             # Without the interpreter's own clean-up, in which TensorFlow would wait for the worker that is gone.
             os._exit(1)
-        except (
-            ValueError,
-            FileNotFoundError,
-            ArithmeticError,
-            PermissionError,
-            DiskFullError,
-            LockedError,
-        ) as error:
+        except (ValueError, ArithmeticError, OSError, LockedError) as error:
             if FLAGS.verbosity > 0:
                 raise
             sys.exit(f"\n{type(error).__name__}: {error}\n(--verbosity=1 shows where.)")

@@ -6,6 +6,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import types
 
 import pytest
 from absl import app, flags
@@ -161,6 +162,21 @@ def test_notes_of_tensorflow_are_left_out_and_all_else_is_passed_on(capfd):
         )
         os.write(2, b"something that matters\n")
     assert capfd.readouterr().err == "something that matters\n"
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [NotADirectoryError(20, "Not a directory", "a.txt/b"), OSError(30, "Read-only", "b"), ValueError("b")],
+)
+def test_what_a_path_or_a_value_is_refused_for_is_a_sentence(monkeypatch, cause):
+    monkeypatch.setattr(start, "FLAGS", types.SimpleNamespace(verbosity=-2))
+    monkeypatch.setattr(start.app, "run", lambda main, **_: main([]))
+
+    def fail(_):
+        raise cause
+
+    with pytest.raises(SystemExit, match=rf"{type(cause).__name__}: .*b'?\n\(--verbosity=1 shows where"):
+        start.run(fail)
 
 
 @pytest.mark.parametrize(
