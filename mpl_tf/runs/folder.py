@@ -147,11 +147,11 @@ class RunFolder:
         known, wanted = self.read_flags(), _flag_values(flags)
         results = self.has_results()
         before = int(known["steps"]) if results and self._grows(known, wanted) else None
+        if self.writes and self.has_only_been_claimed():
+            # Drawn anew, under other flags or of images that have changed.
+            (self.path / "split.json").unlink(missing_ok=True)
         if not self.writes or known == wanted:
             return before
-        if not results and known:
-            # Of a start that was refused, or another one's: drawn anew.
-            (self.path / "split.json").unlink(missing_ok=True)
         if before is not None:
             for name in ("finetune", "metrics.json"):
                 old = self.path / name
@@ -181,6 +181,10 @@ class RunFolder:
         """Whether anything has been trained or labeled here, in any stage."""
         patterns = ("checkpoints/step_*", "networks/*.keras", "labels/shard_*")
         return self.has_completed() or any(any(self.path.rglob(pattern)) for pattern in patterns)
+
+    def has_only_been_claimed(self) -> bool:
+        """Whether a run was to begin here and has trained nothing: its flags and its split bind no other."""
+        return bool(self.read_flags()) and not self.has_results()
 
     @staticmethod
     def _grows(known: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

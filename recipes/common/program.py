@@ -132,12 +132,13 @@ def load_data(run_dir: str, *, write_split: bool = True) -> RunData:
     """Loads the images and draws, or reads back, the split of the run folder.
 
     Args:
-        run_dir: the folder, in whose `split.json` the split is or will be.
+        run_dir: the folder, in whose `split.json` the split is or will be. That of a start which has trained nothing
+            is drawn anew.
         write_split: whether a split that is drawn now is written there.
     """
     source = load_source()
     split_file = pathlib.Path(run_dir) / "split.json"
-    if write_split or split_file.exists():
+    if write_split or (split_file.exists() and not RunFolder(run_dir).has_only_been_claimed()):
         split = data_module.load_or_draw_split(split_file, source, **split_options())
     else:
         split = data_module.draw_split(source, **split_options())
@@ -190,6 +191,8 @@ def open_run(
     for name, path in (("run_dir", folder.path), ("export_dir", FLAGS.export_dir)):
         if path and folder.writes:
             files.check_writable(path, name)
+    if not folder.has_results():
+        _check_outside_images(folder.path)
     data = load_data(folder.path, write_split=False)
     check_names(data.source.class_names)
     if FLAGS.report and folder.writes and not folder.has_completed():
@@ -232,6 +235,16 @@ def open_run(
             run.initial = builders.load_initial(data) if initial is None else initial
             _note_initialization(run)
         yield run
+
+
+def _check_outside_images(run_dir: pathlib.Path) -> None:
+    """Raises for a run folder among the images, since those that the run draws would be among them next time."""
+    for name, path in _optional("unlabeled_dir", "labeled_dir", "test_dir", "trusted_dir").items():
+        if path and run_dir.resolve().is_relative_to(pathlib.Path(path).resolve()):
+            raise ValueError(
+                f"run_dir={str(run_dir)!r} lies in {name}={path}, where the images that a run draws would be read as "
+                "some of yours: choose a folder outside."
+            )
 
 
 def _check_feedback(data: RunData) -> None:
@@ -368,7 +381,11 @@ def configuration() -> dict[str, str | None]:
         for flag in module_flags[module]
     ]
     own += module_flags.get(sys.argv[0], [])
-    values = {flag.name: _text(flag) for flag in own if flag.name not in NOT_PART_OF_THE_RUN}
+    left_out = set(NOT_PART_OF_THE_RUN)
+    if FLAGS.duplicates == "drop_near":
+        # It says which images are left out then, and not only which are named.
+        left_out.remove("near_duplicates")
+    values = {flag.name: _text(flag) for flag in own if flag.name not in left_out}
     if "epoch_steps" in values:
         # What it is when not given depends on the steps, and stays when these are raised.
         values["epoch_steps"] = str(stage().epoch_steps)

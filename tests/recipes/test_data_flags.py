@@ -4,9 +4,11 @@ import types
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from mpl_tf import data
+from mpl_tf.runs.folder import RunFolder
 from recipes.common import program, shared_flags
 
 GIVEN = {
@@ -88,6 +90,47 @@ def test_labeled_images_may_be_shown_by_their_strong_view(source, give, monkeypa
     for view in ("weak", "strong"):
         np.testing.assert_array_equal(batch["unlabeled"][view], drawn["unlabeled"][view])
     assert not np.array_equal(batch["labeled"]["image"], drawn["labeled"]["image"])
+
+
+def test_the_split_of_a_start_that_has_trained_nothing_binds_no_other(source, give, monkeypatch, tmp_path):
+    give()
+    monkeypatch.setattr(program, "load_source", lambda: source)
+
+    def draw(seed):
+        options = {"num_labeled": None, "seed": seed, "validation": 0}
+        monkeypatch.setattr(program, "split_options", lambda: options)
+        return program.load_data(str(tmp_path), write_split=seed == 0).split.name
+
+    assert draw(0) == "arrays.0@12"
+    # Somebody may have laid it there to be used.
+    with pytest.raises(ValueError, match=r"holds the split 'arrays\.0@12'"):
+        draw(1)
+    RunFolder(tmp_path).verify_or_write_config({"seed": 0})
+    assert draw(1) == "arrays.1@12"
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks" / "student.keras").touch()
+    with pytest.raises(ValueError, match=r"holds the split 'arrays\.0@12'"):
+        draw(1)
+
+
+def test_a_run_folder_among_the_images_is_refused(monkeypatch, tmp_path):
+    given = {"labeled_dir": f"{tmp_path}/labeled", "unlabeled_dir": str(tmp_path), "test_dir": None}
+    monkeypatch.setattr(program, "_optional", lambda *names: {name: given.get(name) for name in names})
+    with pytest.raises(ValueError, match=rf"lies in unlabeled_dir={tmp_path}, .*: choose a folder outside"):
+        program._check_outside_images(tmp_path / "runs" / "pets")
+    program._check_outside_images(tmp_path.with_name("runs"))
+
+
+def test_how_alike_images_may_be_is_part_of_a_run_that_leaves_them_out(monkeypatch):
+    known = flags.FlagValues()
+    flags.DEFINE_integer("near_duplicates", 8, "", flag_values=known, module_name="recipes.x")
+    flags.DEFINE_string("duplicates", "drop", "", flag_values=known, module_name="recipes.x")
+    flags.DEFINE_string("initialize", None, "", flag_values=known, module_name="recipes.x")
+    known.mark_as_parsed()
+    monkeypatch.setattr(program, "FLAGS", known)
+    assert program.configuration() == {"duplicates": "drop", "initialize": None}
+    known.duplicates = "drop_near"
+    assert program.configuration()["near_duplicates"] == "8"
 
 
 FOLDERS = {

@@ -79,6 +79,11 @@ def test_a_folder_in_which_nothing_was_trained_is_claimed_anew(tmp_path):
     assert folder.read_flags() == {"labels": "20", "image_size": "8"}
     assert not (tmp_path / "split.json").exists()
     (tmp_path / "split.json").write_text("{}")
+    # Of images that may have changed since.
+    folder.verify_or_write_config({"labels": 20, "image_size": 8})
+    assert not (tmp_path / "split.json").exists()
+    progress(folder)
+    (tmp_path / "split.json").write_text("{}")
     folder.verify_or_write_config({"labels": 20, "image_size": 8})
     assert (tmp_path / "split.json").exists()
 
