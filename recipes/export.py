@@ -61,7 +61,7 @@ def main(_):
     if warning := completed_run.warning(folder, role):
         print(f"\n{warning}\n")
     described = {
-        "name": pathlib.Path(FLAGS.export_dir).name,
+        "name": model_name(),
         "class_names": run.source.class_names,
     }
     provenance = export.Provenance.of_run(
@@ -85,6 +85,11 @@ def main(_):
     print(f"\nexported {role}: {version}\nmodel card: {version / 'card.md'}")
 
 
+def model_name() -> str:
+    """What the model is called, also where --export_dir is `.`: as the folder of its versions."""
+    return pathlib.Path(FLAGS.export_dir).resolve().name
+
+
 def write_litert(network: keras.Model, folder: pathlib.Path, run: RunData) -> list:
     """Writes and measures the LiteRT variants."""
     drawn = np.sort(np.random.default_rng(0).permutation(run.split.labeled)[: FLAGS.representative])
@@ -94,7 +99,7 @@ def write_litert(network: keras.Model, folder: pathlib.Path, run: RunData) -> li
         return export.litert.write_variants(
             network,
             folder,
-            name=pathlib.Path(FLAGS.export_dir).name,
+            name=model_name(),
             kinds=FLAGS.litert,
             representative=decoded_images(run.source.train, drawn)[0],
             images=images,

@@ -488,10 +488,11 @@ def test_noisy_student_then_reduced_mpl(tmp_path):
 def test_supervised_then_export(tmp_path):
     views = ["--crop=resized", "--fill=auto", "--randaugment_labeled"]
     run("supervised", *SMALL, *views, f"--run_dir={tmp_path / 'run'}")
-    options = [f"--run_dir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'digits'}", "--top_k=3"]
+    (tmp_path / "digits").mkdir()
+    options = [f"--run_dir={tmp_path / 'run'}", "--export_dir=.", "--top_k=3"]
     kinds = ["float32", "float16", "int8", "int8_full"]
     variants = [f"--litert={','.join(kinds)}", "--max_accuracy_drop=1"]
-    shown = run("export", *options, *variants).stdout
+    shown = run("export", *options, *variants, cwd=tmp_path / "digits").stdout
     assert "LiteRT models, measured: 720 of 720 images, " in shown
     assert "digits.0@20, 144 validation images, student" in shown
     for kind in kinds:
@@ -506,7 +507,8 @@ def test_supervised_then_export(tmp_path):
     answer = signature(image_bytes=tf.io.encode_png(tf.zeros([20, 30, 1], tf.uint8))[tf.newaxis])
     assert answer["classes"].shape == (1, 3)
 
-    refused = run("export", *options, "--role=finetuned", "--litert=int8", expect_success=False).stderr
+    asked = [*options, "--role=finetuned", "--litert=int8"]
+    refused = run("export", *asked, cwd=tmp_path / "digits", expect_success=False).stderr
     assert "role='finetuned' is unknown: Choose one of 'student'" in refused
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1"]
 
