@@ -4,7 +4,7 @@ The step in PyTorch makes the passes of the port that people use (github.com/kek
 labeled, weak and strong views, its student on labeled and strong ones and, after its step, on the labeled ones again.
 It is written anew here, with the same network as ours, whose logits a test compares. Each step has a process of its
 own; the two take turns, so that a change in the machine's load meets both. Needs torch (`pip install '.[port]'`).
-Options: --model, --size, --labeled, --ratio, --turns, --only, --precision, --threads, --clock.
+Options: --model, --size, --labeled, --ratio, --turns, --only, --precision, --port_precision, --threads, --clock.
 """
 
 import argparse
@@ -42,6 +42,12 @@ def main() -> None:
     parser.add_argument(
         "--precision", default="float32", choices=["float32", "mixed_bfloat16"], help="of ours"
     )
+    parser.add_argument(
+        "--port_precision",
+        default="float32",
+        choices=["float32", "bfloat16"],
+        help="bfloat16: by torch.autocast",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
     parser.add_argument("--clock", default="wall", choices=CLOCKS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -54,7 +60,7 @@ def main() -> None:
         take_turns(steps_of_port(options) if options.child == PORT else steps_of_ours(options), options)
         return
     images = f"{options.labeled} labeled and {options.labeled * options.ratio} unlabeled images"
-    what = f"{options.model}, {images} of {options.size} pixels, {options.precision}"
+    what = f"{options.model}, {images} of {options.size} pixels, {options.precision} and {options.port_precision}"
     print(f"{what}, {options.threads} threads, {options.clock} clock\n")
     print(f"{'':50s} seconds  PyTorch  times as fast  peak MB  PyTorch  ratio")
     for name in options.only or OURS:
@@ -158,9 +164,13 @@ def steps_of_port(options) -> Callable[[], None]:
     labels = torch.arange(options.labeled) % NUM_CLASSES
     weak, strong = torch.rand(2, options.labeled * options.ratio, *shape)
 
+    def logits_of(network, images):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.port_precision == "bfloat16"):
+            return network(images).float()
+
     def step() -> None:
         teacher_on_labeled, on_weak, on_strong = torch.split(
-            teacher(torch.cat([labeled, weak, strong])), [len(labeled), len(weak), len(strong)]
+            logits_of(teacher, torch.cat([labeled, weak, strong])), [len(labeled), len(weak), len(strong)]
         )
         targets = functional.softmax(on_weak.detach(), dim=1)
         confidence, classes = targets.max(dim=1)
@@ -168,12 +178,12 @@ def steps_of_port(options) -> Callable[[], None]:
         teacher_loss = functional.cross_entropy(teacher_on_labeled, labels)
         teacher_loss = teacher_loss + (consistency * (confidence >= 0.6)).mean()
 
-        logits = student(torch.cat([labeled, strong]))
+        logits = logits_of(student, torch.cat([labeled, strong]))
         before = functional.cross_entropy(logits[: len(labeled)].detach(), labels)
         functional.cross_entropy(logits[len(labeled) :], classes).backward()
         optimizers[1].step()
         with torch.no_grad():
-            after = functional.cross_entropy(student(labeled), labels)
+            after = functional.cross_entropy(logits_of(student, labeled), labels)
         guessed = functional.cross_entropy(on_strong, on_strong.detach().argmax(dim=1))
         (teacher_loss + (before - after) * guessed).backward()
         optimizers[0].step()

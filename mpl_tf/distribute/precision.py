@@ -11,11 +11,15 @@ CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 COMPUTE_CAPABILITY = (8, 0)
 
 
-def native_precision(cpu_info: str | os.PathLike = "/proc/cpuinfo") -> tuple[str, str]:
+def native_precision(
+    cpu_info: str | os.PathLike = "/proc/cpuinfo", *, depthwise: bool = False
+) -> tuple[str, str]:
     """The policy under which this machine computes fastest, as far as its instructions tell.
 
     Args:
         cpu_info: where Linux describes its CPUs.
+        depthwise: whether networks have depthwise convolutions, of which TensorFlow's gradients in bfloat16 take a
+            CPU several times as long (`benchmarks/precision.py`).
 
     Returns:
         `"mixed_bfloat16"` where all GPUs, or where there is none the CPU, multiply bfloat16 by instructions of their
@@ -29,7 +33,10 @@ def native_precision(cpu_info: str | os.PathLike = "/proc/cpuinfo") -> tuple[str
             return "mixed_bfloat16", f"GPU of compute capability {shown}"
         return "float32", f"GPU of compute capability {shown}, below 8.0"
     if found := sorted(CPU_FLAGS & _cpu_flags(cpu_info)):
-        return "mixed_bfloat16", f"CPU with {' and '.join(found)}"
+        instructions = f"CPU with {' and '.join(found)}"
+        if depthwise:
+            return "float32", f"{instructions}, but depthwise convolutions"
+        return "mixed_bfloat16", instructions
     return "float32", "no GPU, and no CPU that says it has bfloat16"
 
 

@@ -7,7 +7,7 @@ from mpl_tf.models.heads import set_head
 from mpl_tf.models.initialization import copy_weights, weights_difference
 from mpl_tf.models.pretrained import set_trainable, with_new_head
 from mpl_tf.models.probe import REGULARIZATIONS, Probe, extract_features, fit_probe, start_head
-from mpl_tf.models.registry import build, is_pretrained, names, pretrained_names
+from mpl_tf.models.registry import build, convolves_depthwise, is_pretrained, names, pretrained_names
 from mpl_tf.models.resizing import get_resizing, set_resizing, warn_of_resizing
 from mpl_tf.models.saving import load, save
 from mpl_tf.models.surgery import clone, to_finetune
@@ -20,6 +20,7 @@ __all__ = [
     "build_generator",
     "check_class_names",
     "clone",
+    "convolves_depthwise",
     "copy_weights",
     "extract_features",
     "fit_probe",

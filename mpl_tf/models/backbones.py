@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -60,6 +60,7 @@ class Application(NamedTuple):
         pixels: its preprocessing.
         smallest_side: of an image, in pixels.
         has_stochastic_depth: whether residual branches can be dropped.
+        convolves_depthwise: whether it has convolutions of each channel by itself.
         options: further arguments of Keras' function.
     """
 
@@ -67,11 +68,13 @@ class Application(NamedTuple):
     pixels: Pixels
     smallest_side: int = 32
     has_stochastic_depth: bool = False
+    convolves_depthwise: bool = False
     options: Mapping[str, object] = MappingProxyType({})
 
 
 def _table() -> dict[str, Application]:
     unprocessed = {"include_preprocessing": False}
+    depthwise: Any = {"convolves_depthwise": True}
     table = {}
     for depth in (50, 101, 152):
         table[f"resnet-{depth}"] = Application(f"ResNet{depth}", _CENTERED)
@@ -80,26 +83,26 @@ def _table() -> dict[str, Application]:
         table[f"densenet-{depth}"] = Application(f"DenseNet{depth}", STANDARDIZED)
     for depth in (16, 19):
         table[f"vgg-{depth}"] = Application(f"VGG{depth}", _CENTERED)
-    table["mobilenet"] = Application("MobileNet", _SYMMETRIC)
-    table["mobilenetv2"] = Application("MobileNetV2", _SYMMETRIC)
+    table["mobilenet"] = Application("MobileNet", _SYMMETRIC, **depthwise)
+    table["mobilenetv2"] = Application("MobileNetV2", _SYMMETRIC, **depthwise)
     for width in ("Small", "Large"):
         name = f"mobilenetv3-{width.lower()}"
-        table[name] = Application(f"MobileNetV3{width}", _SYMMETRIC, options=unprocessed)
+        table[name] = Application(f"MobileNetV3{width}", _SYMMETRIC, options=unprocessed, **depthwise)
     for number in range(8):
-        table[f"efficientnet-b{number}"] = Application(f"EfficientNetB{number}", STANDARDIZED, 32, True)
+        table[f"efficientnet-b{number}"] = Application(f"EfficientNetB{number}", STANDARDIZED, 32, True, True)
     for size in ("B0", "B1", "B2", "B3", "S", "M", "L"):
         pixels = STANDARDIZED if size.startswith("B") else _BY_128
         name = f"efficientnetv2-{size.lower()}"
-        table[name] = Application(f"EfficientNetV2{size}", pixels, 32, True, unprocessed)
+        table[name] = Application(f"EfficientNetV2{size}", pixels, 32, True, True, unprocessed)
     for size in ("Tiny", "Small", "Base", "Large", "XLarge"):
         name = f"convnext-{size.lower()}"
         options = unprocessed | {"pooling": "avg"}
-        table[name] = Application(f"ConvNeXt{size}", STANDARDIZED, 32, True, options)
-    table["xception"] = Application("Xception", _SYMMETRIC, 71)
+        table[name] = Application(f"ConvNeXt{size}", STANDARDIZED, 32, True, True, options)
+    table["xception"] = Application("Xception", _SYMMETRIC, 71, **depthwise)
     table["inceptionv3"] = Application("InceptionV3", _SYMMETRIC, 75)
     table["inception-resnetv2"] = Application("InceptionResNetV2", _SYMMETRIC, 75)
     for size in ("Mobile", "Large"):
-        table[f"nasnet-{size.lower()}"] = Application(f"NASNet{size}", _SYMMETRIC)
+        table[f"nasnet-{size.lower()}"] = Application(f"NASNet{size}", _SYMMETRIC, **depthwise)
     return table
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from mpl_tf.models import backbones, pretrained, small, validation
+from mpl_tf.models import backbones, pretrained, saving, small, validation
 from mpl_tf.models.alexnet import alexnet
 from mpl_tf.models.class_names import set_class_names
 from mpl_tf.models.efficientnet import efficientnet
@@ -23,6 +23,7 @@ class _Network(NamedTuple):
     smallest_side: int | None = None  # of an image, in pixels; None where images are not taken
     rgb: bool = False  # whether its images are color ones, and gray ones are made such
     residual: bool = False  # whether branches can be dropped
+    depthwise: bool = False  # whether it has convolutions of each channel by itself
     pretrained: bool = False  # whether there are weights of it, which its builder loads
 
 
@@ -42,12 +43,14 @@ def _application(name: str) -> _Network:
         smallest_side=description.smallest_side,
         rgb=True,
         residual=description.has_stochastic_depth,
+        depthwise=description.convolves_depthwise,
         pretrained=True,
     )
 
 
 def _efficientnet(width: float, depth: float) -> _Network:
-    return _Network(partial(efficientnet, width, depth), smallest_side=32, rgb=True, residual=True)
+    builder = partial(efficientnet, width, depth)
+    return _Network(builder, smallest_side=32, rgb=True, residual=True, depthwise=True)
 
 
 _NETWORKS = {
@@ -104,6 +107,21 @@ def is_pretrained(name: str, weights: str = "none") -> bool:
         True for a `.keras` file, a preset of keras-hub, and with any weights but "none".
     """
     return _is_elsewhere(name) or weights != "none"
+
+
+def convolves_depthwise(name: str) -> bool:
+    """Says whether a network has convolutions of each channel by itself, as MobileNets and EfficientNets do.
+
+    Args:
+        name: as for `build`.
+
+    Returns:
+        False for a name that `build` does not know, and for a preset of keras-hub, of which nothing is known before
+        it is there.
+    """
+    if _is_file(name):
+        return saving.has_layer_of(name, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+    return name in _NETWORKS and _NETWORKS[name].depthwise
 
 
 def build(

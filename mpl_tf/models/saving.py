@@ -89,3 +89,21 @@ def load(
     if resizing is not None:
         warn_of_resizing(network, resizing, name=path.name)
     return network
+
+
+def has_layer_of(path: str | os.PathLike, *kinds: type[keras.Layer]) -> bool:
+    """Whether a file holds a network with a layer of one of these classes, as far as its description tells.
+
+    Args:
+        path: of a `.keras` file.
+        *kinds: classes of Keras.
+
+    Returns:
+        False where there is no such file, too: what builds the network says so.
+    """
+    path = files.user_path(path)
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        description = archive.read("config.json").decode() if "config.json" in archive.namelist() else ""
+    return any(json.dumps(kind.__name__) in description for kind in kinds)

@@ -2,8 +2,10 @@
 
 from absl import flags
 
+from mpl_tf import models
 from mpl_tf.distribute.precision import native_precision
 from mpl_tf.runs.folder import RunFolder
+from recipes.common import builders
 
 FLAGS = flags.FLAGS
 
@@ -23,7 +25,7 @@ def settle(folder: RunFolder) -> None:
         raise ValueError(
             "precision=auto with strategy=multi_worker: machines may differ, so pass float32 or mixed_bfloat16."
         )
-    found, reason = native_precision()
+    found, reason = native_precision(depthwise=any(map(models.convolves_depthwise, builders.network_names())))
     if folder.has_results() and (known := folder.read_flags().get("precision")):
         found, reason = known, "as the run began"
     FLAGS.precision = found

@@ -28,6 +28,7 @@ def test_cpus(flags, expected, tmp_path, monkeypatch):
     described = tmp_path / "cpuinfo"
     described.write_text("".join(f"processor\t: 0\nflags\t\t: {each}\nbugs\t\t: none\n\n" for each in flags))
     assert native_precision(described)[0] == expected
+    assert native_precision(described, depthwise=True)[0] == "float32"
 
 
 def test_other_systems(tmp_path, monkeypatch):
@@ -45,4 +46,4 @@ def test_gpus(capabilities, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
     # A CPU's instructions are not asked for where a GPU computes.
     (tmp_path / "cpuinfo").write_text("flags : avx512_bf16\n")
-    assert native_precision(tmp_path / "cpuinfo")[0] == expected
+    assert native_precision(tmp_path / "cpuinfo", depthwise=True)[0] == expected

@@ -286,5 +286,7 @@ def test_every_application_builds_and_keeps_keras_weights(name):
         layer for layer in keras_model(name).layers if not isinstance(layer, keras.layers.Normalization)
     ]
     assert own == sorted(tuple(w.shape) for layer in theirs for w in layer.weights)
+    depthwise = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
+    assert any(isinstance(layer, depthwise) for layer in theirs) == models.convolves_depthwise(name)
     assert network.get_layer("features").output.shape[-1] == network.get_layer("logits").kernel.shape[0]
     assert network.output.dtype == "float32"

@@ -1,5 +1,6 @@
 """--precision=auto: the machine's where a run begins, and the run's where it goes on."""
 
+import keras
 import pytest
 from absl import flags
 
@@ -14,7 +15,12 @@ def values(monkeypatch):
     flags.DEFINE_string("strategy", "default", "", flag_values=made)
     made(["recipe"])
     monkeypatch.setattr(precision, "FLAGS", made)
-    monkeypatch.setattr(precision, "native_precision", lambda: ("mixed_bfloat16", "CPU with amx_bf16"))
+
+    def native_precision(*, depthwise):
+        return "float32" if depthwise else "mixed_bfloat16", "CPU with amx_bf16"
+
+    monkeypatch.setattr(precision, "native_precision", native_precision)
+    monkeypatch.setattr(precision.builders, "network_names", lambda: ["convnet"])
     return made
 
 
@@ -22,6 +28,17 @@ def test_a_run_that_begins_has_the_machines_and_says_so(values, tmp_path, capsys
     precision.settle(RunFolder(tmp_path))
     assert values.precision == "mixed_bfloat16"
     assert capsys.readouterr().out == "precision: mixed_bfloat16 (CPU with amx_bf16)\n"
+
+
+def test_one_network_with_depthwise_convolutions_is_enough(values, tmp_path, monkeypatch):
+    file = tmp_path / "depthwise.keras"
+    layers = [keras.layers.DepthwiseConv2D(3), keras.layers.Flatten(), keras.layers.Dense(2)]
+    keras.Sequential([keras.Input((4, 4, 1)), *layers]).save(file)
+    for names in (["convnet", "mobilenetv2"], [str(file)]):
+        monkeypatch.setattr(precision.builders, "network_names", lambda names=names: names)
+        values.precision = "auto"
+        precision.settle(RunFolder(tmp_path / "run"))
+        assert values.precision == "float32"
 
 
 @pytest.mark.parametrize("trained", [True, False])
