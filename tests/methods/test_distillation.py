@@ -40,15 +40,16 @@ def test_the_factor_keeps_the_gradient_from_fading_with_the_temperature():
 
 @pytest.mark.parametrize("same_view", [False, True])
 def test_a_step_descends_both_losses(batch, same_view):
-    method = compiled(same_view=same_view, temperature=2.0, distillation_weight=0.7, labeled_weight=0.4)
+    weights = {"distillation_weight": 0.7, "labeled_weight": 0.4, "label_smoothing": 0.1}
+    method = compiled(same_view=same_view, temperature=2.0, **weights)
     unlabeled, labeled = batch["unlabeled"], batch["labeled"]
     seen = unlabeled["strong" if same_view else "weak"]
     targets = oracles.softmax(np.array(method.teacher(seen), np.float64) / 2).astype(np.float32)
-    one_hot = oracles.one_hot(labeled["label"], 3).astype(np.float32)
+    labels = oracles.smoothed(labeled["label"], 3, 0.1).astype(np.float32)
     with tf.GradientTape() as tape:
         softened = tf.math.log(tf.nn.softmax(method.student(unlabeled["strong"]) / 2))
         plain = tf.math.log(tf.nn.softmax(method.student(labeled["image"])))
-        loss = -0.7 * 4 * tf.reduce_sum(targets * softened) / 6 - 0.4 * tf.reduce_sum(one_hot * plain) / 4
+        loss = -0.7 * 4 * tf.reduce_sum(targets * softened) / 6 - 0.4 * tf.reduce_sum(labels * plain) / 4
     gradients = tape.gradient(loss, method.student.trainable_variables)
     moved = tiny.changes(method.student, lambda: method.train_step(batch))
     for change, gradient in zip(moved, gradients, strict=True):

@@ -76,7 +76,7 @@ def test_several_steps_follow_algorithm_1(temperature, prior):
 
 def test_a_step_descends_all_three_losses(batch):
     """The fairness' gradient by complex steps in the strong logits, carried into the weights by a tape."""
-    method = compiled(threshold_decay=0.3, fairness_weight=0.5, consistency_weight=2.0)
+    method = compiled(threshold_decay=0.3, fairness_weight=0.5, consistency_weight=2.0, label_smoothing=0.1)
     _, weak, strong = logits_of(method, batch)
     statistics, q = SelfAdaptive(3, 0.3), oracles.softmax(weak)
     statistics.update(q)
@@ -86,12 +86,12 @@ def test_a_step_descends_all_three_losses(batch):
     assert np.abs(on_strong[confident]).max() > 1e-3
     assert np.all(on_strong[~confident] == 0.0)
     targets = (confident[:, None] * pseudo_labels(weak, 0)).astype(np.float32)
-    one_hot = oracles.one_hot(batch["labeled"]["label"], 3).astype(np.float32)
+    labels = oracles.smoothed(batch["labeled"]["label"], 3, 0.1).astype(np.float32)
     with tf.GradientTape(persistent=True) as tape:
         labeled, strong_logits = (
             method.student(images) for images in (batch["labeled"]["image"], batch["unlabeled"]["strong"])
         )
-        labeled_loss = -tf.reduce_sum(one_hot * tf.math.log(tf.nn.softmax(labeled))) / 4
+        labeled_loss = -tf.reduce_sum(labels * tf.math.log(tf.nn.softmax(labeled))) / 4
         consistency = -tf.reduce_sum(targets * tf.math.log(tf.nn.softmax(strong_logits))) / 6
         fairness = tf.reduce_sum(on_strong.astype(np.float32) * strong_logits)
         loss = labeled_loss + 2.0 * consistency + 0.5 * fairness
@@ -111,6 +111,19 @@ def test_a_batch_moves_the_thresholds_before_it_is_masked(batch):
     assert logs["global_threshold"] == pytest.approx(q.max(axis=-1).mean(), abs=1e-5)
     thresholds = q.mean(axis=0) / q.mean(axis=0).max() * q.max(axis=-1).mean()
     assert logs["mask_rate"] == pytest.approx((q.max(axis=-1) >= thresholds[q.argmax(axis=-1)]).mean())
+
+
+def test_the_average_gives_the_pseudo_labels_and_moves_the_thresholds(batch):
+    method = compiled(targets="average", threshold_decay=0.0)
+    method.student_average.trainable_variables[-1].assign([1.0, -1.0, 0.0])
+    weak = np.array(method.student_average(batch["unlabeled"]["weak"]), np.float64)
+    strong = logits_of(method, batch)[2]
+    statistics, q = SelfAdaptive(3, 0.0), oracles.softmax(weak)
+    statistics.update(q)
+    expected = statistics.confident(q) * oracles.cross_entropies(pseudo_labels(weak, 0), strong)
+    logs = one_step(method, batch)
+    assert logs["global_threshold"] == pytest.approx(statistics.tau, abs=1e-5)
+    assert logs["consistency_loss"] == pytest.approx(expected.mean(), rel=1e-4)
 
 
 def test_an_overflow_does_not_reach_the_statistics(batch):
