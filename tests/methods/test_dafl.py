@@ -86,8 +86,9 @@ def test_a_step_descends_each_networks_own_loss(one_hot, entropy_over):
 @pytest.mark.parametrize("entropy_over", ["batch", "example"])
 def test_the_metrics_are_those_of_the_step(entropy_over):
     settings = {"one_hot_weight": 0.5, "entropy_weight": 2.0, "activation_weight": 0.3, "temperature": 2.0}
-    method = compiled(entropy_over=entropy_over, **settings)
-    images = np.array(method.generator(noise_of_step()), np.float64)
+    method = compiled(entropy_over=entropy_over, seed=7, **settings)
+    method.step.assign(4)
+    images = np.array(method.generator(noise_of_step(4, seed=7)), np.float64)
     teacher_logits = np.array(method.teacher(images), np.float64)
     student_logits = np.array(method.student(images), np.float64)
     features = np.array(features_of(method.teacher, images), np.float64)
@@ -121,13 +122,17 @@ def test_the_l2_loss_is_the_norm_of_the_prediction():
     assert float(logs["one_hot_loss"]) == pytest.approx(-norms.mean(), rel=1e-5)
 
 
-def test_the_teacher_stands_still_in_inference_mode():
+def test_the_teacher_stands_still_in_inference_mode_and_the_generator_does_not():
     method = compiled(tiny.network)
     before = tiny.values(method.teacher.weights)
+    of_generator = tiny.values(method.generator.non_trainable_weights)
     logs = [method.train_step(ONE_STEP) for _ in range(2)][-1]
     # Its moving statistics too: in training mode they would have moved.
     assert all(map(np.array_equal, before, tiny.values(method.teacher.weights)))
     assert len(method.teacher.trainable_variables) > 0
+    # The generator's images are normalized by the statistics of their batch.
+    assert of_generator
+    assert not any(map(np.array_equal, of_generator, tiny.values(method.generator.non_trainable_weights)))
     assert float(logs["generator_gradient_norm"]) > 0
 
 

@@ -77,6 +77,15 @@ def test_normalized_feedback(targets_and_tangents, batch, floor, clip, placebo):
     assert float(method.feedback_state.mean_size) == pytest.approx(mean, rel=1e-5)
 
 
+def test_an_overflow_does_not_stay_in_the_mean_size():
+    state = compiled("per_example").feedback_state
+    state.mean_size.assign(2.0)
+    for size in (float("inf"), float("nan")):
+        assert float(state.mean_with(tf.constant(size), step=tf.constant(3, tf.int64))) == 2.0
+    # The fifth size, after four of 2.
+    assert float(state.mean_with(tf.constant(7.0), step=tf.constant(4, tf.int64))) == pytest.approx(3.0)
+
+
 def improvement(method, batch):
     """Old minus new labeled loss of one step, measured from outside."""
     labels = np.array(batch["labeled"]["label"])

@@ -39,6 +39,11 @@ def logits(network, images, *, training):
     return network.stateless_call(*weights_and_state(network), images, training=training)[0]
 
 
+def aligning(prior, logits):
+    """What ReMixMatch adds to logits in the first step of a moving average whose decay is warmed up: 1 / 10."""
+    return np.log(prior) - np.log(0.1 / 3 + 0.9 * oracles.softmax(logits).mean(axis=0))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -54,9 +59,7 @@ def test_the_teacher_learns_targets_of_another_pass_or_network(settings, batch):
     labels = oracles.one_hot(batch["labeled"]["label"], 3)
     target_logits = np.array(logits(source, batch["unlabeled"]["weak"], training=not average), np.float64)
     if "class_prior" in settings:
-        # The first step of a moving average whose decay is warmed up: 1 / 10.
-        mean = 0.1 / 3 + 0.9 * oracles.softmax(target_logits).mean(axis=0)
-        target_logits += np.log(settings["class_prior"]) - np.log(mean)
+        target_logits += aligning(settings["class_prior"], target_logits)
     kept = oracles.softmax(target_logits).max(axis=-1) >= 0.34
     targets = kept[:, None] * oracles.softmax(target_logits / 0.5)
     images = tf.concat([batch["labeled"]["image"], batch["unlabeled"]["strong"]], axis=0)
@@ -80,6 +83,7 @@ def test_the_teacher_learns_targets_of_another_pass_or_network(settings, batch):
         {"student_targets": "average", "teacher_ema_decay": 0.9},
         {"student_targets": "average", "uda_targets": "average", "teacher_ema_decay": 0.9},
         {"student_labeled_weight": 0.7, "label_smoothing": 0.1},
+        {"class_prior": (0.5, 0.3, 0.2)},
     ],
 )
 def test_the_student_learns_what_it_is_told(settings, batch):
@@ -91,7 +95,10 @@ def test_the_student_learns_what_it_is_told(settings, batch):
         teacher_logits = logits(method.teacher, views[1], training=True)
     else:
         teacher_logits = logits(method.teacher, tf.concat(views, axis=0), training=True)
-        teacher_logits = teacher_logits[4:10] if "student_targets" in settings else teacher_logits[-6:]
+        target_logits = teacher_logits[4:10]
+        teacher_logits = target_logits if "student_targets" in settings else teacher_logits[-6:]
+    if "class_prior" in settings:
+        teacher_logits += aligning(settings["class_prior"], np.array(target_logits, np.float64))
     targets = tf.constant(oracles.softmax(np.array(teacher_logits, np.float64)), tf.float32)
     labels = oracles.smoothed(batch["labeled"]["label"], 3, settings.get("label_smoothing", 0.0))
     labeled_weight = settings.get("student_labeled_weight", 0.0)
