@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mpl_tf.methods.feedback.estimators import TransposedGradient
+from mpl_tf.methods.feedback.student import Snapshot
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from tests.conformance.cases import CASES
 from tests.support import tiny
@@ -115,6 +117,38 @@ def test_gradients_too_small_for_float16_arrive(policy):
         loss = 1e-9 * tf.reduce_mean(tf.cast(method.student(images, training=True), tf.float32))
     gradients = method.gradients(tape, student=loss)["student"]
     assert float(gradients[-1][0]) == pytest.approx(1e-9 / 3, rel=1e-2)
+
+
+def derivative(method, images, direction, *, transposing):
+    """Of the student's logits along a direction: from the gradient that it has learned from, or by another pass."""
+    before, transposed = Snapshot(method.student_pass, method.student_optimizer), None
+    if transposing:
+        with tf.GradientTape() as tape:
+            logits = method.student_pass.logits(images, transposable=True)
+            transposed = TransposedGradient(logits)
+            loss = tf.reduce_mean(tf.square(logits)) + transposed.term
+        transposed.record(lambda: method.gradients(tape, student=loss)["student"])
+    return np.array(before.jvp(images, direction, transposed=transposed), np.float64)
+
+
+@pytest.mark.parametrize("transposing", [True, False])
+def test_a_derivative_is_as_long_as_the_direction_that_it_is_taken_along(policy, transposing):
+    generator, exact = np.random.default_rng(0), tiny.plain_network("exact", seed=1)
+    images = tf.constant(tiny.images(generator, 4))
+    weights = exact.get_weights()
+    direction = [generator.normal(size=weight.shape) for weight in weights]
+
+    def moved(distance):
+        exact.set_weights([w + distance * along for w, along in zip(weights, direction, strict=True)])
+        return np.array(exact(images), np.float64)
+
+    expected = (moved(1e-2) - moved(-1e-2)) / 2e-2
+    method = in_float16(policy)
+    # The shorter one is nothing in float16, and the longer one overflows it with the loss scale.
+    for length in (1e-9, 1.0, 1e3):
+        along = [tf.constant(length * each, tf.float32) for each in direction]
+        found = derivative(method, images, along, transposing=transposing) / length
+        assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
 def test_scale_and_counts_are_in_a_checkpoint(policy, tmp_path):
