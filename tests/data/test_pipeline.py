@@ -112,6 +112,24 @@ def test_resuming_at_a_step_draws_what_an_uninterrupted_run_draws():
         tf.nest.map_structure(np.testing.assert_array_equal, one, other)
 
 
+def test_the_parts_of_a_batch_make_the_whole():
+    parts = [batches(3, shard=(part, 2)) for part in range(2)]
+    for whole, *shards in zip(batches(3), *parts, strict=True):
+        tf.nest.map_structure(
+            lambda rows, *cut: np.testing.assert_array_equal(np.concatenate(cut), rows), whole, *shards
+        )
+
+
+def test_streams_over_the_same_images_go_through_them_in_orders_of_their_own():
+    split = a_split(labeled=range(40), unlabeled=range(40))
+    options = {"batch_size": 40, "unlabeled_ratio": 1, "weak": view, "strong": view}
+    batch = next(pipeline.training_batches(a_source(), split, **options).as_numpy_iterator())
+    order, other = indices(batch["labeled"]["image"]), batch["unlabeled"]["index"]
+    assert set(order) == set(other)
+    # Of two orders that know nothing of each other, one image stands at the same position on average.
+    assert (order == other).sum() < 8
+
+
 def test_the_seed_changes_the_order_and_the_draws():
     one, other = batches(3)[2], batches(3, seed=1)[2]
     assert list(one["unlabeled"]["index"]) != list(other["unlabeled"]["index"])
@@ -182,6 +200,8 @@ def test_numbered_batches_count_on_from_any_step():
     assert dataset.element_spec == {"generated": {"index": tf.TensorSpec((4,), tf.int64)}}
     numbers = [list(batch["generated"]["index"]) for batch in dataset.take(2).as_numpy_iterator()]
     assert numbers == [[12, 13, 14, 15], [16, 17, 18, 19]]
+    parts = [next(iter(pipeline.index_batches(4, start=3, shard=(part, 2)))) for part in range(2)]
+    assert [list(part["generated"]["index"].numpy()) for part in parts] == [[12, 13], [14, 15]]
     with pytest.raises(ValueError, match="batch_size=0 makes no batch: it must be at least 1"):
         pipeline.index_batches(0)
 

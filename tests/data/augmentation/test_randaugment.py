@@ -1,3 +1,4 @@
+import importlib
 import math
 
 import keras
@@ -263,6 +264,22 @@ def test_keras_layers_run_in_a_pipeline_behind_the_same_call(policy):
     distorted = list(dataset.as_numpy_iterator())
     assert all(batch.shape == (4, 16, 16, 1) and batch.dtype == np.uint8 for batch in distorted)
     assert any(np.any(batch != images[:4]) for batch in distorted)
+
+
+@pytest.mark.parametrize(
+    ("policy", "number", "strength"),
+    [("keras_cv", "augmentations_per_image", "magnitude"), ("keras", "num_ops", "factor")],
+)
+def test_keras_layers_are_as_many_and_as_strong_as_asked_for(policy, number, strength, monkeypatch):
+    layers = importlib.import_module(f"{policy}.layers")
+    made, kind = [], layers.RandAugment
+    monkeypatch.setattr(layers, "RandAugment", lambda *a, **k: made.append(kind(*a, **k)) or made[-1])
+    make_policy(policy, 3, 12)
+    config = made[0].get_config()
+    assert tuple(config["value_range"]) == (0, 255)
+    assert config[number] == 3
+    # 12 of 30.
+    assert np.max(config[strength]) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("policy", ["keras_cv", "keras"])
