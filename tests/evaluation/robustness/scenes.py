@@ -25,6 +25,18 @@ def photographs():
     return [Image.fromarray(datasets.load_sample_image(f"{name}.jpg")) for name in ("china", "flower")]
 
 
+def doubled(images):
+    """The same images in twice the size, each pixel as four."""
+    return images.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def halved(images):
+    """Means of boxes of two by two pixels, float `[…, height / 2, width / 2, channels]`."""
+    *_, height, width, channels = images.shape
+    boxes = images.reshape(*images.shape[:-3], height // 2, 2, width // 2, 2, channels)
+    return boxes.astype(float).mean(axis=(-4, -2))
+
+
 def digits(count):
     """uint8 `[count, 8, 8, 1]`."""
     return np.rint(datasets.load_digits().images[:count] * 255 / 16).astype(np.uint8)[..., np.newaxis]

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from mpl_tf.evaluation.robustness import corruptions
 from mpl_tf.evaluation.robustness.effects import blur, digital, noise, warp, weather
-from tests.evaluation.robustness.scenes import digits, scenes
+from tests.evaluation.robustness.scenes import digits, doubled, halved, scenes
 
 RANDOM = {
     "gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow", "frost", "fog",
@@ -99,6 +99,21 @@ def test_the_nearer_published_side_is_taken_and_lengths_are_scaled():
     assert (spread[rows**2 + columns**2 > 4.5**2] == 0).all()
     assert spread[32, 32] == pytest.approx(255 / (np.pi * 3**2), abs=1.5)
     assert np.sum(spread * rows**2.0) / spread.sum() == pytest.approx(3**2 / 4, rel=0.15)
+
+
+# Those with lengths that draw as many numbers for either. An elastic transform of severity 1 has no field.
+@pytest.mark.parametrize(("name", "severity"), [("motion_blur", 5), ("snow", 5), ("elastic_transform", 1)])
+def test_an_image_of_twice_the_size_is_corrupted_alike(name, severity):
+    images = scenes(2, 32)
+    small, large = (corrupted(each, name, severity) for each in (images, doubled(images)))
+    assert distance(halved(large), small) < 0.15 * distance(small, images)
+
+
+def test_glass_reaches_twice_as_far_in_an_image_of_twice_the_size():
+    ramp = np.broadcast_to(4.0 * np.arange(64)[:, np.newaxis], (1, 64, 64, 1))
+    moves = (corrupted(ramp, "glass_blur", 4) - ramp)[0, 8:-8, 8:-8] / 4.0
+    # Two rounds of up to a pixel of 32 each, and some of it smoothed away.
+    assert -4 <= moves.min() < -2.6
 
 
 # --- noise ---------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mpl_tf.evaluation.robustness import perturbations
-from tests.evaluation.robustness.scenes import digits, scenes
+from tests.evaluation.robustness.scenes import digits, doubled, halved, scenes
 
 
 def sequences(images, name, **options):
@@ -58,6 +58,55 @@ def test_translation_moves_by_a_pixel_per_frame_and_leaves_black_behind():
         left, right = max(0, offset), 32 + min(0, offset)
         expected[:, left:right] = image[0][:, left - offset : right - offset]
         np.testing.assert_array_equal(result[frame], expected)
+
+
+def middle_of_light(frame):
+    """Row and column from the middle of the image."""
+    light = frame[..., 0].astype(float)
+    side = np.arange(len(light)) - (len(light) - 1) / 2
+    return np.array([light.sum(axis=1) @ side, light.sum(axis=0) @ side]) / light.sum()
+
+
+def turned(frame):
+    """A degree per frame, clockwise."""
+    angle = np.deg2rad(frame - 15)
+    return 8.0 * np.sin(angle), 8.0 * np.cos(angle)
+
+
+def tilted(frame):
+    """Three quarters of a degree about the vertical axis, then about the horizontal one, before a pinhole camera."""
+    angle, focal = np.deg2rad(0.75 * (frame - 15)), np.hypot(33, 33)
+    column, depth = 8.0 * np.cos(angle), 8.0 * np.sin(angle)
+    row, depth = -depth * np.sin(angle), depth * np.cos(angle)
+    return focal * row / (depth + focal), focal * column / (depth + focal)
+
+
+def enlarged(frame):
+    """From 0.7 on, by 0.02 per frame."""
+    return 0.0, 8.0 * (0.7 + 0.02 * frame)
+
+
+@pytest.mark.parametrize(("name", "position"), [("rotate", turned), ("tilt", tilted), ("scale", enlarged)])
+def test_a_spot_is_where_each_frame_moves_it(name, position):
+    rows, columns = np.mgrid[-16:17, -16:17]
+    spot = 200.0 * np.exp(-(rows**2 + (columns - 8) ** 2) / (2 * 1.5**2))
+    frames = sequences(spot[np.newaxis, ..., np.newaxis], name)[0].astype(float)
+    for number, frame in enumerate(frames):
+        np.testing.assert_allclose(middle_of_light(frame), position(number), atol=0.1)
+
+
+def test_each_frame_is_brighter_than_the_one_before():
+    gray = np.full((1, 4, 4, 1), 100.0)
+    # 0.015 of 255 levels per frame.
+    expected = 100.0 + 255 * 0.015 * (np.arange(31) - 15)
+    np.testing.assert_allclose(sequences(gray, "brightness")[0, :, 0, 0, 0], expected, atol=0.51)
+
+
+def test_the_blur_is_twice_as_long_in_an_image_of_twice_the_size():
+    image = scenes(1, 32, channels=1)
+    small, large = (sequences(each, "motion_blur") for each in (image, doubled(image)))
+    apart, moved = np.abs(halved(large) - small).mean(), np.abs(small - image.astype(float)).mean()
+    assert apart < 0.2 * moved
 
 
 @pytest.mark.parametrize("name", sorted({*perturbations.NAMES} - {*perturbations.NOISES}))
