@@ -134,6 +134,26 @@ def test_noise_has_the_distribution_that_it_is_named_after():
     assert np.mean(hit == gray) == pytest.approx(0.8, abs=0.01)
 
 
+def test_the_last_severity_does_to_small_images_what_is_published_for_it():
+    # CIFAR-10-C's parameters of severity 5, on an even gray of 0.4.
+    gray = np.full((6, 32, 32, 3), 102.0)
+    result = {
+        name: corrupted(gray, name, 5).astype(float) / 255
+        for name in ("gaussian_noise", "shot_noise", "impulse_noise", "brightness", "frost", "fog")
+    }
+    assert result["gaussian_noise"].std() == pytest.approx(0.10, rel=0.03)
+    # Of 20 photons on average where white has 50.
+    assert result["shot_noise"].std() == pytest.approx(np.sqrt(20) / 50, rel=0.03)
+    assert (result["impulse_noise"] != 0.4).mean() == pytest.approx(0.07, abs=0.01)
+    np.testing.assert_allclose(result["brightness"], 0.4 + 0.3, atol=1 / 255)
+    # Ice of up to 0.45 over what is left of the image, 0.75 of it.
+    assert result["frost"].min() == pytest.approx(0.75 * 0.4, abs=0.01)
+    assert 0.75 * 0.4 + 0.3 < result["frost"].max() <= 0.75 * 0.4 + 0.45 + 1 / 255
+    # Clouds of 0 to 1.5, and the sum darkened to the image's brightest value.
+    assert result["fog"].min() == pytest.approx(0.4 * 0.4 / 1.9, abs=1 / 255)
+    assert result["fog"].max() == pytest.approx(0.4, abs=1 / 255)
+
+
 # --- blur ----------------------------------------------------------------------------------------------
 
 
@@ -303,6 +323,13 @@ def test_the_elastic_transform_without_a_field_is_affine():
             ndimage.map_coordinates(whole[..., axis], place[:, np.newaxis], order=1)[0] for axis in (0, 1)
         ]
         np.testing.assert_allclose(found, corner, atol=0.05)
+
+
+def test_the_field_of_the_elastic_transform_is_smoothed_noise():
+    places = np.stack(np.mgrid[:64, :64].astype(float), axis=-1)
+    moves = digital.elastic(places, generator(), 10.0, 2.0, 0.0)[8:-8, 8:-8] - places[8:-8, 8:-8]
+    # Uniform noise has the variance 1/3, and a normal distribution of two dimensions makes 1/(4πσ²) of it.
+    assert moves.std() == pytest.approx(10.0 * np.sqrt(1 / 3 / (4 * np.pi * 2.0**2)), rel=0.2)
 
 
 # --- warps ---------------------------------------------------------------------------------------------

@@ -102,6 +102,11 @@ def test_each_frame_is_brighter_than_the_one_before():
     np.testing.assert_allclose(sequences(gray, "brightness")[0, :, 0, 0, 0], expected, atol=0.51)
 
 
+@pytest.mark.parametrize("name", ["motion_blur", "zoom_blur"])
+def test_blurs_leave_an_even_image_as_it_is(name):
+    assert (sequences(np.full((1, 9, 9, 1), 100.0), name) == 100).all()
+
+
 def test_the_blur_is_twice_as_long_in_an_image_of_twice_the_size():
     image = scenes(1, 32, channels=1)
     small, large = (sequences(each, "motion_blur") for each in (image, doubled(image)))
