@@ -101,6 +101,14 @@ def test_the_nearer_published_side_is_taken_and_lengths_are_scaled():
     assert np.sum(spread * rows**2.0) / spread.sum() == pytest.approx(3**2 / 4, rel=0.15)
 
 
+def test_the_shorter_side_is_what_lengths_are_scaled_to():
+    square = np.zeros((1, 32, 32, 1))
+    square[0, 16, 16] = 255.0
+    wide = np.pad(square, ((0, 0), (0, 0), (24, 24), (0, 0)))
+    spread = corrupted(wide, "defocus_blur", 5)[:, :, 24:-24]
+    np.testing.assert_array_equal(spread, corrupted(square, "defocus_blur", 5))
+
+
 # Those with lengths that draw as many numbers for either. An elastic transform of severity 1 has no field.
 @pytest.mark.parametrize(("name", "severity"), [("motion_blur", 5), ("snow", 5), ("elastic_transform", 1)])
 def test_an_image_of_twice_the_size_is_corrupted_alike(name, severity):
@@ -152,6 +160,28 @@ def test_the_last_severity_does_to_small_images_what_is_published_for_it():
     # Clouds of 0 to 1.5, and the sum darkened to the image's brightest value.
     assert result["fog"].min() == pytest.approx(0.4 * 0.4 / 1.9, abs=1 / 255)
     assert result["fog"].max() == pytest.approx(0.4, abs=1 / 255)
+
+
+def test_the_last_severity_blurs_small_images_as_is_published_for_it():
+    # Enlargements in steps of 0.01 up to 1.25, which divide the slope of a ramp, and the image itself.
+    ramp = np.broadcast_to(8.0 * np.arange(32)[:, np.newaxis], (1, 32, 32, 1))
+    zoomed = corrupted(ramp, "zoom_blur", 5).astype(float)
+    slope = np.mean([1.0, *(1.0 / (1.0 + 0.01 * np.arange(26)))])
+    assert zoomed[0, 16, 28, 0] - zoomed[0, 16, 4, 0] == pytest.approx(24 * 8 * slope, abs=1.01)
+    # 0.65 of the columns.
+    assert len(np.unique(corrupted(ramp, "pixelate", 5)[0, 0])) == int(0.65 * 32)
+    # Half a normal distribution of 2.5 pixels over 18 of them, to the right, up to 45° up or down.
+    images = np.zeros((40, 32, 32, 1))
+    images[:, 15:18, 15:18] = 255.0
+    light = corrupted(images, "motion_blur", 5)[..., 0].astype(float)
+    total, side = light.sum(axis=(1, 2)), np.arange(32) - 16
+    down, right = (np.einsum(axes, light, side) / total for axes in ("nrc,r->n", "nrc,c->n"))
+    steps = np.arange(19)
+    expected = np.average(steps, weights=np.exp(-(steps**2) / (2 * 2.5**2)))
+    np.testing.assert_allclose(np.hypot(down, right), expected, atol=0.15)
+    degrees = np.rad2deg(np.arctan2(-down, right))
+    assert -46 < degrees.min() < -30
+    assert 30 < degrees.max() < 46
 
 
 # --- blur ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mpl_tf.evaluation.robustness import perturbations
+from mpl_tf.evaluation.robustness.effects import weather
 from tests.evaluation.robustness.scenes import digits, doubled, halved, scenes
 
 
@@ -100,6 +101,35 @@ def test_each_frame_is_brighter_than_the_one_before():
     # 0.015 of 255 levels per frame.
     expected = 100.0 + 255 * 0.015 * (np.arange(31) - 15)
     np.testing.assert_allclose(sequences(gray, "brightness")[0, :, 0, 0, 0], expected, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("name", "std"), [("gaussian_noise", 0.02), ("shot_noise", np.sqrt(0.4 * 700) / 700)]
+)
+def test_noise_is_as_strong_as_is_published_for_small_images(name, std):
+    frames = sequences(np.full((1, 32, 32, 1), 0.4 * 255), name)[0, 1:] / 255
+    assert frames.std() == pytest.approx(std, rel=0.05)
+
+
+def test_the_camera_comes_nearer_by_the_same_step_in_each_frame():
+    ramp = np.broadcast_to(8.0 * np.arange(32)[:, np.newaxis], (1, 32, 32, 1))
+    frames = sequences(ramp, "zoom_blur")[0, :, 16, :, 0].astype(float)
+    # An enlargement divides the slope; each frame is the mean of all up to its own.
+    slopes = [np.mean(1.0 / (1.0 + 0.004 * np.arange(1 + number))) for number in range(31)]
+    np.testing.assert_allclose(frames[:, 28] - frames[:, 4], 24 * 8 * np.array(slopes), atol=1.01)
+
+
+def test_the_wind_turns_snow_from_the_left_to_the_right_while_it_falls(monkeypatch):
+    flake = np.zeros((32, 32))
+    flake[9, 9] = 1.0
+    monkeypatch.setattr(weather, "snowflakes", lambda *_: flake)
+    frames = sequences(np.zeros((1, 32, 32, 1)), "snow")[0, ..., 0].astype(float)
+    # Without the flake's twin, which rises, and without what whitens all.
+    light = (frames - frames[:, :1, -1:])[:, :18, :18]
+    total, side = light.sum(axis=(1, 2)), np.arange(18) - 9
+    down, right = (np.einsum(axes, light, side) / total for axes in ("nrc,r->n", "nrc,c->n"))
+    degrees = np.rad2deg(np.arctan2(-down, right))
+    np.testing.assert_allclose(degrees, 4.0 * np.arange(31) - 150.0, atol=3.0)
 
 
 @pytest.mark.parametrize("name", ["motion_blur", "zoom_blur"])
