@@ -23,7 +23,7 @@ def contrast(pixels: np.ndarray, factor: float) -> np.ndarray:
 def elastic(
     pixels: np.ndarray, generator: np.random.Generator, strength: float, smoothness: float, jitter: float
 ) -> np.ndarray:
-    """Stretches a pixels as a whole and, by a smooth random field, in every place differently.
+    """Stretches an image as a whole and, by a smooth random field, in every place differently.
 
     Args:
         pixels: float `[H, W, C]`.
@@ -49,7 +49,7 @@ def elastic(
 
 
 def pixelate(pixels: np.ndarray, fraction: float) -> np.ndarray:
-    """Shrinks a pixels by averaging boxes of pixels, and enlarges it by repeating them.
+    """Shrinks an image by averaging boxes of pixels, and enlarges it by repeating them.
 
     Args:
         pixels: float `[H, W, C]` in 0…1.
@@ -63,7 +63,7 @@ def pixelate(pixels: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """Compresses a pixels.
+    """Compresses an image.
 
     Args:
         pixels: float `[H, W, C]` in 0…1.
