@@ -28,7 +28,9 @@ def largest_difference(left, right) -> float:
 
 
 def evaluated(method) -> list:
-    return list(method.evaluate(tiny.evaluation_batch(), return_dict=True, verbose=0).values())
+    # An odd number: the replicas do not get equally many.
+    images = tf.data.Dataset.from_tensors(tiny.examples(7))
+    return list(method.evaluate(images, return_dict=True, verbose=0).values())
 
 
 @functools.cache

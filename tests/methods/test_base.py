@@ -23,7 +23,7 @@ def gradients_like(variables, *, scale=1.0):
     return [tf.constant(scale * generator.normal(size=v.shape), tf.float32) for v in variables]
 
 
-# --- the one private name of Keras -----------------------------------------------------------------------
+# --- the private names of Keras --------------------------------------------------------------------------
 
 
 def test_keras_still_calls_the_private_hook_that_the_base_overrides():
@@ -43,6 +43,23 @@ def test_keras_still_calls_the_private_hook_that_the_base_overrides():
     assert "fit" in calls, (
         "keras.Model.fit does not call _maybe_symbolic_build any more, so overriding it in "
         "mpl_tf/methods/base.py no longer protects fit under MultiWorkerMirroredStrategy."
+    )
+
+
+def test_keras_still_asks_where_the_base_answers_for_an_evaluation():
+    calls = []
+
+    class Recording(Supervised):
+        def _get_metrics_result_or_logs(self, logs):
+            calls.append(inspect.stack()[1].function)
+            return super()._get_metrics_result_or_logs(logs)
+
+    method = Recording(student=tiny.network("student"))
+    method.compile("sgd", run_eagerly=True)
+    method.evaluate(tiny.evaluation_batch(), verbose=0)
+    assert calls == ["evaluate"], (
+        "keras.Model.evaluate does not call _get_metrics_result_or_logs any more: find what replaced it, since "
+        "what evaluate returns on several replicas is wrong where they do not get equally many images."
     )
 
 
