@@ -84,6 +84,28 @@ def find_head(network: keras.Model) -> keras.layers.Dense | None:
     return None
 
 
+def without_nested_head(network: keras.Model) -> keras.Model:
+    """The network, but without the head of a network that is nested in it as its last layer.
+
+    Args:
+        network: functional; one with a head of its own, or none anywhere, is returned as it is.
+
+    Returns:
+        A functional network of the same layers, whose output is what that head classifies.
+    """
+    last = network.layers[-1]
+    if type(last) not in (type(network), keras.Sequential) or find_head(last) is None:
+        return network
+    inner = keras.Model(last.input, find_features(last), name=last.name)
+    return keras.models.clone_model(
+        network,
+        clone_function=lambda layer: layer,
+        call_function=lambda layer, *arguments, **options: (inner if layer is last else layer)(
+            *arguments, **options
+        ),
+    )
+
+
 def find_features(network: keras.Model, name: str | None = None) -> keras.KerasTensor:
     """Finds the tensor that a new head is to classify.
 

@@ -10,7 +10,7 @@ from keras import layers
 
 from mpl_tf.models import saving
 from mpl_tf.models.backbones import three_channels
-from mpl_tf.models.heads import find_features, logits_output
+from mpl_tf.models.heads import find_features, logits_output, without_nested_head
 from mpl_tf.models.surgery import Edit, LayerConfig, as_functional, clone_with_edits, edited_copy, leaf_layers
 
 HUB_PREFIX = "hub:"
@@ -78,6 +78,8 @@ def with_new_head(
     """
     _check_takes(network, image_shape)
     network = as_functional(network)
+    if features is None:
+        network = without_nested_head(network)
     tensor = find_features(network, features)
     body = keras.Model(network.input, tensor, name=network.name)
     is_named = (

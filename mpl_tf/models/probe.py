@@ -19,7 +19,7 @@ import tensorflow as tf
 from scipy import optimize, special
 
 from mpl_tf.models.fingerprints import weights_fingerprint
-from mpl_tf.models.heads import find_features, set_head
+from mpl_tf.models.heads import find_features, set_head, without_nested_head
 from mpl_tf.models.surgery import as_functional
 from mpl_tf.utils import files
 
@@ -64,7 +64,7 @@ def feature_model(network: keras.Model) -> keras.Model:
     Returns:
         A model from images to features, float32 `[B, F]`.
     """
-    network = as_functional(network)
+    network = without_nested_head(as_functional(network))
     tensor = find_features(network)
     if len(tensor.shape) == 4:
         tensor = keras.layers.GlobalAveragePooling2D()(tensor)

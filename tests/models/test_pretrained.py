@@ -9,6 +9,7 @@ import pytest
 from mpl_tf import models
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.models.probe import feature_model
 from tests.support import tiny
 
 LITE0 = pathlib.Path(__file__).parents[2].parent / "shared/data/weights/efficientnet-lite0-imagenet.keras"
@@ -81,6 +82,15 @@ def test_a_sequential_network_is_taken_too(saved):
     )
     network = models.build(saved(own), 3, (8, 8, 3))
     assert network.get_layer("features").output.shape == (None, 5)
+
+
+def test_the_head_of_a_network_that_is_nested_as_the_last_layer_is_left_out(saved):
+    inner = own_network(name="inner")
+    own = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Rescaling(0.5), inner], name="outer")
+    expected = output_of(inner, "maps")(0.5 * images()).numpy().mean(axis=(1, 2))
+    network = models.build(saved(own), 4, (8, 8, 3), seed=0)
+    np.testing.assert_allclose(output_of(network, "features")(images()), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(feature_model(own)(images()), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_another_size_and_gray_images_are_taken(saved):
