@@ -313,6 +313,7 @@ class Method(keras.Model):
         if given.get("steps_per_epoch") is None:
             given["steps_per_epoch"] = getattr(given.get("x"), "steps_per_epoch", None)
             validation.check_epoch(given.get("x"), given["steps_per_epoch"])
+        validation.check_batches_divide(given.get("x"), self.distribute_strategy.num_replicas_in_sync)
         for callback in tf.nest.flatten(given.get("callbacks") or []):
             _set_direction(callback)
         if self.finds_steps_per_execution and not self.run_eagerly:

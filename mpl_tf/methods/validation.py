@@ -271,6 +271,18 @@ def check_epoch(data: Any, steps_per_epoch: int | None) -> None:
             )
 
 
+def check_batches_divide(data: Any, replicas: int) -> None:
+    """Raises for batches that leave some of several replicas with fewer examples, whose mean would be another."""
+    if replicas == 1 or not isinstance(data, tf.data.Dataset):
+        return
+    for spec in tf.nest.flatten(data.element_spec):
+        size = spec.shape[0] if spec.shape.rank else None
+        if size is not None and size % replicas:
+            raise ValueError(
+                f"Batches of {size} do not divide over {replicas} replicas: choose a multiple of {replicas}."
+            )
+
+
 def check_file(filepath: str | os.PathLike) -> None:
     """Raises for a file in which Keras cannot save several networks."""
     if not str(os.fspath(filepath)).endswith(".keras"):

@@ -321,6 +321,16 @@ def test_the_unrolled_feedback_on_several_replicas():
     assert validation.check_one_replica("unrolled", 1) is None
 
 
+def test_batches_that_do_not_divide_over_the_replicas():
+    batches = tiny.dataset(labeled=4, unlabeled=6)
+    with pytest.raises(
+        ValueError, match="Batches of 6 do not divide over 4 replicas: choose a multiple of 4"
+    ):
+        validation.check_batches_divide(batches, 4)
+    for fitting in (batches, tiny.numbers(), [1], tf.data.Dataset.range(3)):
+        assert validation.check_batches_divide(fitting, 2) is None
+
+
 def test_a_strategy_of_another_name():
     message = "strategy='horovod' is unknown: Choose one of 'default', 'mirrored', 'multi_worker', 'tpu'"
     with pytest.raises(ValueError, match=message):
