@@ -107,6 +107,11 @@ def check_teacher() -> None:
             f"--teacher={FLAGS.teacher} is a finished network, and --teacher_model={FLAGS.teacher_model} one that "
             "the run would train: leave one of them out."
         )
+    if FLAGS.teacher_steps and "teacher_steps" in start.given():
+        raise ValueError(
+            f"--teacher={FLAGS.teacher} is a finished network, which --teacher_steps={FLAGS.teacher_steps} would not "
+            "train: leave one of them out."
+        )
     if builders.is_word(FLAGS.initialize):
         raise ValueError(
             f"--initialize={FLAGS.initialize} starts from a teacher that the run has trained, and --teacher="

@@ -146,6 +146,11 @@ def test_noisy_students_start_from_the_first_teacher_or_from_the_network_that_la
             "--teacher_model=mlp-8x1 one that the run would train: leave one of them out",
         ),
         (
+            "noisy_student",
+            ["--teacher_steps=3", "--teacher={0}/wide.keras"],
+            "which --teacher_steps=3 would not train: leave one of them out",
+        ),
+        (
             "pseudo_labels",
             ["--initialize=supervised", "--pseudo_labels=fixed", "--teacher_steps=3"],
             "pass --supervised_steps",
