@@ -120,7 +120,12 @@ def convolves_depthwise(name: str) -> bool:
         it is there.
     """
     if _is_file(name):
-        return saving.has_layer_of(name, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+        # ConvNeXt's are convolutions of as many groups as there are channels.
+        return any(
+            kind in ("DepthwiseConv2D", "SeparableConv2D")
+            or (kind == "Conv2D" and config.get("groups", 1) > 1)
+            for kind, config in saving.layer_configs(name)
+        )
     return name in _NETWORKS and _NETWORKS[name].depthwise
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import pathlib
+import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 
@@ -37,6 +39,7 @@ def save(network: keras.Model, path: str | os.PathLike) -> None:
         network: to save, without its optimizer.
         path: ends in `.keras`; a file that is there is replaced.
     """
+    path = files.user_path(path)
     network.save(path)
     names = get_class_names(network)
     if names is not None:
@@ -67,7 +70,8 @@ def load(
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is no `.keras` file, holds code, or was trained for other classes.
+        ValueError: when it is no `.keras` file, holds code or layers that are not known, or was trained for other
+            classes.
     """
     path = files.user_path(path)
     if not path.is_file():
@@ -76,7 +80,10 @@ def load(
         raise ValueError(
             f"{path} is not a .keras file, or was cut off: give what network.save('name.keras') wrote."
         )
-    network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    try:
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (KeyError, TypeError) as error:
+        raise ValueError(_cannot_be_read(path, error)) from error
     # The file may hold a whole training method, which `method.save` wrote.
     network = getattr(network, "inference_model", network)
     with zipfile.ZipFile(path) as archive:
@@ -91,19 +98,36 @@ def load(
     return network
 
 
-def has_layer_of(path: str | os.PathLike, *kinds: type[keras.Layer]) -> bool:
-    """Whether a file holds a network with a layer of one of these classes, as far as its description tells.
+def layer_configs(path: str | os.PathLike) -> Iterator[tuple[str, Mapping]]:
+    """Reads of which layers the network in a file is made, without building it.
 
     Args:
         path: of a `.keras` file.
-        *kinds: classes of Keras.
 
-    Returns:
-        False where there is no such file, too: what builds the network says so.
+    Yields:
+        The class' name and the configuration of everything that has both; nothing where there is no such file: what
+        builds the network says so.
     """
     path = files.user_path(path)
     if not zipfile.is_zipfile(path):
-        return False
+        return
     with zipfile.ZipFile(path) as archive:
-        description = archive.read("config.json").decode() if "config.json" in archive.namelist() else ""
-    return any(json.dumps(kind.__name__) in description for kind in kinds)
+        waiting = [json.loads(archive.read("config.json"))] if "config.json" in archive.namelist() else []
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("config"), dict):
+                yield str(part.get("class_name")), part["config"]
+            part = list(part.values())
+        if isinstance(part, list):
+            waiting += part
+
+
+def _cannot_be_read(path: pathlib.Path, error: Exception) -> str:
+    """Keras' error about a file as a sentence."""
+    if unknown := re.search(r"Could not locate \w+ '([^']+)'", str(error)):
+        return (
+            f"{path} has {unknown[1]!r}, which is not Keras' own: give a network of Keras' layers alone, or, in a "
+            "script, import what keras.saving.register_keras_serializable makes known before."
+        )
+    return f"{path} is no file of a network ({error}): give what network.save('name.keras') wrote."

@@ -234,10 +234,13 @@ def _choose_again(folder, data, networks, metrics, serve, verbose) -> list[str]:
     known = metrics.get("served", {})
     candidates = known.get("candidates", roles)
     metrics["served"] = _choose(folder, metrics, serve, candidates, known.get("baseline"))
+    replaced = known.get("replaces")
     if (role := metrics["served"]["role"]) != before:
         # It is another network's.
-        metrics.pop("export", None)
+        replaced = metrics.pop("export", replaced)
         write_suspect_labels(folder, data, networks()[role])
+    if replaced:
+        metrics["served"]["replaces"] = replaced
     return [f"the {role_name(role)} chosen to be served"]
 
 
@@ -257,6 +260,9 @@ def _export(folder, data, export_dir, networks, metrics):
     """The version in which the run's network is served: a new one, or its own where it was killed after it."""
     role = metrics["served"]["role"]
     origin = f"{folder.identity()} {weights_fingerprint(networks[role])}"
+    if replaced := metrics["served"].get("replaces"):
+        # A network that was chosen, replaced and chosen again is exported again: servers take the highest version.
+        origin += f" {replaced}"
     provenance = export.Provenance.of_run(
         metrics,
         role,

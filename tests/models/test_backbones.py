@@ -287,6 +287,7 @@ def test_every_application_builds_and_keeps_keras_weights(name):
     ]
     assert own == sorted(tuple(w.shape) for layer in theirs for w in layer.weights)
     depthwise = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
-    assert any(isinstance(layer, depthwise) for layer in theirs) == models.convolves_depthwise(name)
+    by_channel = [isinstance(layer, depthwise) or getattr(layer, "groups", 1) > 1 for layer in theirs]
+    assert any(by_channel) == models.convolves_depthwise(name)
     assert network.get_layer("features").output.shape[-1] == network.get_layer("logits").kernel.shape[0]
     assert network.output.dtype == "float32"

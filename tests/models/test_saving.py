@@ -1,3 +1,5 @@
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -17,6 +19,26 @@ def test_a_network_comes_back_with_its_weights_and_not_compiled(tmp_path):
     assert not loaded.compiled
     for weight, other in zip(network.get_weights(), loaded.get_weights(), strict=True):
         assert np.array_equal(weight, other)
+
+
+def test_a_home_is_filled_in_and_files_that_hold_no_known_network_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    models.save(models.set_class_names(tiny.network("student"), "abc"), "~/student.keras")
+    assert models.get_class_names(models.load(tmp_path / "student.keras")) == ("a", "b", "c")
+
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("notes.txt", "no network")
+    with pytest.raises(ValueError, match=r"other\.keras is no file of a network .*: give what network\.save"):
+        models.load(tmp_path / "other.keras")
+
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Dense(3)(Own()(inputs))).save(tmp_path / "own.keras")
+    with pytest.raises(ValueError, match=r"own\.keras has 'Own', which is not Keras' own: give a network"):
+        models.load(tmp_path / "own.keras")
 
 
 def test_of_a_whole_method_its_inference_model_is_read(tmp_path):

@@ -31,14 +31,26 @@ def test_a_run_that_begins_has_the_machines_and_says_so(values, tmp_path, capsys
 
 
 def test_one_network_with_depthwise_convolutions_is_enough(values, tmp_path, monkeypatch):
-    file = tmp_path / "depthwise.keras"
-    layers = [keras.layers.DepthwiseConv2D(3), keras.layers.Flatten(), keras.layers.Dense(2)]
-    keras.Sequential([keras.Input((4, 4, 1)), *layers]).save(file)
-    for names in (["convnet", "mobilenetv2"], [str(file)]):
+    def file(name, layer):
+        layers = [keras.layers.GroupNormalization(2), layer, keras.layers.Flatten(), keras.layers.Dense(2)]
+        inner = keras.Sequential([keras.Input((4, 4, 2)), *layers])
+        keras.Sequential([keras.Input((4, 4, 2)), inner]).save(tmp_path / name)
+        return str(tmp_path / name)
+
+    plain = file("plain.keras", keras.layers.Conv2D(2, 3))
+    depthwise = [
+        ["convnet", "mobilenetv2"],
+        [plain, file("depthwise.keras", keras.layers.DepthwiseConv2D(3))],
+        [file("grouped.keras", keras.layers.Conv2D(2, 3, groups=2))],
+    ]
+    for names, expected in [
+        (["convnet", plain], "mixed_bfloat16"),
+        *((each, "float32") for each in depthwise),
+    ]:
         monkeypatch.setattr(precision.builders, "network_names", lambda names=names: names)
         values.precision = "auto"
         precision.settle(RunFolder(tmp_path / "run"))
-        assert values.precision == "float32"
+        assert values.precision == expected
 
 
 @pytest.mark.parametrize("trained", [True, False])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mpl_tf import data, report
+from mpl_tf.export import writer
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import chosen_role
 from mpl_tf.training import finalize
@@ -58,7 +59,7 @@ def networks(*roles):
     return {role: network(role) for role in roles}
 
 
-def test_the_network_that_is_served_is_the_same_everywhere(run_data, tmp_path):
+def test_the_network_that_is_served_is_the_same_everywhere(run_data, tmp_path, monkeypatch):
     folder, roles = RunFolder(tmp_path / "run"), ("supervised", "student", "finetuned")
     options = {
         "export_dir": tmp_path / "saved",
@@ -105,6 +106,16 @@ def test_the_network_that_is_served_is_the_same_everywhere(run_data, tmp_path):
     assert finalize.complete(folder, run_data, serve="finetuned", **again) == []
     with pytest.raises(ValueError, match=r"serve='teacher'"):
         finalize.complete(folder, run_data, serve="teacher", **again)
+
+    # Chosen again, the first one is exported again, since servers take the highest version; and once, if killed then.
+    before = (folder.path / "metrics.json").read_bytes()
+    monkeypatch.setattr(writer, "write_saved_model", lambda network, folder, **options: folder.mkdir())
+    for _ in range(2):
+        (folder.path / "metrics.json").write_bytes(before)
+        finalize.complete(folder, run_data, serve="auto", **again)
+        assert folder.read_metrics()["export"] == str(tmp_path / "saved" / "3")
+        assert "- exported network: `supervised`" in (tmp_path / "saved" / "3" / "card.md").read_text("utf-8")
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["1", "2", "3"]
 
 
 def test_test_images_that_come_later_are_measured_for_all_that_speaks_of_them(run_data, tmp_path):
