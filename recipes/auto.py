@@ -1,4 +1,4 @@
-"""For people who do not want to choose: what fits into some minutes is trained, compared, and the best exported.
+r"""For people who do not want to choose: what fits into some minutes is trained, compared, and the best exported.
 
     python -m recipes.auto --labeled_dir=labeled --unlabeled_dir=unlabeled --test_dir=test --minutes=60 \
         --run_dir=runs/pets --export_dir=saved_models/pets

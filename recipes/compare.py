@@ -1,4 +1,4 @@
-"""Runs several recipes over several seeds and writes one table with paired differences.
+r"""Runs several recipes over several seeds and writes one table with paired differences.
 
 Each trial is a run of a recipe in a folder and a process of its own, with what it printed in log.txt. Finished trials
 are not run again, so the same command goes on where it was stopped; one whose flags or files have changed goes to

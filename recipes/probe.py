@@ -1,4 +1,4 @@
-"""A linear probe: logistic regression on the features of a network. The cheapest baseline, in seconds.
+r"""A linear probe: logistic regression on the features of a network. The cheapest baseline, in seconds.
 
     python -m recipes.probe --dataset=folders --labeled_dir=train --test_dir=test --image_size=96 \
         --model=mobilenetv2 --weights=imagenet

@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import types
@@ -119,6 +120,8 @@ def test_help_and_wrong_flags_are_answered_without_tensorflow(recipe, tmp_path):
     shown = run("--help")
     assert "--preset" in shown.stdout
     assert "imported" not in shown.stdout + shown.stderr
+    # A command over several lines has the backslashes that a shell needs.
+    assert not re.search(r"[^\\\s]\n +--|\S {4,}--", shown.stdout.partition("\nflags:")[0])
     wrong = run("--no_such_flag=1")
     assert wrong.returncode == 1
     assert "Unknown command line flag 'no_such_flag'" in wrong.stderr
