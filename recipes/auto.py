@@ -66,6 +66,7 @@ import mpl_tf
 from mpl_tf import data as data_module
 from mpl_tf import evaluation, models, report, schedules
 from mpl_tf.data.augmentation.stateless_random import fold_in
+from mpl_tf.data.images.image_files import existing_folder
 from mpl_tf.data.run_data import RunData
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.engine.optimizers import make_optimizer
@@ -92,6 +93,10 @@ def choose() -> None:
     """Fills in what the command line leaves open: the dataset, the network, the images' size, and their views."""
     if FLAGS.dataset is None:
         FLAGS.dataset = "folders"
+    # Before a network is downloaded in vain.
+    for name in ("labeled_dir", "unlabeled_dir", "test_dir", "trusted_dir"):
+        if FLAGS.dataset == "folders" and FLAGS[name].value:
+            existing_folder(name, FLAGS[name].value)
     # Named by the dataset where --run_dir is not given.
     folder = RunFolder(program.run_dir())
     known = folder.read_flags() if folder.has_results() else {}
@@ -134,8 +139,9 @@ def _network() -> tuple[str, str]:
 
 def _image_size() -> str | None:
     """The size that images are resized to; None where all have one that is small enough."""
-    folders = (FLAGS.labeled_dir, FLAGS.trusted_dir)
-    sizes = set().union(*(data_module.labeled_image_sizes(folder) for folder in folders if folder))
+    folders = {name: FLAGS[name].value for name in ("labeled_dir", "trusted_dir")}
+    found = (data_module.labeled_image_sizes(path, argument=name) for name, path in folders.items() if path)
+    sizes = set().union(*found)
     sides = [side for size in sizes for side in size]
     if len(sizes) == 1 and min(sides) >= _SMALLEST_SIDE and max(sides) <= settings().largest_side:
         return None

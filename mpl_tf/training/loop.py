@@ -23,6 +23,8 @@ def fit(
     settings: StageSettings,
     folder: RunFolder,
     monitoring: Monitoring | None = None,
+    *,
+    title: str | None = None,
 ) -> float:
     """Continues a compiled method from its newest checkpoint to `settings.steps`.
 
@@ -34,6 +36,7 @@ def fit(
         settings: how long, and on which batches.
         folder: of the stage.
         monitoring: what is shown and measured; None for the defaults.
+        title: of what is trained, shown before the first epoch; None for none.
 
     Returns:
         Seconds of training in all starts of the run together, of what was not lost in between.
@@ -53,6 +56,9 @@ def fit(
     hooks = [*_hooks(method, data, settings, folder, monitoring), record]
     validation = workers.whole_dataset(method.distribute_strategy, data.validation())
     verbose = monitoring.verbose if folder.writes else 0
+    if verbose and title is not None and int(method.step.numpy()) < settings.steps:
+        # Stages follow one another, and each of them begins with Epoch 1.
+        print(f"\n{title[:1].upper()}{title[1:]}, {settings.steps:,} steps:")
     with preemption.StopOnSignal(method, record) as stop:
         while (step := int(method.step.numpy())) < settings.steps:
             _fit_epochs(method, data, settings, step, validation, [*hooks, stop], verbose)

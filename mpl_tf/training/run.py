@@ -17,6 +17,7 @@ from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.runs.folder import RunFolder, size_on_disk
+from mpl_tf.runs.roles import role_name
 from mpl_tf.runs.settings import Monitoring, StageSettings
 from mpl_tf.training import finalize
 from mpl_tf.training.loop import fit
@@ -132,7 +133,8 @@ class Run:
         if folder.writes:
             # Two checkpoints and the one that is being written, and the networks at the end.
             files.check_room(folder.path, 4 * size_on_disk(method))
-        self.seconds[stage] = fit(method, data, settings, folder, self.monitoring)
+        title = type(method).__name__ if stage == METHOD else role_name(role_of(stage, role))
+        self.seconds[stage] = fit(method, data, settings, folder, self.monitoring, title=title)
         self.cpu_seconds[stage] = folder.recorded_sum("cpu_seconds")
         if (selected := folder.read_selected(until_step=settings.steps)) is not None:
             self.selected[stage] = selected.as_dict()

@@ -17,8 +17,7 @@ class Progress(tqdm.tqdm):
     Args:
         total: how many images there are to do.
         title: what is done with them.
-        verbose: 0 for silence, 1 for a bar, 2 for lines, `"auto"` for the bar in a terminal and lines elsewhere, as
-            in `keras.Model.fit`.
+        verbose: 0 for silence, 1 for a bar, 2 for lines, `"auto"` for the bar in a terminal and lines elsewhere.
         every: seconds between two lines.
     """
 

@@ -406,9 +406,11 @@ def _as_text(value: object) -> str | None:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def verbose() -> int | str:
+def verbose() -> int:
     """What Keras takes for --progress."""
-    return {"auto": "auto", "bar": 1, "line": 2, "none": 0}[FLAGS.progress]
+    # Keras' own "auto" draws bars, with all that moves a terminal's cursor, into files too.
+    auto = 1 if sys.stdout.isatty() else 2
+    return {"auto": auto, "bar": 1, "line": 2, "none": 0}[FLAGS.progress]
 
 
 def prepare() -> None:

@@ -1,6 +1,7 @@
 """recipes.auto from its plan to its end, with a clock that shows more whenever it is looked at."""
 
 import json
+import re
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_killed_and_started_again_it_goes_on_as_planned(planned):
     first = run(*options, killed_in="uda")
     assert first.returncode == -9, first.stderr
     trained = (folder / "run" / "supervised" / "history.csv").read_bytes()
-    again = run(*options)
+    again = run(*options, "--progress=auto")
     assert again.returncode == 0, again.stderr
     assert (folder / "run" / "supervised" / "history.csv").read_bytes() == trained
     metrics = RunFolder(folder / "run").read_metrics()
@@ -79,6 +80,10 @@ def test_killed_and_started_again_it_goes_on_as_planned(planned):
     for split in ("validation", "test"):
         accuracies = [metrics[split][gain[role]]["accuracy"] for role in ("method", "reference")]
         assert gain[split]["difference"] == pytest.approx(accuracies[0] - accuracies[1])
+    # What goes on has a heading, and nothing moves the cursor of a terminal that there is not.
+    assert re.findall(r"^(.*), [\d,]+ steps:$", again.stdout, re.MULTILINE)[0] == "UDA student"
+    assert "Epoch " in again.stdout
+    assert not {"\b", "\x1b"} & set(again.stdout)
     assert "The unlabeled images have" in again.stdout or "What the unlabeled images have" in again.stdout
 
     # The same stages without a plan, and without a kill, end with the same networks.
@@ -122,6 +127,8 @@ print(json.dumps(run.facts))
     [
         (["--dataset=digits"], "Say how long you are willing to wait, as in --minutes=60"),
         (["--minutes=1"], "Give the folder of the labeled images, as in --labeled_dir=labeled"),
+        # Before a network is looked for.
+        (["--labeled_dir=no_such", "--minutes=1"], "labeled_dir=no_such does not exist"),
         (["--dataset=digits", "--minutes=1", "--stage_steps=supervised:1"], "pass one of them"),
     ],
 )
@@ -129,3 +136,4 @@ def test_what_is_missing_is_asked_for(options, message):
     finished = forked.run("recipes.auto", *options)
     assert finished.returncode != 0
     assert message in finished.stderr + finished.stdout
+    assert "weights" not in finished.stdout

@@ -106,7 +106,7 @@ def test_a_network_without_training_is_evaluated_and_saved_as_it_is(tmp_path):
 
 
 def test_an_averaged_teacher_is_the_one_that_is_evaluated(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "fit", lambda *_: 0.0)
+    monkeypatch.setattr(run_module, "fit", lambda *_, **__: 0.0)
     method = MetaPseudoLabels(teacher=network(1), student=network(2), teacher_ema_decay=0.9)
     method.compile("sgd", "adam")
     with Run(tmp_path, run_data(), monitoring=QUIET) as run:

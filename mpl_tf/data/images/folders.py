@@ -135,17 +135,20 @@ def from_folders(
     )
 
 
-def labeled_image_sizes(labeled_dir: str | os.PathLike) -> set[tuple[int, int]]:
+def labeled_image_sizes(
+    labeled_dir: str | os.PathLike, *, argument: str = "labeled_dir"
+) -> set[tuple[int, int]]:
     """The heights and widths of the labeled images, upright, as their headers tell; broken files are left out.
 
     Args:
         labeled_dir: as for `from_folders`.
+        argument: what the folder was given as, for the messages.
 
     Raises:
         FileNotFoundError: for a folder that is missing.
         ValueError: for a folder laid out in another way.
     """
-    files, _ = list_class_files("labeled_dir", labeled_dir, ReadingReport())
+    files, _ = list_class_files(argument, labeled_dir, ReadingReport())
     return _sizes([file.path for file, _ in files], {})
 
 
