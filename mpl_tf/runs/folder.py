@@ -16,7 +16,7 @@ import pathlib
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -322,11 +322,11 @@ class RunFolder:
             rows = list(csv.DictReader(stream))
         return [row for row in rows if until_step is None or int(row["step"]) <= until_step]
 
-    def write_rows(self, name: str, rows: list[dict]) -> None:
-        """Writes a CSV file, as `write_history`."""
+    def write_rows(self, name: str, rows: list[dict], *, columns: Iterable[str] = ()) -> None:
+        """Writes a CSV file, as `write_history`; `columns` come first, and are there without any row."""
         if not self.writes:
             return
-        columns = list(dict.fromkeys(name for row in rows for name in row))
+        columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
         with (
             files.replacing(self.path / name) as temporary,
             temporary.open("w", newline="", **_AS_FILE_NAMES) as stream,

@@ -10,6 +10,7 @@ from mpl_tf.distribute import replicas
 from mpl_tf.runs.folder import RunFolder
 
 FILE = "suspect_labels.csv"
+COLUMNS = ("image", "index", "label", "predicted", "confidence", "probability_of_label")
 # Of more cheap labels, so many are looked at.
 MOST_CHECKED = 100_000
 
@@ -46,4 +47,5 @@ def write_suspect_labels(folder: RunFolder, data: RunData, network: keras.Model)
             "probability_of_label": f"{np.exp(-outcomes.loss[row]):.4g}",
             **({"true_label": names[train.true_labels[index]]} if data.split.label_noise else {}),
         })  # fmt: skip
-    folder.write_rows(FILE, rows)
+    # Also where no label is contradicted.
+    folder.write_rows(FILE, rows, columns=COLUMNS)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from mpl_tf import data, report
+from mpl_tf import data, evaluation, report
 from mpl_tf.export import writer
 from mpl_tf.runs.folder import RunFolder
 from mpl_tf.runs.roles import chosen_role
@@ -245,12 +245,19 @@ def test_the_cheap_labels_that_the_network_contradicts_are_written_down(run_data
         finalize.complete(folder, noisy, serve="student", draw_report=False)
 
 
-def test_without_noise_there_is_no_truth_to_tell(run_data, tmp_path):
+def test_without_noise_there_is_no_truth_to_tell(run_data, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
     finalize.finish(folder, run_data, networks("student"), draw_report=False, seconds={})
     rows = suspected(folder)
     assert set(rows) == set(np.flatnonzero(spoiled("student"))) & set(run_data.split.labeled)
     assert all("true_label" not in row for row in rows.values())
+
+    # A network that agrees with all labels leaves the head of the table.
+    monkeypatch.setattr(evaluation, "suspects", lambda _: [])
+    finalize.write_suspect_labels(folder, run_data, networks("student")["student"])
+    assert not suspected(folder)
+    head = (tmp_path / "suspect_labels.csv").read_text().strip()
+    assert head.split(",") == list(next(iter(rows.values())))
 
 
 def test_a_run_completes_whose_images_have_names_that_are_no_text(run_data, tmp_path, monkeypatch):
