@@ -15,6 +15,8 @@ def confidence_rows(
 ) -> list[dict]:
     """How many images reach each confidence and, where the truth is known, how many of those are right.
 
+    Where the truth of only some is known, it says of how many.
+
     Args:
         confidence: float `[n]`, the largest probability of each image.
         classes: int `[n]`, its most likely class.
@@ -34,7 +36,8 @@ def confidence_rows(
         }
         if known.any():
             right = (classes == labels)[reach & known]
-            row[RIGHT] = f"{100 * right.mean():.1f}" if len(right) else None
+            of = "" if known.all() else f" of {len(right):,}"
+            row[RIGHT] = f"{100 * right.mean():.1f}{of}" if len(right) else None
         rows.append(row)
     return rows
 

@@ -10,7 +10,10 @@ def test_confidence_rows_count_each_threshold_and_the_known_truths():
     assert [(row["images"], row["fraction %"]) for row in rows] == [("5", "100.0"), ("3", "60.0")]
     (name,) = (key for key in rows[0] if key.startswith("right %"))
     assert "for information" in name
-    assert [row[name] for row in rows] == ["75.0", "50.0"]
+    # The fourth has no known class.
+    assert [row[name] for row in rows] == ["75.0 of 4", "50.0 of 2"]
+    (row,) = report.confidence_rows(confidence, classes, np.array([0, 1, 1, 1, 1]), [0.0])
+    assert row[name] == "60.0"
     (unknown,) = report.confidence_rows(confidence, classes, np.full(5, -1), [0.5])
     assert set(unknown) == {"confidence from", "images", "fraction %"}
 
