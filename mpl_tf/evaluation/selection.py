@@ -143,7 +143,7 @@ def choose(
     if chosen != best:
         sentences = [
             f"{images} are too few to tell the {name(chosen)} from the {name(best)}, which is {against[chosen]} "
-            f"above it there: the {name(chosen)} is later in the method's own order."
+            f"above it there: the {name(chosen)} is taken, as it is later in the method's own order."
         ]
     elif len(close) > 1:
         others = _listed([name(role) for role in close if role != chosen])
