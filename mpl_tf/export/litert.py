@@ -119,9 +119,11 @@ def write_variants(
             operations="builtin" if model.builtin else "builtin and TensorFlow's",
         )
         if accuracy - found.accuracy > max_accuracy_drop:
+            # Of few images any difference is too large.
+            less = ", which is less than one image" if max_accuracy_drop * len(labels) < 1 else ""
             raise ValueError(
                 f"The LiteRT variant {kind!r} has an accuracy of {found.accuracy:.2%} on {len(labels)} validation "
-                f"images, the network {accuracy:.2%}: more than max_accuracy_drop={max_accuracy_drop:g} below. "
+                f"images, the network {accuracy:.2%}: more than max_accuracy_drop={max_accuracy_drop:g} below{less}. "
                 "Leave this variant out, or allow more."
             )
         (folder / f"{name}_{kind}.tflite").write_bytes(model.content)
