@@ -28,6 +28,8 @@ def run_summary(metrics: Mapping | None, *, labels: int | None = None, noun: str
     split = measured_split(metrics)
     networks = metrics.get(split, {})
     role = chosen_role(metrics)
+    if role not in networks and "served" in metrics:
+        return f"There were no validation and no test {noun}s, so how good the networks are was not measured."
     if role not in networks:
         return "The run has not come to its end, so there are no final accuracies yet."
     result = networks[role]

@@ -61,6 +61,7 @@ def leave_files(folder, run):
     split = {part: getattr(run.split, part).tolist() for part in ("labeled", "unlabeled", "validation")}
     split = {"counts": {part: len(indices) for part, indices in split.items()}}
     split |= {"name": run.split.name, "labels_per_class": run.split.labels_per_class}
+    split |= {"arguments": {"labeled_in_unlabeled": True}}
     (folder / "split.json").write_text(json.dumps(split))
     written = RunFolder(folder)
     written.write_metrics(whole_metrics())
@@ -155,6 +156,7 @@ def test_a_whole_run_has_every_section_in_one_sound_file(whole):
         "Accuracy", "Curves", "Mistakes and confidence", "Pseudo labels", "Training images", "Robustness",
     ]  # fmt: skip
     assert "91.7&nbsp;% of 60 test images, 58.3 ±" in text
+    assert "images, the labeled ones among them" in text
     assert "<summary>Supervised baseline</summary>" in text
     assert "<td>87.65</td><td>76.54</td>" in text
     # The accuracies are there three times: with intervals, and their curves for a desktop and for a phone.

@@ -68,6 +68,12 @@ def test_a_run_without_numbers_has_no_run_summary(nothing):
     assert run_summary(nothing) == "The run has not come to its end, so there are no final accuracies yet."
 
 
+def test_a_run_that_has_ended_without_images_to_measure_on_is_not_called_unfinished():
+    found = run_summary({"served": {"role": "student"}, "steps": 8})
+    assert "not come to its end" not in found
+    assert "no validation and no test images" in found
+
+
 @pytest.mark.parametrize(("hits", "count"), [(0, 7), (7, 7), (351, 360), (1, 2)])
 def test_the_interval_is_wilsons(hits, count):
     z = math.sqrt(2) * special.erfinv(0.95)

@@ -88,9 +88,11 @@ def _facts(run):
         note = (f"{each[0]:,}" if each[0] == each[-1] else f"{each[0]:,} to {each[-1]:,}") if each else ""
         facts.append(Fact("Labels", f"{labels:,}", note and f"{note} of each class"))
     facts += _facts_of_trust(run)
+    # More than somebody has put into the folder of the unlabeled ones.
+    among = ", the labeled ones among them" if split.get("arguments", {}).get("labeled_in_unlabeled") else ""
     facts += [
-        Fact(part.capitalize(), f"{split['counts'][part]:,}", f"{run.noun}s")
-        for part in ("unlabeled", "validation")
+        Fact(part.capitalize(), f"{split['counts'][part]:,}", f"{run.noun}s{note}")
+        for part, note in (("unlabeled", among), ("validation", ""))
         if part in split.get("counts", {})
     ]
     if "test" in metrics:
