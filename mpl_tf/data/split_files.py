@@ -141,8 +141,9 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
     if values["fingerprint"] != fingerprint:
         raise ValueError(
             f"{path} holds the split {values['name']!r} of images with the fingerprint "
-            f"{values['fingerprint'][:12]}…, and those of {source.name!r} now have {fingerprint[:12]}…: bring the "
-            "former back, or give another path."
+            f"{values['fingerprint'][:12]}…, and those of {source.name!r} now have {fingerprint[:12]}…, since "
+            "images or labels were added, removed or changed: bring the former back, or give another path, and a run "
+            "another run_dir."
         )
     _check_indices(path, len(source.train), arrays)
     labeled, validation = arrays["labeled"], arrays["validation"]

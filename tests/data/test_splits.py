@@ -330,7 +330,7 @@ def test_a_file_of_other_images_is_refused(source, tmp_path):
         load_or_draw_split(path, make_source([50, 31, 20, 12], 40, name="other"), num_labeled=8, seed=1)
     with pytest.raises(
         ValueError,
-        match=rf"fingerprint {source.train.fingerprint()[:12]}…, and those of 'tiny' now have .*: bring the former",
+        match=rf"fingerprint {source.train.fingerprint()[:12]}…, and those of 'tiny' now have .*: bring .*run_dir",
     ):
         load_or_draw_split(path, make_source([50, 31, 20, 13], 39), num_labeled=8, seed=1)
 
