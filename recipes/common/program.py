@@ -185,6 +185,12 @@ def open_run(
     to_plan = minutes.is_asked() and not minutes.adopt(folder, configuration)
     if not to_plan:
         folder.check_configuration(configuration(), **options)
+    elif folder.has_results() and not may_grow:
+        # Before minutes of measuring that would end with other steps.
+        raise ValueError(
+            f"The run folder {str(folder.path)!r} holds a run that was not planned for these minutes, and its stages "
+            "cannot be given more steps: ask for what it was started with, or choose another run_dir."
+        )
     verify_or_write_inputs(folder.path, inputs(), has_results=folder.has_results(), writes=False)
     for name, value in _optional("batch_size", "finetune_batch_size").items():
         check_batch_size(value, strategy, name=name)

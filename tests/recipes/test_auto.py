@@ -86,6 +86,12 @@ def test_killed_and_started_again_it_goes_on_as_planned(planned):
     assert not {"\b", "\x1b"} & set(again.stdout)
     assert "The unlabeled images have" in again.stdout or "What the unlabeled images have" in again.stdout
 
+    # Other minutes are refused before anything is measured.
+    other = run(*options, "--minutes=0.2")
+    assert other.returncode == 1
+    assert "was not planned for these minutes" in other.stderr
+    assert not other.stdout
+
     # The same stages without a plan, and without a kill, end with the same networks.
     steps = f"--stage_steps={','.join(plan['flags']['stage_steps'])}"
     options = [option for option in OPTIONS if not option.startswith("--minutes")]
