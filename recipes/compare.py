@@ -89,7 +89,9 @@ def main(_):
             sys.exit(1)
         finally:
             _begin_no_more(pool)
-    print((pathlib.Path(FLAGS.run_dir) / "table.md").read_text("utf-8"))
+    folder = pathlib.Path(FLAGS.run_dir)
+    print((folder / "table.md").read_text("utf-8"))
+    print(f"report: {folder / 'report.html'}")
 
 
 def _failed(done: concurrent.futures.Future) -> bool:

@@ -250,6 +250,18 @@ STUDIES = {
         },
         teacher=TEACHER_OF_MNIST,
     ),
+    # No row of the page asks for it alone: how far a narrow generator gets in an hour.
+    "dafl_mnist_hour": Study(
+        preset="dafl_mnist",
+        trials={
+            "DAFL": (
+                f"dafl --teacher={TEACHER} --generator_width=32 --batch_size=128 --steps=40000 --epoch_steps=2000 "
+                "--schedule=cosine --validation=0.04"
+            )
+        },
+        answers={},
+        teacher=TEACHER_OF_MNIST,
+    ),
     "first_teacher": Study(
         preset="noisy_student_digits",
         trials={

@@ -241,6 +241,7 @@ def test_compare_runs_the_missing_trials_and_writes_the_table(tmp_path):
     shown = run("compare", *options, python=forked.python_command()).stdout
     assert "plain, seed" not in shown
     assert "mpl, silent, seed 1" in shown
+    assert f"report: {tmp_path / 'report.html'}" in shown
     table = (tmp_path / "table.md").read_text()
     assert "60.00 ± 14.14" in table
     assert "final - plain" in table
