@@ -13,7 +13,7 @@ import numpy as np
 from mpl_tf.data.images import copies, decoding, value_range
 from mpl_tf.data.images.class_folders import ListedFile
 from mpl_tf.data.images.image_files import shown
-from mpl_tf.data.images.images import ArrayImages, FileImages, Images
+from mpl_tf.data.images.images import FileImages, Images, decoded
 from mpl_tf.data.images.reading import ReadingReport
 
 
@@ -197,10 +197,4 @@ class DecodedFiles:
             return on_disk
         contiguous = np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
         pixels = self.pixels[rows[0] : rows[0] + len(rows)] if contiguous else self.pixels[rows]
-        return ArrayImages(
-            pixels,
-            on_disk.labels,
-            names=on_disk.names,
-            fingerprint=on_disk.fingerprint(),
-            resizing=self.resizing,
-        )
+        return decoded(on_disk, pixels)

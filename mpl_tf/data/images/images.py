@@ -133,6 +133,8 @@ class FileImages(Images):
             be moved. None takes the paths.
     """
 
+    resizing: decoding.Resizing
+
     def __init__(
         self,
         paths: Sequence[str],
@@ -142,7 +144,7 @@ class FileImages(Images):
         resizing: decoding.Resizing = decoding.CROPPED,
         relative_names: Sequence[str] | None = None,
     ) -> None:
-        self._paths, self._resizing = tuple(paths), resizing
+        self._paths = tuple(paths)
         super().__init__(labels, image_shape, self._paths, resizing)
         self._relative_names = self._paths if relative_names is None else tuple(relative_names)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
@@ -163,7 +165,7 @@ class FileImages(Images):
         def fill(row):
             path = self._paths[index[row]]
             try:
-                images[row] = decoding.decode_file(path, self.image_shape, self._resizing)
+                images[row] = decoding.decode_file(path, self.image_shape, self.resizing)
             except Exception as error:
                 raise ValueError(f"The image {path} cannot be decoded any more: {error}") from error
 
@@ -257,6 +259,16 @@ def into_memory(images: Images) -> ArrayImages:
     for batch in prefetching.map_ahead(batches, images.fetch).as_numpy_iterator():
         examples[start : start + len(batch)] = batch
         start += len(batch)
+    return decoded(images, examples)
+
+
+def decoded(images: Images, examples: np.ndarray) -> ArrayImages:
+    """A collection whose images have been decoded.
+
+    Args:
+        images: the collection.
+        examples: uint8 `[N, H, W, C]`, what it holds.
+    """
     return ArrayImages(
         examples,
         images.labels,
