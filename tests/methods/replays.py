@@ -20,7 +20,7 @@ TEACHER_RATE, STUDENT_RATE = 0.7, 0.9
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 
 
-def compiled(feedback="none", *, plain=True, student=None, **settings):
+def compiled(feedback="none", *, plain=True, student=None, backbone_factor=1.0, **settings):
     """A method with plain SGD and, unless set otherwise, no losses but the labeled one and the feedback."""
     network = tiny.plain_network if plain else tiny.network
     method = MetaPseudoLabels(
@@ -32,6 +32,7 @@ def compiled(feedback="none", *, plain=True, student=None, **settings):
     method.compile(
         keras.optimizers.SGD(TEACHER_RATE),
         student or keras.optimizers.SGD(STUDENT_RATE),
+        backbone_learning_rate_factor=backbone_factor,
         run_eagerly=True,
     )
     return method

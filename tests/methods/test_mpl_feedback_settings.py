@@ -113,9 +113,12 @@ def test_the_dot_product_is_the_improvement_of_a_small_step(batch):
     assert logs["feedback"] == pytest.approx(gain, rel=0.05)
 
 
-@pytest.mark.parametrize("estimator", ["dot_product", "loss_difference"])
-def test_the_cosine_divides_by_both_norms(estimator, batch):
-    method = compiled(FeedbackSettings(estimator))
+@pytest.mark.parametrize(
+    ("estimator", "backbone_factor"),
+    [("dot_product", 1.0), ("loss_difference", 1.0), ("loss_difference", 0.01)],
+)
+def test_the_cosine_divides_by_both_norms(estimator, backbone_factor, batch):
+    method = compiled(FeedbackSettings(estimator), backbone_factor=backbone_factor)
     old = tiny.values(method.student.trainable_variables)
     gain, _, logs = improvement(method, batch)
     moved = [before - v.numpy() for before, v in zip(old, method.student.trainable_variables, strict=True)]

@@ -149,8 +149,9 @@ class Evidence:
         new_weights: θ_S'.
         new_loss: L_l(θ_S').
         step: int64 scalar, of the training, from 0.
-        labeled_gradients: v, the gradient of L_l at θ_S', averaged over the replicas; of a backbone that makes
-            smaller steps, times their factor.
+        labeled_gradients: v, the gradient of L_l at θ_S', averaged over the replicas.
+        direction: F v, which is v but for a backbone that makes smaller steps, where it is v times their factor: with
+            θ_S' = θ_S - η F g, it is what a change of g meets.
         state: what the feedback remembers from step to step.
     """
 
@@ -167,7 +168,8 @@ class Evidence:
     new_loss: tf.Tensor
     step: tf.Tensor
     labeled_gradients: list[tf.Tensor]
-    state: "FeedbackState"
+    direction: list[tf.Tensor]
+    state: FeedbackState
 
     def unlabeled_logits(self, weights: Weights) -> tf.Tensor:
         """The student's logits `[N, K]` on the unlabeled images at these weights."""
@@ -185,7 +187,7 @@ Estimator = Callable[[FeedbackSettings, Evidence], tuple[tf.Tensor, tf.Tensor]]
 
 
 def per_example(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
-    """The exact gradient through the derivative of the student's logits along v, an `Estimator`."""
+    """The exact gradient through the derivative of the student's logits along F v, an `Estimator`."""
     tangents = _tangents(settings, evidence)
     if settings.placebo:
         tangents = tf.roll(tangents, shift=1, axis=0)
@@ -215,13 +217,13 @@ def unrolled(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor,
 
 
 def dot_product(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
-    """The paper's scalar h = η ⟨v, g⟩, an `Estimator`."""
+    """The paper's scalar h = η ⟨F v, g⟩, an `Estimator`."""
     learning_rate = evidence.before.learning_rate
     value = estimators.dot_product(
-        evidence.labeled_gradients, evidence.student_gradients, learning_rate=learning_rate
+        evidence.direction, evidence.student_gradients, learning_rate=learning_rate
     )
     moved = [tf.cast(learning_rate, g.dtype) * g for g in evidence.student_gradients]
-    return _scalar(settings, evidence, value, moved)
+    return _scalar(settings, evidence, value, gradients=evidence.direction, moved=moved)
 
 
 def loss_difference(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.Tensor, tf.Tensor]:
@@ -229,7 +231,8 @@ def loss_difference(settings: FeedbackSettings, evidence: Evidence) -> tuple[tf.
     weights = evidence.before.weights
     value = replicas.replica_mean(evidence.labeled_loss(weights) - evidence.new_loss)
     moved = [old - new for old, new in zip(weights, evidence.new_weights, strict=True)]
-    return _scalar(settings, evidence, value, moved)
+    # The weights have moved by their factors already.
+    return _scalar(settings, evidence, value, gradients=evidence.labeled_gradients, moved=moved)
 
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -341,8 +344,6 @@ def student_step(
             # Where the student skips its step, or v itself overflows float16, nothing is fed back.
             both = loss_scaling.zero_unless_finite([*labeled_gradients, *student_gradients])
             labeled_gradients, student_gradients = both[: len(new_weights)], both[len(new_weights) :]
-        # Where the student's backbone makes smaller steps, θ_S' = θ_S - η F g, it is F v that a change of g meets.
-        labeled_gradients = method.backbone_steps["student"].scale(labeled_gradients)
         evidence = Evidence(
             before=before,
             images=images,
@@ -356,6 +357,7 @@ def student_step(
             new_weights=new_weights,
             new_loss=new_loss,
             labeled_gradients=labeled_gradients,
+            direction=method.backbone_steps["student"].scale(labeled_gradients),
             state=method.feedback_state,
             step=method.step.value,
         )
@@ -424,8 +426,8 @@ def _can_transpose(settings, training_pass):
 
 
 def _tangents(settings, evidence):
-    """u: the derivative of the student's logits `[N, K]` on the unlabeled images along v, at its old weights."""
-    before, direction = evidence.before, evidence.labeled_gradients
+    """u: the derivative of the student's logits `[N, K]` on the unlabeled images along F v, at its old weights."""
+    before, direction = evidence.before, evidence.direction
     if settings.finite_difference:
         weights = before.weights_after(direction)
         return estimators.finite_difference(
@@ -434,10 +436,10 @@ def _tangents(settings, evidence):
     return before.jvp(evidence.images, direction, transposed=evidence.transposed)[-evidence.count :]
 
 
-def _scalar(settings, evidence, value, moved):
-    """The gradient for one value of the whole batch, which moved the student by these tensors."""
+def _scalar(settings, evidence, value, *, gradients, moved):
+    """The gradient for one value of the whole batch, the inner product of these two, exactly or to first order."""
     if settings.normalization == "cosine":
-        value = estimators.cosine(value, evidence.labeled_gradients, moved)
+        value = estimators.cosine(value, gradients, moved)
     size = value = tf.cast(value, tf.float32)
     if settings.baseline_decay:
         value -= evidence.state.baseline.value
