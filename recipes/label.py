@@ -54,7 +54,7 @@ from mpl_tf.data import LabelStore
 from mpl_tf.distribute import replicas
 from mpl_tf.inference import labeling
 from mpl_tf.models import surgery
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer
 from recipes.common import builders, program
 
 SHOWN_THRESHOLDS = (0.0, 0.5, 0.8, 0.95)
@@ -62,7 +62,7 @@ SHOWN_THRESHOLDS = (0.0, 0.5, 0.8, 0.95)
 
 def main(_):
     """Labels what is missing, then shows what the store holds."""
-    check_range("worker", FLAGS.worker, low=0, high=FLAGS.workers - 1)
+    check_integer("worker", FLAGS.worker, low=0, high=FLAGS.workers - 1)
     program.prepare()
     source = program.load_source()
     weak, strong = program.views(source)

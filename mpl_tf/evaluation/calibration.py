@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from scipy import optimize, special
 
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer
 
 BINS = 15
 TEMPERATURES = (0.01, 100.0)
@@ -30,7 +30,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = BINS
         ValueError: for no predictions, or confidences that are not probabilities.
     """
     confidence, correct = _checked(confidence, correct)
-    check_range("bins", bins, low=1)
+    check_integer("bins", bins, low=1)
     edges = np.linspace(0.0, 1.0, bins + 1)
     # The first bin takes a confidence of 0 too, which no softmax returns.
     member = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
@@ -131,7 +131,7 @@ def selective(confidence: np.ndarray, correct: np.ndarray, *, points: int = 20) 
         ValueError: as `reliability`.
     """
     confidence, correct = _checked(confidence, correct)
-    check_range("points", points, low=1)
+    check_integer("points", points, low=1)
     order = np.argsort(-confidence, kind="stable")
     confidence, wrong = confidence[order], 1.0 - correct[order]
     kept = np.arange(1, len(confidence) + 1)

@@ -15,7 +15,7 @@ from mpl_tf.data.images.decoding import Resizing
 from mpl_tf.export import card, signatures, validation, verification, warmup
 from mpl_tf.export.example_requests import random_inputs, requests
 from mpl_tf.utils import files
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer
 
 # Largest difference between the network's outputs and the written model's, relative to the largest of them.
 TOLERANCE = 1e-4
@@ -136,8 +136,8 @@ def write_saved_model(
     validation.check_network(network)
     validation.check_class_names(class_names, network)
     validation.check_warm_up(warm_up, available=warmup.available())
-    check_range("top_k", top_k, low=1)
-    check_range("num_checks", num_checks, low=1)
+    check_integer("top_k", top_k, low=1)
+    check_integer("num_checks", num_checks, low=1)
     folder = files.user_path(folder)
     offered = signatures.signatures(network, class_names, top_k=top_k)
     _write(network, class_names, offered, folder)

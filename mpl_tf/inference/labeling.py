@@ -19,7 +19,7 @@ from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.models import heads
 from mpl_tf.utils.progress import Progress
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer
 
 
 def label_into_store(
@@ -114,10 +114,10 @@ def label(
     """
     network = getattr(network, "inference_model", network)
     _check_misfits(network, images, store)
-    check_range("batch_size", batch_size, low=1)
-    check_range("workers", workers, low=1)
-    check_range("worker", worker, low=0, high=workers - 1)
-    check_range("seed", seed, low=0)
+    check_integer("batch_size", batch_size, low=1)
+    check_integer("workers", workers, low=1)
+    check_integer("worker", worker, low=0, high=workers - 1)
+    check_integer("seed", seed, low=0)
     shards = store.missing(range(worker, store.num_shards, workers))
     if not shards:
         return 0

@@ -14,7 +14,7 @@ from mpl_tf.export.exported_classifier import ExportedClassifier
 from mpl_tf.inference.prediction_table import PredictionTable
 from mpl_tf.utils import files
 from mpl_tf.utils.progress import Progress
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer
 
 
 def predict_folder(
@@ -52,8 +52,8 @@ def predict_folder(
             or of another folder's images, and confidences that are not finite.
         files.DiskFullError: when there is no room for a row; those before it are kept.
     """
-    check_range("batch_size", batch_size, low=1)
-    check_range("top_k", top_k, low=1, high=classifier.top_k)
+    check_integer("batch_size", batch_size, low=1)
+    check_integer("top_k", top_k, low=1, high=classifier.top_k)
     reading = ReadingReport()
     found = image_files("folder", folder, reading)
     reading.take(file.path for file in found)

@@ -18,7 +18,7 @@ from typing import IO
 
 from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.utils import files
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer
 
 FORMAT = 1
 
@@ -50,7 +50,7 @@ class PredictionTable:
     def __init__(
         self, path: str | os.PathLike, *, model: str, sha256: str, folder: str, top_k: int = 1
     ) -> None:
-        check_range("top_k", top_k, low=1)
+        check_integer("top_k", top_k, low=1)
         self.path = files.user_path(path)
         ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
         self.columns = [

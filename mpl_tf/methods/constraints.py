@@ -59,8 +59,7 @@ class Integer(Constraint):
     optional: bool = False
 
     def _check(self, name, value):
-        check_integer(name, value, low=self.low)
-        check_range(name, value, low=self.low, high=self.high)
+        check_integer(name, value, low=self.low, high=self.high)
 
 
 @dataclasses.dataclass(frozen=True, init=False)

@@ -22,7 +22,7 @@ import keras
 from keras import layers
 
 from mpl_tf.models.surgery import Edit, clone_with_edits, seed_from, synchronize_batch_norm
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer, check_range
 
 
 def build_generator(
@@ -55,8 +55,8 @@ def build_generator(
     Raises:
         ValueError: if a side is not divisible by 4, or a number is out of range.
     """
-    check_range("latent_dim", latent_dim, low=1)
-    check_range("width", width, low=2)
+    check_integer("latent_dim", latent_dim, low=1)
+    check_integer("width", width, low=2)
     height, breadth, channels = _image(image_shape)
     if height % 4 or breadth % 4:
         raise ValueError(

@@ -24,7 +24,7 @@ def check_range(
     """
     if value is None and optional:
         return
-    bounds = f"between {low:g} and {high:g}" if high is not None else f"of at least {low:g}"
+    bounds = _bounds(low, high)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError(f"{name}={value!r} is not a number: pass one {bounds}.")
     number = float(value)
@@ -32,20 +32,31 @@ def check_range(
         raise ValueError(f"{name}={value} is out of range: pass a value {bounds}.")
 
 
-def check_integer(name: str, value: Any, *, low: int) -> None:
-    """Raises for what is not a whole number of at least low.
+def check_integer(
+    name: str, value: Any, *, low: int, high: int | None = None, optional: bool = False
+) -> None:
+    """Raises for what is not a whole number in low…high (no upper bound where `high` is None).
 
     Args:
         name: of the argument, for the message.
         value: what the user gave.
         low: smallest allowed value.
+        high: largest allowed value.
+        optional: whether None is allowed too.
 
     Raises:
         ValueError: when it is not a whole number or out of range.
     """
+    if value is None and optional:
+        return
     if not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name}={value!r} is not a whole number: pass one of at least {low}.")
-    check_range(name, value, low=low)
+        raise ValueError(f"{name}={value!r} is not a whole number: pass one {_bounds(low, high)}.")
+    check_range(name, value, low=low, high=high)
+
+
+def _bounds(low, high):
+    """What the message says of the range."""
+    return f"of at least {low:g}" if high is None else f"between {low:g} and {high:g}"
 
 
 def check_choice(name: str, value: Any, choices: Iterable) -> None:

@@ -297,6 +297,8 @@ def test_no_checks_and_an_open_scope_are_refused(tmp_path):
     for option in ("num_checks", "top_k"):
         with pytest.raises(ValueError, match=f"{option}=0 is out of range"):
             export.saved_model(network(), tmp_path, class_names=NAMES, **{option: 0})
+        with pytest.raises(ValueError, match=f"{option}=1.5 is not a whole number"):
+            export.saved_model(network(), tmp_path, class_names=NAMES, **{option: 1.5})
     with (
         tf.distribute.OneDeviceStrategy("CPU:0").scope(),
         pytest.raises(ValueError, match=r"inside strategy.scope\(\) would be read back onto every replica"),

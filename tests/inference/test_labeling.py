@@ -215,8 +215,10 @@ def test_outputs_that_are_not_finite_stop_the_labeling_and_name_the_image(tmp_pa
     ("options", "changes", "message"),
     [
         ({"batch_size": 0}, {}, "batch_size=0 is out of range"),
+        ({"batch_size": 2.5}, {}, "batch_size=2.5 is not a whole number: pass one of at least 1"),
         ({"workers": 0}, {}, "workers=0 is out of range"),
         ({"workers": 2, "worker": 2}, {}, "worker=2 is out of range: pass a value between 0 and 1"),
+        ({"workers": 2, "worker": 0.5}, {}, "worker=0.5 is not a whole number: pass one between 0 and 1"),
         ({"seed": -1}, {}, "seed=-1 is out of range"),
         ({}, {"num_classes": 4}, "'teacher' has 3 outputs, but the label store .* is for 4 classes"),
         (

@@ -333,6 +333,7 @@ def test_what_cannot_be_predicted_is_refused(tmp_path, folder, exported):
             predict(Brightness(), images, tmp_path / "out.csv")
     for options, message in (
         ({"top_k": 3}, "top_k=3 is out of range: pass a value between 1 and 2"),
+        ({"top_k": 1.5}, "top_k=1.5 is not a whole number: pass one between 1 and 2"),
         ({"batch_size": 0}, "batch_size=0 is out of range"),
     ):
         with pytest.raises(ValueError, match=message):

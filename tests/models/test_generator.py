@@ -107,6 +107,7 @@ def test_pixel_noise_is_the_noise_itself_cut_off():
         ((8, 8, 0), {}, r"image_shape=\(8, 8, 0\) is not that of an image"),
         ((8, 8, 1), {"latent_dim": 0}, "latent_dim=0 is out of range"),
         ((8, 8, 1), {"width": 1}, "width=1 is out of range"),
+        ((8, 8, 1), {"width": 8.5}, "width=8.5 is not a whole number"),
         ((8, 8, 1), {"pixel_mean": -1.0}, "pixel_mean=-1.0 is out of range"),
         ((8, 8, 1), {"pixel_std": 0.0}, "pixel_std=0.0 is out of range"),
     ],

@@ -75,6 +75,14 @@ def test_whole_refuses_others(value, message):
         check_integer("rows", value, low=2)
 
 
+def test_whole_with_an_upper_bound_and_where_it_is_optional():
+    assert check_integer("worker", 3, low=0, high=3) is None
+    assert check_integer("per_class", None, low=1, optional=True) is None
+    for value, message in ((4, "is out of range: pass a value"), (0.5, "is not a whole number: pass one")):
+        with pytest.raises(ValueError, match=f"^worker={value} {message} between 0 and 3"):
+            check_integer("worker", value, low=0, high=3)
+
+
 @pytest.mark.parametrize("value", ["xyzzy", None, 3])
 def test_one_of_names_the_choices_where_none_is_near(value):
     with pytest.raises(ValueError, match=r"is unknown: Choose one of 'red', 'green'\.$"):

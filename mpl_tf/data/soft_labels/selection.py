@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from mpl_tf.utils.validation import check_range
+from mpl_tf.utils.validation import check_integer, check_range
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def select_indices(
             finite, or a threshold that no row reaches.
     """
     check_range("threshold", threshold, low=0.0, high=1.0)
-    check_range("per_class", per_class, low=1, optional=True)
+    check_integer("per_class", per_class, low=1, optional=True)
     confidence, classes = np.asarray(confidence), np.asarray(classes)
     vectors = confidence.ndim == 1 and confidence.shape == classes.shape and len(confidence)
     if not vectors or confidence.dtype.kind != "f" or classes.dtype.kind not in "iu":

@@ -23,7 +23,7 @@ from mpl_tf.data.lookup import Lookup
 from mpl_tf.data.soft_labels.shards import ShardedTable
 from mpl_tf.utils import files
 from mpl_tf.utils.files import replacing
-from mpl_tf.utils.validation import check_choice, check_range
+from mpl_tf.utils.validation import check_choice, check_integer
 
 FORMAT = 1
 # Soft labels that take no more bytes than this are one table in memory.
@@ -85,8 +85,8 @@ class LabelStore(ShardedTable):
             ValueError: for a value out of range, or a folder that holds another store or something else.
         """
         path, index = files.user_path(path), _checked_index(index)
-        check_range("num_classes", num_classes, low=2)
-        check_range("shard_size", shard_size, low=1)
+        check_integer("num_classes", num_classes, low=2)
+        check_integer("shard_size", shard_size, low=1)
         check_choice("dtype", dtype, ["float32", "float16"])
         request = {
             "format": FORMAT,

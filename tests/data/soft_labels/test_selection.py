@@ -124,6 +124,7 @@ def test_the_report_counts_every_row():
     [
         (drawn(0), {"threshold": 1.5}, "threshold=1.5 is out of range"),
         (drawn(0), {"per_class": 0}, "per_class=0 is out of range"),
+        (drawn(0), {"per_class": 1.5}, "per_class=1.5 is not a whole number"),
         (drawn(0)[None], {}, r"are float32 \(1, 4\) and int64 \(1, 4\): pass a float and an integer"),
         (np.eye(4, dtype=int), {}, r"are int64 \(4,\) and int64 \(4,\): pass a float"),
         (np.full((3, 4), np.nan), {}, "Row 0 has a confidence that is not finite"),

@@ -267,6 +267,7 @@ def test_what_is_no_distribution_is_not_written(tmp_path, shard, probabilities, 
         ({"index": [3, 4, 3]}, "names an image more than once"),
         ({"num_classes": 1}, "num_classes=1 is out of range"),
         ({"shard_size": 0}, "shard_size=0 is out of range"),
+        ({"shard_size": 2.5}, "shard_size=2.5 is not a whole number"),
         ({"dtype": "int8"}, "dtype='int8' is unknown"),
     ],
 )
