@@ -26,6 +26,9 @@ NARROWER = {
     "distribute": {"models", "utils"},
     "models": {"utils"},
     "evaluation": {"data", "distribute", "losses", "models", "utils"},
+    "export": {"data", "models", "runs", "utils"},
+    "inference": {"data", "distribute", "export", "models", "utils"},
+    "report": {"data", "distribute", "evaluation", "runs", "utils"},
 }
 
 

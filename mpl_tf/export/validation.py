@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from mpl_tf import models
-from mpl_tf.methods import validation
+from mpl_tf.models.validation import check_networks
 
 
 def single_network(network: keras.Model) -> keras.Model:
@@ -36,7 +36,7 @@ def check_network(network: keras.Model) -> None:
         raise ValueError(
             "An export inside strategy.scope() would be read back onto every replica: call it after the scope."
         )
-    validation.check_networks({"network": network})
+    check_networks({"network": network})
     if len(network.input_shape) < 2:
         raise ValueError(
             f"{network.name!r} takes one number for each example, of shape {network.input_shape}, and an export "

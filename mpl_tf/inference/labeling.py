@@ -16,8 +16,8 @@ from mpl_tf.data.images.images import Images
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.soft_labels.store import LabelStore
 from mpl_tf.distribute import replicas
-from mpl_tf.methods import validation
 from mpl_tf.models import heads
+from mpl_tf.models.validation import check_networks
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_integer
 
@@ -232,7 +232,7 @@ def _batches_of(rows, size):
 
 
 def _check_misfits(network, images, store):
-    validation.check_networks({"network": network})
+    check_networks({"network": network})
     shape, takes, gives = tuple(images.image_shape), network.input_shape[1:], network.output_shape[-1]
     fitting = [side in (None, given) for side, given in zip(takes, shape, strict=False)]
     if len(takes) != len(shape) or not all(fitting):

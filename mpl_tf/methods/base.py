@@ -33,6 +33,7 @@ from mpl_tf.methods.engine.momentum import MomentumSteps
 from mpl_tf.models.heads import probabilities
 from mpl_tf.models.saving import carried, carry
 from mpl_tf.models.surgery import clone
+from mpl_tf.models.validation import check_networks
 from mpl_tf.utils.validation import check_choice, check_integer, check_range
 
 
@@ -94,7 +95,7 @@ class Method(keras.Model):
         name: str | None,
     ):
         super().__init__(name=name)
-        validation.check_networks(networks, auxiliary)
+        check_networks(networks, auxiliary)
         self.classifiers = tuple(networks)
         networks = {**networks, **(auxiliary or {})}
         self.roles = tuple(networks)

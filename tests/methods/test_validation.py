@@ -113,7 +113,8 @@ def test_logits_that_may_look_like_probabilities(layers):
 
 def test_a_network_that_ends_in_a_linear_layer_need_not_be_tried_out(monkeypatch):
     monkeypatch.setattr(
-        validation, "_rows_sum_to_one", lambda network: pytest.fail(f"{network.name} tried out")
+        "mpl_tf.models.validation._rows_sum_to_one",
+        lambda network: pytest.fail(f"{network.name} tried out"),
     )
     student = keras.Sequential([keras.Input(tiny.IMAGE_SHAPE), ending_in(keras.layers.Dense(3))])
     assert Supervised(student=student).student is student
