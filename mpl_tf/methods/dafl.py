@@ -222,14 +222,13 @@ class DataFreeLearning(Method):
             )
         self.end_step(after=student_norm)
 
-        same_class = tf.equal(tf.argmax(student_logits, axis=-1), tf.argmax(teacher_logits, axis=-1))
         return self.update_metrics(
             loss=student_loss,
             generator_loss=generator_loss,
             one_hot_loss=one_hot_loss,
             entropy=entropy,
             activation_loss=activation_loss,
-            agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
+            agreement=losses.accuracy(tf.argmax(teacher_logits, axis=-1), student_logits),
             # 1 where the mean prediction is uniform, 0 where every image is of one class.
             class_balance=batch_entropy / math.log(teacher_logits.shape[-1]),
             pairwise_distance=_pairwise_distance(images),

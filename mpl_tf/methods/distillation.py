@@ -116,12 +116,11 @@ class Distillation(Method):
         norm = self.apply_gradients("student", gradients["student"])
         self.end_step(after=norm)
 
-        student_classes = tf.argmax(student_logits_on_unlabeled, axis=-1)
-        same_class = tf.equal(student_classes, tf.argmax(teacher_logits_on_unlabeled, axis=-1))
+        teacher_classes = tf.argmax(teacher_logits_on_unlabeled, axis=-1)
         return self.update_metrics(
             loss=loss,
             labeled_loss=labeled_loss,
             distillation_loss=distillation_loss,
-            agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
+            agreement=losses.accuracy(teacher_classes, student_logits_on_unlabeled),
             student_gradient_norm=norm,
         )

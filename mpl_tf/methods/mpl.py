@@ -258,13 +258,12 @@ class MetaPseudoLabels(Method):
         teacher_norm = self.apply_gradients("teacher", teacher_gradients)
         self.end_step(after=teacher_norm, averages={"teacher": self.teacher_ema_decay})
 
-        same_class = tf.equal(tf.argmax(student.logits, axis=-1), tf.argmax(pseudo_label_logits, axis=-1))
         return self.update_metrics(
             loss=student.loss,
             teacher_labeled_loss=labeled_loss,
             consistency_loss=consistency_loss,
             mask_rate=tf.reduce_mean(mask),
-            agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
+            agreement=losses.accuracy(tf.argmax(pseudo_label_logits, axis=-1), student.logits),
             student_gradient_norm=student.gradient_norm,
             teacher_gradient_norm=teacher_norm,
             **consistency_metrics,

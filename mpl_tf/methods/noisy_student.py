@@ -25,9 +25,9 @@ import tensorflow as tf
 
 from mpl_tf import losses
 from mpl_tf.data.batches import check_training_batch
-from mpl_tf.distribute import replicas
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Boolean, Choice, Number
+from mpl_tf.methods.engine.moving_averages import move_average
 
 
 @keras.saving.register_keras_serializable("mpl_tf")
@@ -146,23 +146,18 @@ class NoisyStudent(Method):
         norm = self.apply_gradients("student", gradients["student"])
         self.end_step(after=norm)
 
-        same_class = tf.equal(tf.argmax(student_logits_on_unlabeled, axis=-1), teacher_classes)
         return self.update_metrics(
             loss=loss,
             labeled_loss=labeled_loss,
             unlabeled_loss=unlabeled_loss,
-            agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
+            agreement=losses.accuracy(teacher_classes, student_logits_on_unlabeled),
             student_gradient_norm=norm,
             **({"loss_ratio": ratio} if self.loss_normalization else {}),
         )
 
     def _average_loss_ratio(self, labeled_loss: tf.Tensor, unlabeled_loss: tf.Tensor) -> tf.Tensor:
         """Moves L̄_h and L̄_p towards this batch's losses, over all replicas, and returns L̄_h / L̄_p."""
-        decay = self.loss_average_decay
-        batch_losses = replicas.replica_mean(tf.stop_gradient(tf.stack([labeled_loss, unlabeled_loss])))
-        moved = decay * self.loss_averages.value + (1.0 - decay) * batch_losses
-        # A float16 pass may overflow. Its step is skipped, and an average would never recover from a nan.
-        finite = tf.reduce_all(tf.math.is_finite(moved))
-        self.loss_averages.assign(tf.where(finite, moved, self.loss_averages.value))
+        batch_losses = tf.stack([labeled_loss, unlabeled_loss])
+        move_average(self.loss_averages, batch_losses, decay=self.loss_average_decay)
         labeled_average, unlabeled_average = tf.unstack(self.loss_averages.value)
         return tf.math.divide_no_nan(labeled_average, unlabeled_average)

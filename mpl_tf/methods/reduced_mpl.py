@@ -183,10 +183,9 @@ class ReducedMetaPseudoLabels(Method):
             metrics["calibrator_gradient_norm"] = self.apply_gradients("calibrator", gradients["calibrator"])
         self.end_step(after=student.gradient_norm)
 
-        same_class = tf.equal(tf.argmax(student.logits, axis=-1), tf.argmax(teacher_logits, axis=-1))
         return self.update_metrics(
             loss=student.loss,
-            agreement=tf.reduce_mean(tf.cast(same_class, tf.float32)),
+            agreement=losses.accuracy(tf.argmax(teacher_logits, axis=-1), student.logits),
             # How far the adjusted labels are from the stored ones, in nats.
             change=tf.reduce_mean(losses.kl_divergence(stored, teacher_logits)),
             student_gradient_norm=student.gradient_norm,

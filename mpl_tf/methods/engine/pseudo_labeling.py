@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mpl_tf import losses, schedules
 from mpl_tf.distribute import replicas
+from mpl_tf.methods.engine.moving_averages import move_average
 from mpl_tf.utils.validation import check_distribution
 
 
@@ -36,9 +37,11 @@ class SelfAdaptiveThreshold:
             predictions: float32 `[μB, C]`, q_b, the probabilities on this replica's weak views.
         """
         most_likely = tf.one_hot(tf.argmax(predictions, axis=-1), predictions.shape[-1])
-        _move(self.global_threshold, tf.reduce_mean(tf.reduce_max(predictions, axis=-1)), self.decay)
-        _move(self.mean_prediction, tf.reduce_mean(predictions, axis=0), self.decay)
-        _move(self.label_histogram, tf.reduce_mean(most_likely, axis=0), self.decay)
+        move_average(
+            self.global_threshold, tf.reduce_mean(tf.reduce_max(predictions, axis=-1)), decay=self.decay
+        )
+        move_average(self.mean_prediction, tf.reduce_mean(predictions, axis=0), decay=self.decay)
+        move_average(self.label_histogram, tf.reduce_mean(most_likely, axis=0), decay=self.decay)
 
     def of_classes(self) -> tf.Tensor:
         """τ_t(c) = p̃_t(c) / max p̃_t · τ_t, float32 `[C]` (equation 7)."""
@@ -132,7 +135,7 @@ class DistributionAlignment:
         if self.class_prior is None:
             return tf.constant(0.0)
         mean = tf.reduce_mean(tf.nn.softmax(logits), axis=0)
-        _move(self.mean_prediction, mean, schedules.average_decay(step, self.decay))
+        move_average(self.mean_prediction, mean, decay=schedules.average_decay(step, self.decay))
         prior = tf.constant(self.class_prior, tf.float32)
         return tf.math.log((prior + self.epsilon) / (self.mean_prediction.value + self.epsilon))
 
@@ -197,10 +200,3 @@ class Consistency:
         if self.thresholds is not None:
             loss += self.fairness_weight * self.thresholds.fairness(logits_on_strong, mask)
         return loss, mask, metrics
-
-
-def _move(state: keras.Variable, value: tf.Tensor, decay: float | tf.Tensor) -> None:
-    """Assigns decay · state + (1 - decay) · the replicas' mean of the value."""
-    moved = decay * state.value + (1.0 - decay) * replicas.replica_mean(tf.stop_gradient(value))
-    # A float16 pass may overflow. Its step is skipped, and a running mean would never recover from a nan.
-    state.assign(tf.where(tf.math.is_finite(moved), moved, state.value))
