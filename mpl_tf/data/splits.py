@@ -12,7 +12,7 @@ import numpy as np
 from mpl_tf.data.images.images import RelabeledImages
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.label_noise import LabelNoise
-from mpl_tf.utils.validation import check_choice
+from mpl_tf.utils.validation import check_choice, check_integer
 
 CHEAP_LABELS = ("use", "ignore")
 
@@ -315,8 +315,7 @@ def class_counts(source: Source, indices: np.ndarray) -> dict[str, int]:
 
 def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """The classes in the order of the draw, and the shuffled indices of the images of each, trusted ones first."""
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"seed={seed!r} is no seed: pass a whole number of at least 0.")
+    check_integer("seed", seed, low=0)
     labels = source.train.labels
     if labels.min() < -1 or labels.max() >= source.num_classes:
         wrong = labels[(labels < -1) | (labels >= source.num_classes)][0]

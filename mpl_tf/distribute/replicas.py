@@ -251,13 +251,11 @@ def as_logs(trackers: Sequence) -> dict:
     (keras-team/keras issue 20585).
     """
     logs = {tracker.name: tracker.result() for tracker in trackers}
-    if not tf.distribute.in_cross_replica_context():
-        # A replica sees its own part of a sum, and Keras takes the first replica's or their mean: all are equal.
-        sums = [tracker.name for tracker in trackers if isinstance(tracker, keras.metrics.Sum)]
-        logs |= {name: replica_count() * logs[name] for name in sums}
-    if (
-        workers.worker_count(tf.distribute.get_strategy()) > 1
-        and not tf.distribute.in_cross_replica_context()
-    ):
+    if tf.distribute.in_cross_replica_context():
+        return logs
+    # A replica sees its own part of a sum, and Keras takes the first replica's or their mean: all are equal.
+    sums = [tracker.name for tracker in trackers if isinstance(tracker, keras.metrics.Sum)]
+    logs |= {name: replica_count() * logs[name] for name in sums}
+    if workers.worker_count(tf.distribute.get_strategy()) > 1:
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
     return logs

@@ -35,9 +35,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> keras.Model:
         )
     target.set_weights(source.get_weights())
     for layer in surgery.leaf_layers(target):
-        if isinstance(layer, keras.layers.Normalization) and layer.weights:
-            # It computes with constants that it derives from its weights.
-            layer.finalize_state()
+        surgery.finalize_normalization(layer)
     return target
 
 

@@ -199,10 +199,11 @@ def build(
         )
     shape = tuple(image_shape) if found is None else _checked_shape(name, found, image_shape)
     common = {"dropout": dropout, **options}
+    if found is not None and found.residual:
+        common["stochastic_depth"] = stochastic_depth
     if found is None:
         network = _elsewhere(name, num_classes, shape, features, edits, common)
     elif found.pretrained:
-        common |= {"stochastic_depth": stochastic_depth} if found.residual else {}
         network = found.builder(int(num_classes), shape, weights=weights, edits=edits, **common)
     else:
         if weights != "none":
@@ -210,7 +211,6 @@ def build(
                 f"There are no weights={weights!r} for {name}: pass weights='none', or choose one of "
                 f"{', '.join(pretrained_names())}."
             )
-        common |= {"stochastic_depth": stochastic_depth} if found.residual else {}
         network = found.builder(int(num_classes), shape, name=name, **common)
         network = clone_with_edits(network, *edits) if edits else network
     freeze = is_pretrained(name, weights) if freeze_batch_norm is None else freeze_batch_norm

@@ -245,6 +245,15 @@ def regularized_parts(network: keras.Model) -> list[str]:
     return [*weights, *layers]
 
 
+def finalize_normalization(layer: keras.Layer) -> None:
+    """Makes a `Normalization` layer compute with weights that have been set; other layers do so anyway.
+
+    It computes with constants that it derives from its weights when it is adapted or loaded.
+    """
+    if isinstance(layer, keras.layers.Normalization) and layer.weights:
+        layer.finalize_state()
+
+
 def seed_from(seed: int) -> Edit:
     """Makes an edit that gives every initializer and every dropout layer a seed of its own.
 
@@ -329,9 +338,7 @@ def _copy_weights(network, layer, made, shape):
         )
     if layer.weights:
         made.set_weights(layer.get_weights())
-    if isinstance(made, keras.layers.Normalization) and layer.weights:
-        # It computes with constants that it derives from its weights when it is adapted or loaded.
-        made.finalize_state()
+    finalize_normalization(made)
 
 
 def _seeded(key: str, value: Any, path: str) -> Any:

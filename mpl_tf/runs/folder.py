@@ -346,7 +346,7 @@ class RunFolder:
 
     def read_confusions(self) -> dict[str, np.ndarray]:
         """The confusion matrices of confusion.npz, int `[K, K]`, by names such as `"validation/student"`."""
-        return _read_matrices(self.path / "confusion.npz")
+        return _read_arrays(self.path / "confusion.npz")
 
     # --- the best epoch --------------------------------------------------------------------------------
 
@@ -392,13 +392,11 @@ class RunFolder:
 
     def write_outcomes(self, correct: Mapping[str, np.ndarray]) -> None:
         """Writes outcomes.npz: role → bool `[N]`, whether the network is right on each validation image."""
-        arrays: dict[str, Any] = dict(correct)
-        with files.replacing(self.path / "outcomes.npz") as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        _write_arrays(self.path / "outcomes.npz", correct)
 
     def read_outcomes(self) -> dict[str, np.ndarray]:
         """What `write_outcomes` wrote; empty where there is no such file."""
-        return _read_matrices(self.path / "outcomes.npz")
+        return _read_arrays(self.path / "outcomes.npz")
 
     def save_network(self, role: str, network: keras.Model) -> None:
         """Saves `networks/<role>.keras`."""
@@ -424,8 +422,7 @@ def write_metrics(path: pathlib.Path, metrics: dict) -> None:
     small, matrices = _without_matrices(metrics)
     if matrices:
         destination = _matrices_path(path)
-        with files.replacing(destination) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **(_read_matrices(destination) | matrices))
+        _write_arrays(destination, _read_arrays(destination) | matrices)
     text = json.dumps(small, indent=1)
     # A list of numbers on one line.
     text = re.sub(r"\[\n[^\[\]{}]*?\n\s*\]", lambda found: json.dumps(json.loads(found[0])), text)
@@ -437,7 +434,13 @@ def _matrices_path(path):
     return path.with_name("confusion.npz") if path.stem == "metrics" else path.with_suffix(".confusion.npz")
 
 
-def _read_matrices(path):
+def _write_arrays(path, arrays):
+    with files.replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def _read_arrays(path):
+    """Name → array; empty where there is no such file."""
     if not path.exists():
         return {}
     with np.load(path) as stored:

@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
+from mpl_tf.data.augmentation import stateless_random
+
 # Between two of so many quantiles a straight line is as good as the distribution.
 _QUANTILES = 4097
 
@@ -64,12 +66,11 @@ def draw(quantiles: np.ndarray, *, rows: int | tf.Tensor, seed: int, step: tf.Te
         A `Mixing`.
     """
     seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), step]), num=2, alg="philox")
-    # From the bits: TensorFlow and XLA draw the same ones but make different floats of them.
     bits = tf.random.stateless_uniform([], seeds[0], None, None, dtype=tf.uint32, alg="philox")
-    place = (tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + 0.5) / 2.0**23 * (len(quantiles) - 1)
-    below = tf.cast(place, tf.int32)
+    index = stateless_random.from_bits(bits) * (len(quantiles) - 1)
+    below = tf.cast(index, tf.int32)
     low, high = tf.gather(quantiles, below), tf.gather(quantiles, below + 1)
-    fraction = low + (high - low) * (place - tf.cast(below, tf.float32))
+    fraction = low + (high - low) * (index - tf.cast(below, tf.float32))
     # tf.random.experimental.stateless_shuffle is not compiled by XLA; the order of random numbers is.
     order = tf.random.stateless_uniform([rows], seeds[1], None, None, dtype=tf.int32, alg="philox")
     partners = tf.argsort(order, stable=True)

@@ -21,15 +21,14 @@ Where the released code's arithmetic goes wrong (`color.blend`, `color.contrast`
 
 import contextlib
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from mpl_tf.data.augmentation import color, geometry, stateless_random
+from mpl_tf.utils.validation import check_choice
 
 MAX_MAGNITUDE = 30
 RANDAUGMENT_STREAM = 3
@@ -239,8 +238,7 @@ def _float32_layers():
         keras.config.set_dtype_policy(policy)
 
 
-_POLICIES: dict[str, Callable[..., Any]] = {
-    "paper": RandAugment,
+_LAYER_POLICIES: dict[str, Callable[[int, float], LayerPolicy]] = {
     "keras_cv": _keras_cv_policy,
     "keras": _keras_policy,
 }
@@ -271,9 +269,7 @@ def make_policy(
     Raises:
         ValueError: If there is no such policy, or a number is out of range.
     """
-    if name not in _POLICIES:
-        near = difflib.get_close_matches(name, _POLICIES, n=3, cutoff=0.3) or list(_POLICIES)
-        raise ValueError(f"RandAugment policy {name!r} does not exist; expected one of: {', '.join(near)}.")
+    check_choice("policy", name, ("paper", *_LAYER_POLICIES))
     _check_strength(num_operations, magnitude)
     if name == "paper":
         return RandAugment(num_operations, magnitude, static_shapes=static_shapes, fill=fill)
@@ -287,7 +283,7 @@ def make_policy(
             f"RandAugment policy {name!r} cannot run inside of a training step: choose 'paper', or let the input "
             "pipeline augment."
         )
-    return _POLICIES[name](num_operations, magnitude)
+    return _LAYER_POLICIES[name](num_operations, magnitude)
 
 
 def _check_strength(num_operations: int, magnitude: float) -> None:

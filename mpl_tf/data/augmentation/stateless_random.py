@@ -75,6 +75,20 @@ def uniform(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> t
     return tf.cast(tf.cast(upper, tf.int32), tf.float32) * 2.0**-24
 
 
+def from_bits(words: tf.Tensor) -> tf.Tensor:
+    """Makes numbers strictly between 0 and 1 of random bits.
+
+    TensorFlow and XLA draw the same bits but make different floats of them.
+
+    Args:
+        words: uint32, any shape, as `tf.random.stateless_uniform` draws them for a whole batch.
+
+    Returns:
+        float32, multiples of 2⁻²³ plus 2⁻²⁴, the shape of `words`.
+    """
+    return (tf.cast(tf.bitwise.right_shift(words, 9), tf.float32) + 0.5) / 2.0**23
+
+
 def normal(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf.Tensor:
     """Draws from the standard normal distribution (Box and Muller 1958).
 

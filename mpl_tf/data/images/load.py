@@ -13,7 +13,7 @@ from mpl_tf.data.images.images import ArrayImages, FileImages, Images, TfdsImage
 from mpl_tf.data.images.reading import ReadingReport
 from mpl_tf.data.images.source import Source
 from mpl_tf.data.images.tfds import from_tfds
-from mpl_tf.utils.validation import check_choice
+from mpl_tf.utils.validation import check_choice, check_integer
 
 __all__ = [
     "OWN_NAMES",
@@ -349,6 +349,5 @@ def _two_moons(seed: int) -> Source:
         points, labels = datasets.make_moons(count, noise=_MOONS_NOISE, random_state=int(state))
         return ArrayImages(points.astype(np.float32), labels)
 
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed={seed!r} is no seed: pass a whole number of at least 0.")
+    check_integer("seed", seed, low=0)
     return Source("two_moons", ("upper", "lower"), draw(2000, 0), draw(1000, 1), flip=False)

@@ -1,10 +1,11 @@
 """Any optimizer of Keras by name, with its options checked."""
 
-import difflib
 import inspect
 from typing import Any
 
 import keras
+
+from mpl_tf.utils.validation import check_choice
 
 
 def optimizer_names() -> list[str]:
@@ -39,10 +40,7 @@ def make_optimizer(
         ValueError: for a name that Keras does not know, or an option that this optimizer does not have.
     """
     known = _optimizers()
-    if name.lower() not in known:
-        nearest = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        raise ValueError(f"optimizer={name!r} is unknown: {hint}Choose one of {', '.join(sorted(known))}.")
+    check_choice("optimizer", name.lower(), sorted(known))
     kind = known[name.lower()]
     arguments = [key for key in inspect.signature(kind).parameters if key not in ("learning_rate", "kwargs")]
     for option in options:

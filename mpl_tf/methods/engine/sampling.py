@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from mpl_tf.data.augmentation import stateless_random
 from mpl_tf.data.batches import batch_size
 from mpl_tf.distribute import replicas
 
@@ -11,8 +12,7 @@ from mpl_tf.distribute import replicas
 def uniform(rows: int | tf.Tensor, columns: int, *, seed: int, step: tf.Tensor) -> tf.Tensor:
     """Numbers strictly between 0 and 1 for this replica's rows of the global batch.
 
-    They are drawn for the global batch and cut, so that the number of replicas does not change them, and made from
-    bits: TensorFlow and XLA draw the same bits but make different floats of them.
+    They are drawn for the global batch and cut, so that the number of replicas does not change them.
 
     Args:
         rows: of this replica.
@@ -26,8 +26,7 @@ def uniform(rows: int | tf.Tensor, columns: int, *, seed: int, step: tf.Tensor) 
     shape = [rows * replicas.replica_count(), columns]
     key = tf.stack([tf.constant(seed, tf.int64), step])
     bits = tf.random.stateless_uniform(shape, key, None, None, dtype=tf.uint32, alg="philox")
-    numbers = (tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + 0.5) / 2.0**23
-    return replicas.local_batch_slice(numbers)
+    return replicas.local_batch_slice(stateless_random.from_bits(bits))
 
 
 def normal(rows: int | tf.Tensor, columns: int, *, seed: int, step: tf.Tensor) -> tf.Tensor:

@@ -312,10 +312,10 @@ def test_refusals_name_the_value_and_what_was_expected():
         make_policy("keras_cv", 2, -0.5)
     with pytest.raises(ValueError, match="magnitude is nan; expected 0 … 30"):
         make_policy("keras", 2, math.nan)
-    with pytest.raises(ValueError, match="policy 'kerascv' does not exist; expected one of: keras_cv, keras"):
+    with pytest.raises(ValueError, match=r"policy='kerascv' is unknown: did you mean 'keras_cv'\?"):
         make_policy("kerascv", 2, 16)
     with pytest.raises(
-        ValueError, match="policy 'zzz' does not exist; expected one of: paper, keras_cv, keras"
+        ValueError, match="policy='zzz' is unknown: Choose one of 'paper', 'keras_cv', 'keras'"
     ):
         make_policy("zzz", 2, 16)
 

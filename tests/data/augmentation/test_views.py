@@ -198,7 +198,7 @@ def test_views_are_chosen_by_the_shape_of_an_example():
         ((), {}, r"shape \(\); expected"),
         ((8, 8, 1), {"num_operations": -2}, "num_operations is -2; expected 0"),
         ((8, 8, 1), {"magnitude": 40}, "magnitude is 40; expected 0 … 30"),
-        ((8, 8, 1), {"policy": "papper"}, "policy 'papper' does not exist; expected one of: paper"),
+        ((8, 8, 1), {"policy": "papper"}, "policy='papper' is unknown: did you mean 'paper'"),
         ((2,), {"noise": -0.1}, r"stddev of the noise is -0\.1; expected 0 or more"),
     ],
 )
