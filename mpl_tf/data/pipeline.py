@@ -80,19 +80,14 @@ def training_batches(
         A dataset, whose `steps_per_epoch` says after how many batches every image of the larger stream has been
         drawn, of `{"labeled": {"image": float32 [B, …], "label": int32 [B]}, "unlabeled": {"weak": float32
         [μB, …], "strong": float32 [μB, …], "index": int64 [μB]}}` with images in 0…255. With `targets`, the
-        unlabeled entry has `"probabilities"` float32 [μB, K] too, and with `labeled_targets` the labeled one
-        float32 [B, K]. With `balance="weight"` the labeled entry has `"weight"` float32 [B], and where the split has
-        trusted labels `"trusted"` bool [B].
+        unlabeled entry has `"probabilities"` float32 `[μB, K]` too, and with `labeled_targets` the labeled one
+        float32 `[B, K]`. With `balance="weight"` the labeled entry has `"weight"` float32 `[B]`, and where the split
+        has trusted labels `"trusted"` bool `[B]`.
 
     Raises:
         ValueError: for a size out of range or an empty part of the split.
     """
-    whole = all(isinstance(number, numbers.Integral) for number in (batch_size, unlabeled_ratio))
-    if not whole or batch_size < 1 or unlabeled_ratio < 0:
-        raise ValueError(
-            f"batch_size={batch_size} and unlabeled_ratio={unlabeled_ratio} make no batch: "
-            "the first must be a whole number of at least 1 and the second one of at least 0."
-        )
+    _check_sizes(batch_size, unlabeled_ratio)
     if labeled_targets and targets is None:
         raise ValueError(
             "labeled_targets=True needs soft labels: pass targets=, what LabelStore.targets returns."
@@ -111,16 +106,8 @@ def training_batches(
             )
         unlabeled = Stream(split.unlabeled, batch_size * unlabeled_ratio, seed, UNLABELED_STREAM, shard)
     labels = Lookup(source.train.labels, tf.int32)
-    weights = None
-    if balance == "weight":
-        own = source.train.labels[split.labeled]
-        drawn_how_often = np.where(np.isin(split.labeled, split.trusted), *_frequencies(split))
-        weights = Lookup(class_weights(own, source.num_classes, drawn_how_often), tf.float32)
-    trusted = None
-    if len(split.trusted):
-        mask = np.zeros(len(source.train), bool)
-        mask[split.trusted] = True
-        trusted = Lookup(mask, tf.bool)
+    weights = _weights_of_classes(source, split) if balance == "weight" else None
+    trusted = _trusted_labels(source, split) if len(split.trusted) else None
     fetch, shape = _traceable(source.train.fetch), tuple(source.image_shape)
 
     def soft_labels(index):
@@ -158,6 +145,29 @@ def training_batches(
     streams = [labeled] if unlabeled is None else [labeled, unlabeled]
     batches.steps_per_epoch = max(math.ceil(stream.count / stream.size) for stream in streams)
     return batches
+
+
+def _check_sizes(batch_size, unlabeled_ratio):
+    whole = all(isinstance(number, numbers.Integral) for number in (batch_size, unlabeled_ratio))
+    if not whole or batch_size < 1 or unlabeled_ratio < 0:
+        raise ValueError(
+            f"batch_size={batch_size} and unlabeled_ratio={unlabeled_ratio} make no batch: "
+            "the first must be a whole number of at least 1 and the second one of at least 0."
+        )
+
+
+def _weights_of_classes(source, split):
+    """Class → weight of its labels, for `balance="weight"`."""
+    drawn_how_often = np.where(np.isin(split.labeled, split.trusted), *_frequencies(split))
+    labels = source.train.labels[split.labeled]
+    return Lookup(class_weights(labels, source.num_classes, drawn_how_often), tf.float32)
+
+
+def _trusted_labels(source, split):
+    """Index of a training image → whether its label is a trusted one."""
+    mask = np.zeros(len(source.train), bool)
+    mask[split.trusted] = True
+    return Lookup(mask, tf.bool)
 
 
 def class_weights(labels: np.ndarray, num_classes: int, frequencies: np.ndarray | None = None) -> np.ndarray:
@@ -210,21 +220,21 @@ class BatchViews:
             in the unlabeled one, and what else there was.
         """
         labeled = dict(drawn["labeled"])
-        images, place = labeled.pop("image"), self._position(labeled, LABELED_STREAM)
+        images, drawn_at = labeled.pop("image"), self._position(labeled, LABELED_STREAM)
         batch = {
             "labeled": {
                 **labeled,
-                "image": _like(images, _traceable(self.labeled_view or self.weak)(images, **place)),
+                "image": _like(images, _traceable(self.labeled_view or self.weak)(images, **drawn_at)),
             }
         }
         if "unlabeled" in drawn and self.strong is not None:
             unlabeled = dict(drawn["unlabeled"])
-            images, place = unlabeled.pop("image"), self._position(unlabeled, UNLABELED_STREAM)
-            weak = _like(images, _traceable(self.weak)(images, **place))
+            images, drawn_at = unlabeled.pop("image"), self._position(unlabeled, UNLABELED_STREAM)
+            weak = _like(images, _traceable(self.weak)(images, **drawn_at))
             batch["unlabeled"] = {
                 **unlabeled,
                 "weak": weak,
-                "strong": _like(images, _traceable(self.strong)(weak, **place)),
+                "strong": _like(images, _traceable(self.strong)(weak, **drawn_at)),
             }
         return batch
 

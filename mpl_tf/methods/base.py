@@ -227,18 +227,12 @@ class Method(keras.Model):
             variables = getattr(self, role).trainable_variables
             validation.check_not_frozen(role, variables)
             validation.warn_of_own_losses(role, getattr(self, role))
-            inner = loss_scaling.inner(optimizer)
-            # Keras keeps what the user has excluded under private names, and a second call would replace it.
-            chosen = [getattr(inner, f"_exclude_from_weight_decay{part}", None) for part in ("", "_pattern")]
-            if inner.weight_decay and not inner.built and not any(chosen):
-                inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+            _exclude_vectors_from_decay(optimizer, variables)
             self.momentum_steps[role] = MomentumSteps(optimizer, variables)
             setattr(self, f"{role}_optimizer", optimizer)
         learners = [role for role in optimizers if role in self.classifiers]
-        self.micro_batches, self.rematerialize = (
-            validation.check_micro_batches(micro_batches, learners),
-            rematerialize,
-        )
+        self.micro_batches = validation.check_micro_batches(micro_batches, learners)
+        self.rematerialize = rematerialize
         self.backbone_learning_rate_factor = factor = backbone_learning_rate_factor
         self.backbone_steps = {
             role: layerwise.BackboneSteps(getattr(self, role), factor) for role in learners
@@ -493,7 +487,7 @@ class Method(keras.Model):
 
         Args:
             images: float32 `[n, H, W, C]` in 0…255, not augmented.
-            index: int64 `[n]`, their places among the training images; for methods that keep labels.
+            index: int64 `[n]`, their positions among the training images; for methods that keep labels.
 
         Returns:
             float32 `[n, K]`, probabilities in inference mode; a row of zeros where there is no label yet.
@@ -621,6 +615,15 @@ class Method(keras.Model):
 
     def _left_out_by_keras(self):
         return ("random_state", self.random_states()), ("running_mean", self.running_means())
+
+
+def _exclude_vectors_from_decay(optimizer, variables):
+    """Leaves biases, scales and offsets out of an optimizer's weight decay, unless its user has left out others."""
+    inner = loss_scaling.inner(optimizer)
+    # Keras keeps what the user has excluded under private names, and a second call would replace it.
+    chosen = [getattr(inner, f"_exclude_from_weight_decay{part}", None) for part in ("", "_pattern")]
+    if inner.weight_decay and not inner.built and not any(chosen):
+        inner.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
 
 
 def _argument_names(kind: type) -> list[str]:

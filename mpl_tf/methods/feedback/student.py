@@ -315,8 +315,8 @@ def student_step(
         def other_loss(weights):
             return labeled_weight * mean_labeled_loss(before.logits(images, weights))
 
-    settings, transposed = method.feedback, None
-    transposable = _can_transpose(settings, before.training_pass)
+    transposed = None
+    transposable = _can_transpose(method.feedback, before.training_pass)
     with tf.GradientTape() as tape:
         logits = before.training_pass.logits(images, transposable=transposable)
         loss = descended = tf.reduce_mean(losses.soft_cross_entropy(targets, logits[-count:]))
@@ -336,7 +336,7 @@ def student_step(
 
     # h: how much better the student has become on the labeled images.
     feedback_on_logits = tf.zeros_like(teacher_logits)
-    if settings.estimator != "none":
+    if method.feedback.estimator != "none":
         new_weights = tensors(before.network.trainable_variables)
         labeled_loss = _labeled_loss(before, data, on=method.feedback_on)
         new_loss, labeled_gradients = _loss_and_gradients(before, labeled_loss, new_weights)
@@ -361,13 +361,18 @@ def student_step(
             state=method.feedback_state,
             step=method.step.value,
         )
-        gradient, size = ESTIMATORS[settings.estimator](settings, evidence)
-        weight = settings.weight * schedules.linear_ramp(method.step.value, settings.warmup_steps)
-        # A student whose learning rate is still zero has learned nothing that could be fed back.
-        weight = tf.where(before.learning_rate > 0.0, weight, 0.0)
-        feedback_on_logits = tf.stop_gradient(weight * tf.cast(gradient, tf.float32))
+        feedback_on_logits, size = _weighted_feedback(method.feedback, evidence)
         metrics |= {"feedback": size, "student_labeled_loss": new_loss}
     return StudentStep(loss, logits, gradient_norm, feedback_on_logits, metrics)
+
+
+def _weighted_feedback(settings, evidence):
+    """The gradient on the teacher's logits, float32 `[N, K]`, with the feedback's weight at this step; its size."""
+    gradient, size = ESTIMATORS[settings.estimator](settings, evidence)
+    weight = settings.weight * schedules.linear_ramp(evidence.step, settings.warmup_steps)
+    # A student whose learning rate is still zero has learned nothing that could be fed back.
+    weight = tf.where(evidence.before.learning_rate > 0.0, weight, 0.0)
+    return tf.stop_gradient(weight * tf.cast(gradient, tf.float32)), size
 
 
 def _labeled_loss(before, data, *, on):
