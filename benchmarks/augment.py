@@ -24,7 +24,7 @@ TURNS = 3
 SECONDS_PER_TURN = 2.0
 MAGNITUDE = 16
 SIZES_AND_BATCHES = ((32, 256), (224, 32))
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 
 
 def main() -> None:
@@ -126,7 +126,7 @@ def random_images(count: int, size: int) -> np.ndarray:
 
 def _affine(image, *coefficients):
     return image.transform(
-        image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST, fillcolor=GREY
+        image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST, fillcolor=GRAY
     )
 
 
@@ -135,7 +135,7 @@ def _cutout(image, generator):
     x, y = generator.randrange(image.width), generator.randrange(image.height)
     image = image.copy()
     ImageDraw.Draw(image).rectangle(
-        (x - half_size, y - half_size, x + half_size - 1, y + half_size - 1), GREY
+        (x - half_size, y - half_size, x + half_size - 1, y + half_size - 1), GRAY
     )
     return image
 
@@ -150,7 +150,7 @@ PILLOW_OPERATIONS = (
     lambda image, generator: ImageOps.autocontrast(image),
     lambda image, generator: ImageOps.equalize(image),
     lambda image, generator: ImageOps.invert(image),
-    lambda image, generator: image.rotate(_sign(generator) * 3 * MAGNITUDE, fillcolor=GREY),
+    lambda image, generator: image.rotate(_sign(generator) * 3 * MAGNITUDE, fillcolor=GRAY),
     lambda image, generator: ImageOps.posterize(image, MAGNITUDE * 4 // 10),
     lambda image, generator: ImageOps.solarize(image, MAGNITUDE * 256 // 10 % 256),
     lambda image, generator: ImageEnhance.Color(image).enhance(_FACTOR),

@@ -154,10 +154,10 @@ def measure(networks, source, split, images, indices) -> dict[str, dict]:
     """Accuracy, calibration and coverage of each network."""
     results = {}
     total = len(networks) * (len(indices) + len(split.validation))
-    with progress(total, "accuracy and calibration") as told:
+    with progress(total, "accuracy and calibration") as done:
         for role, network in networks.items():
             batches = data.evaluation_batches(images, indices)
-            logits, labels = evaluation.predict(network, batches, advance=told.update)
+            logits, labels = evaluation.predict(network, batches, advance=done.update)
             outcomes = evaluation.outcomes(logits, labels)
             results[role] = {
                 "clean": evaluation.summarize(outcomes, logits.shape[1]),
@@ -166,7 +166,7 @@ def measure(networks, source, split, images, indices) -> dict[str, dict]:
             }
             if len(split.validation):
                 held_out = data.evaluation_batches(source.train, split.validation)
-                fitted_on = evaluation.predict(network, held_out, advance=told.update)
+                fitted_on = evaluation.predict(network, held_out, advance=done.update)
                 temperature = evaluation.fit_temperature(*fitted_on)
                 results[role]["calibration"] |= {
                     "temperature": temperature,
@@ -193,19 +193,19 @@ def calibration(outcomes: evaluation.Outcomes) -> dict:
 
 def add_attacks(results, networks, batches, epsilons, count) -> None:
     """Adds the accuracy under FGSM to each network's results."""
-    with progress(count * len(networks), "FGSM") as told:
+    with progress(count * len(networks), "FGSM") as done:
         for role, network in networks.items():
-            results[role]["fgsm"] = evaluation.fgsm(network, batches, epsilons, advance=told.update)
+            results[role]["fgsm"] = evaluation.fgsm(network, batches, epsilons, advance=done.update)
 
 
 def add_robustness(results, networks, batches, count) -> None:
     """Adds the corruptions and the perturbations to each network's results."""
     corrupted = count * len(corruptions.NAMES) * len(corruptions.SEVERITIES)
-    with progress(corrupted, "corruptions") as told:
-        options = {"seed": ROBUSTNESS_SEED, "advance": told.update}
+    with progress(corrupted, "corruptions") as done:
+        options = {"seed": ROBUSTNESS_SEED, "advance": done.update}
         errors = evaluation.corruption_errors(networks, batches, **options)
-    with progress(count * len(perturbations.NAMES), "perturbations") as told:
-        options = {"seed": ROBUSTNESS_SEED, "advance": told.update}
+    with progress(count * len(perturbations.NAMES), "perturbations") as done:
+        options = {"seed": ROBUSTNESS_SEED, "advance": done.update}
         flips = evaluation.flip_probabilities(networks, batches, **options)
     baseline = baseline_role()
     for role in networks:

@@ -1,4 +1,4 @@
-"""Validation of batches, each a sentence that says what to do."""
+"""What a batch is made of: its numbers and sizes, and checks whose errors say what to do."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def as_floats(batch: dict) -> dict:
         A batch with these in float32. Images that all have one floating-point type keep it.
     """
     if not isinstance(batch, dict) or not all(isinstance(entries, dict) for entries in batch.values()):
-        return batch  # Which `check_training_batch` refuses.
+        return batch  # For which `check_training_batch` raises.
     views = ("image", "weak", "strong")
     found = {
         tf.as_dtype(entries[view].dtype) for entries in batch.values() for view in views if view in entries
@@ -201,7 +201,7 @@ def batch_size(images: tf.Tensor) -> int | tf.Tensor:
 
 
 def static_batch_size(images: tf.Tensor) -> int:
-    """How many images a batch has; refuses one whose number is not known when the step is traced."""
+    """How many images a batch has; raises where the number is not known when the step is traced."""
     if images.shape[0] is None:
         raise ValueError(
             "A batch of an unknown number of images cannot be cut into micro-batches: batch the dataset with "

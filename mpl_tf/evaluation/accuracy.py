@@ -128,7 +128,7 @@ def predict(
 
 
 def outcomes(logits: np.ndarray, labels: np.ndarray) -> Outcomes:
-    """Judges each image by its logits.
+    """What was predicted of each image, and how well, from its logits.
 
     Args:
         logits: float `[N, K]`.

@@ -18,9 +18,9 @@ UINT8 = "serving_uint8"
 CLASSIFY = tf.saved_model.CLASSIFY_METHOD_NAME
 # Features of the tf.Examples: the usual name of an encoded image, or else the numbers, flattened.
 ENCODED_FEATURE = "image/encoded"
+VALUES_FEATURE = "values"
 # Among the assets: what a program that decodes files by itself has to do with them.
 RESIZING_FILE = "resizing.json"
-VALUES_FEATURE = "values"
 
 
 class Signature(NamedTuple):

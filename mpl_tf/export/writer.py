@@ -69,9 +69,7 @@ def saved_model(
 
     def write(folder):
         write_saved_model(network, folder, name=name, class_names=class_names, **options)
-        card.write_card(
-            folder, network, name=directory.resolve().name, class_names=class_names, provenance=provenance
-        )
+        card.write_card(folder, network, name=name, class_names=class_names, provenance=provenance)
 
     return new_version(directory, write, mark=run)
 

@@ -98,7 +98,7 @@ def label(
         worker: this one's number, 0…workers-1. It makes the shards whose number leaves this remainder.
         training: whether dropout and stochastic depth are on, as in Noisy Student's ablation of a noised teacher.
             BatchNorm keeps its learned statistics all the same, so that an image's label does not depend on its
-            neighbors. What is drawn depends on `seed` and the image's place in the store alone.
+            neighbors. What is drawn depends on `seed` and the image's position in the store alone.
         view: augments the images, `(images, seed=, position=) → float32 [B, …]`; None shows them as they are.
         seed: of the view and of dropout.
         jit_compile: True, False or `"auto"`: on for one accelerator.
@@ -125,7 +125,7 @@ def label(
     rows = np.concatenate([_batches_of(store.rows(shard), size) for shard in shards])
     batches = pipeline.image_batches(images, store.index[rows.ravel()], size, view, seed)
     count = sum(_count(store.rows(shard)) for shard in shards)
-    noise = _noise_on(network) if training else contextlib.nullcontext(lambda place: None)
+    noise = _noise_on(network) if training else contextlib.nullcontext(lambda position: None)
     with noise as draw_from, Progress(count, "labels", verbose=verbose) as progress:
         predict = _compiled(network, training=training, jit_compile=jit_compile)
         results = _predictions(
@@ -191,9 +191,9 @@ def _noise_on(network):
     # A frozen BatchNormalization runs in inference mode, whatever it is called with.
     frozen = [norm for norm in _batch_norms(network) if norm.trainable]
 
-    def draw_from(place):
+    def draw_from(position):
         for number, state in enumerate(random_states):
-            entropy = np.random.SeedSequence([*map(int, place), number])
+            entropy = np.random.SeedSequence([*map(int, position), number])
             state.assign(entropy.generate_state(2, np.uint32).astype(state.dtype))
 
     try:

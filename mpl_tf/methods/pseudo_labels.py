@@ -267,7 +267,7 @@ class PseudoLabels(Method):
         )
 
     def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`; refuses to train on stored labels that nobody has given and nobody will give."""
+        """As `keras.Model.fit`; raises for stored labels that nobody has given and nobody will give."""
         callbacks = tf.nest.flatten(fit_arguments(self, *arguments, **options).get("callbacks") or [])
         refreshed = self.labels == "stored" and any(
             getattr(each, "calls_end_epoch", False) for each in callbacks

@@ -279,7 +279,7 @@ def check_plain_pass(feedback: str, training_pass: Any) -> None:
 
 
 def check_micro_batches(micro_batches: int | dict, learners: list) -> dict:
-    """Role → the number of micro-batches, for each of the classifiers that learn; refuses other roles and numbers."""
+    """Role → the number of micro-batches, for each of the classifiers that learn; others raise."""
     if not isinstance(micro_batches, dict):
         micro_batches = dict.fromkeys(learners, micro_batches)
     for role, count in micro_batches.items():
@@ -321,9 +321,9 @@ def check_same_variables(role: str, compiled: list, present: list) -> None:
 
 def warn_of_own_losses(role: str, network: keras.Model) -> None:
     """Warns of regularizers, whose penalties no method minimizes."""
-    if places := regularized_parts(network):
+    if parts := regularized_parts(network):
         warnings.warn(
-            f"The {role} {network.name!r} has regularizers, as that of {places[0]}, and a method minimizes the "
+            f"The {role} {network.name!r} has regularizers, as that of {parts[0]}, and a method minimizes the "
             "losses of its paper alone: pass weight_decay= to the method instead.",
             stacklevel=4,
         )

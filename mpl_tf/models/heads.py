@@ -17,7 +17,7 @@ def pixel_input(image_shape: Sequence[int], padding: int = 0) -> tuple[keras.Ker
 
     Args:
         image_shape: `(height, width, channels)`, or `(features,)` for points, which pass unchanged.
-        padding: Black pixels added on each of the four sides.
+        padding: black pixels added on each of the four sides.
 
     Returns:
         The input, float32 `[B, *image_shape]`, and the tensor that the first layer of the network takes.
@@ -42,11 +42,11 @@ def logits_output(
     """Classifies features with dropout and one dense layer, named `logits`.
 
     Args:
-        features: Tensor `[B, F]`.
+        features: tensor `[B, F]`.
         num_classes: K, the number of logits.
-        dropout: Fraction of the features dropped in training.
-        kernel_initializer: Initializer of the dense kernel `[F, K]`.
-        bias_initializer: Initializer of the dense bias `[K]`.
+        dropout: fraction of the features dropped in training.
+        kernel_initializer: initializer of the dense kernel `[F, K]`.
+        bias_initializer: initializer of the dense bias `[K]`.
 
     Returns:
         Logits, float32 `[B, K]` under every dtype policy: softmax and losses need the digits.

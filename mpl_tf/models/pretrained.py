@@ -132,7 +132,7 @@ def from_hub(
     """
     if importlib.util.find_spec("keras_hub") is None:
         raise ValueError(
-            f"--model={HUB_PREFIX}{preset} needs the package keras-hub, which is not installed: install mpl_tf[hub], "
+            f"{HUB_PREFIX}{preset} needs the package keras-hub, which is not installed: install mpl_tf[hub], "
             "or take one of the networks that need nothing more."
         )
     import keras_hub

@@ -188,7 +188,7 @@ def build(
     if stochastic_depth and (found is None or not found.residual):
         raise ValueError(
             f"{name} has no stochastic depth, got stochastic_depth={stochastic_depth}; leave it at 0 or choose "
-            f"a wide ResNet, an EfficientNet or ConvNeXt."
+            "a wide ResNet, an EfficientNet or ConvNeXt."
         )
     if found is None and weights != "none":
         raise ValueError(f"{name} comes with its own weights, got weights={weights!r}: leave them out.")
@@ -256,5 +256,5 @@ def _find(name: str) -> _Network:
     nearest = difflib.get_close_matches(name.lower(), names()) or names()
     raise ValueError(
         f"No model is called {name!r}; take {', '.join(nearest)}, any wrn-DEPTH-WIDTH with a depth of 6n + 4, "
-        f"any mlp-WIDTHxDEPTH, or the path of a .keras file."
+        "any mlp-WIDTHxDEPTH, or the path of a .keras file."
     )

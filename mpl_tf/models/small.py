@@ -16,10 +16,10 @@ def convnet(
     The image is halved twice, early, which makes a step cheap enough for a CPU.
 
     Args:
-        num_classes: Number of logits.
+        num_classes: number of logits.
         image_shape: `(height, width, channels)`, at least 4×4.
-        dropout: Fraction of the pooled features dropped before the last layer.
-        name: Name of the model.
+        dropout: fraction of the pooled features dropped before the last layer.
+        name: name of the model.
 
     Returns:
         A functional model from pixels, float32 `[B, H, W, C]` in 0…255, to logits, float32 `[B, K]`.
@@ -53,23 +53,23 @@ def multilayer_perceptron(
     1503.02531, section 3, and two of 800 its student.
 
     Args:
-        num_classes: Number of logits.
+        num_classes: number of logits.
         image_shape: `(height, width, channels)`, or `(features,)` for points.
-        width: Units of each hidden layer.
-        depth: Number of hidden layers.
-        dropout: Fraction of the last hidden layer dropped before the logits.
-        name: Name of the model.
+        width: units of each hidden layer.
+        depth: number of hidden layers.
+        dropout: fraction of the last hidden layer dropped before the logits.
+        name: name of the model.
 
     Returns:
         A functional model from float32 `[B, *image_shape]`, pixels in 0…255, to logits, float32 `[B, K]`.
 
     Raises:
-        ValueError: If there is no hidden layer or it has no units.
+        ValueError: if there is no hidden layer or it has no units.
     """
     if width < 1 or depth < 1:
         raise ValueError(
             f"mlp-{width}x{depth} does not exist: both the width and the number of hidden layers must be 1 or "
-            f"more; take for example mlp-128x2."
+            "more; take for example mlp-128x2."
         )
     inputs, x = pixel_input(image_shape)
     if len(image_shape) > 1:
@@ -89,10 +89,10 @@ def moons_mlp(
     Every weight is drawn from U(−0.1, 0.1) (Pham et al., arXiv 2003.10580, appendix on TwoMoon).
 
     Args:
-        num_classes: Number of logits; 2 in the paper.
+        num_classes: number of logits; 2 in the paper.
         image_shape: `(features,)`; `(2,)` in the paper.
-        dropout: Fraction of the last hidden layer dropped before the logits; 0 in the paper.
-        name: Name of the model.
+        dropout: fraction of the last hidden layer dropped before the logits; 0 in the paper.
+        name: name of the model.
 
     Returns:
         A functional model from points, float32 `[B, features]`, to logits, float32 `[B, K]`.
@@ -128,12 +128,12 @@ def lenet5(
     DAFL asks large activations; one hidden layer lies between it and the logits.
 
     Args:
-        num_classes: Number of logits.
+        num_classes: number of logits.
         image_shape: `(height, width, channels)`, at least 28×28.
-        filters: Filters of the three 5×5 convolutions. DAFL's student has half of each: 3, 8 and 60.
-        units: Units of the hidden layer; 42 in DAFL's student.
-        dropout: Fraction of the hidden layer dropped before the logits.
-        name: Name of the model.
+        filters: filters of the three 5×5 convolutions. DAFL's student has half of each: 3, 8 and 60.
+        units: units of the hidden layer; 42 in DAFL's student.
+        dropout: fraction of the hidden layer dropped before the logits.
+        name: name of the model.
 
     Returns:
         A functional model from pixels, float32 `[B, H, W, C]` in 0…255, to logits, float32 `[B, K]`.

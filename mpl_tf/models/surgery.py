@@ -262,7 +262,7 @@ def seed_from(seed: int) -> Edit:
     with like. The layers must be named by hand: automatic names count up in a process.
 
     Args:
-        seed: Any whole number.
+        seed: any whole number.
 
     Returns:
         An edit for `clone_with_edits`.
@@ -278,8 +278,8 @@ def synchronize_batch_norm(layer: keras.Layer, config: LayerConfig) -> LayerConf
     """Edits BatchNormalization to take its statistics over all replicas.
 
     Args:
-        layer: Any layer.
-        config: Its configuration.
+        layer: any layer.
+        config: its configuration.
 
     Returns:
         The configuration, with `synchronized=True` if the layer is a BatchNormalization.

@@ -56,18 +56,18 @@ def check_shape(
     shape = tuple(image_shape)
     if len(shape) not in (1, 3) or not all(isinstance(size, Integral) and size > 0 for size in shape):
         raise ValueError(
-            f"image_shape must be (height, width, channels), such as (32, 32, 3), or (features,) for points, "
+            "image_shape must be (height, width, channels), such as (32, 32, 3), or (features,) for points, "
             f"all whole numbers above 0, got {shape}."
         )
     if len(shape) == 1 and not accepts_points:
         raise ValueError(
             f"{name} takes images, got points with image_shape={shape}; give (height, width, channels) or "
-            f"choose mlp or moons_mlp."
+            "choose mlp or moons_mlp."
         )
     if len(shape) == 3 and smallest_side is None:
         raise ValueError(
             f"{name} takes points, such as image_shape=(2,), got images with image_shape={shape}; choose mlp "
-            f"or convnet."
+            "or convnet."
         )
     if len(shape) == 3 and keras.config.image_data_format() != "channels_last":
         raise ValueError(

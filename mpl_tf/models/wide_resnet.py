@@ -33,21 +33,21 @@ def wide_resnet(
     """Builds WRN-depth-width: three groups of (depth − 4)/6 pre-activation blocks, 16k, 32k and 64k filters.
 
     Args:
-        depth: Number of convolutions on the longest path, 6n + 4.
+        depth: number of convolutions on the longest path, 6n + 4.
         width: k, the widening factor.
-        num_classes: Number of logits.
+        num_classes: number of logits.
         image_shape: `(height, width, channels)`.
-        dropout: Fraction of the pooled features dropped before the last layer.
-        stochastic_depth: Probability of dropping the last block's residual branch; it grows linearly from
+        dropout: fraction of the pooled features dropped before the last layer.
+        stochastic_depth: probability of dropping the last block's residual branch; it grows linearly from
             the first block (Huang et al., arXiv 1603.09382; Noisy Student takes 0.2).
-        stem_filters: Filters of the first convolution.
-        name: Name of the model.
+        stem_filters: filters of the first convolution.
+        name: name of the model.
 
     Returns:
         A functional model from pixels, float32 `[B, H, W, C]` in 0…255, to logits, float32 `[B, K]`.
 
     Raises:
-        ValueError: If depth is not 6n + 4 or width is not positive.
+        ValueError: if depth is not 6n + 4 or width is not positive.
     """
     blocks_per_group = _blocks_per_group(depth, width)
     inputs, x = pixel_input(image_shape)

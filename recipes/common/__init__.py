@@ -1,1 +1,1 @@
-"""What the recipes share: flags, builders, the start and the course of a program."""
+"""What the recipes share: flags, builders, the start and the steps of a program."""

@@ -145,9 +145,7 @@ def test_features_of_a_named_network_are_not_a_thing():
 
 def test_a_preset_of_keras_hub_needs_keras_hub(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"--model=hub:resnet_18 needs the package keras-hub, .*mpl_tf\[hub\]"
-    ):
+    with pytest.raises(ValueError, match=r"hub:resnet_18 needs the package keras-hub, .*mpl_tf\[hub\]"):
         models.build("hub:resnet_18", 4, (32, 32, 3))
 
 

@@ -93,8 +93,8 @@ def batch(*, seed: int = 0, labeled: int = 4, unlabeled: int = 6) -> dict:
         "unlabeled": {"weak": weak, "strong": strong, "index": np.arange(unlabeled)},
     }
     # A teacher's stored labels, for the methods that read them.
-    for domain, count in (("labeled", labeled), ("unlabeled", unlabeled)):
-        data[domain]["probabilities"] = generator.dirichlet(np.ones(NUM_CLASSES), count).astype(np.float32)
+    for stream, count in (("labeled", labeled), ("unlabeled", unlabeled)):
+        data[stream]["probabilities"] = generator.dirichlet(np.ones(NUM_CLASSES), count).astype(np.float32)
     return data
 
 

@@ -1,6 +1,6 @@
 """Operations on the colors of a whole batch of images, each by the rule of Pillow's operation of that name.
 
-Every function takes uint8 [n, H, W, C] with C of 1 or 3, treats each image by itself and returns the same
+Every function takes uint8 `[n, H, W, C]` with C of 1 or 3, treats each image by itself and returns the same
 shape and type. Operations whose rule depends on an image's histogram look the levels up in one table per
 image and channel; the others are arithmetic on the levels, which on a CPU costs a fraction of a look-up.
 """
@@ -20,10 +20,10 @@ def autocontrast(images: tf.Tensor) -> tf.Tensor:
     """Stretches each channel linearly until its darkest level is 0 and its lightest 255.
 
     Args:
-        images: uint8 [n, H, W, C].
+        images: uint8 `[n, H, W, C]`.
 
     Returns:
-        uint8 [n, H, W, C]. A channel of a single level stays as it is.
+        uint8 `[n, H, W, C]`. A channel of a single level stays as it is.
     """
     # float64 because Pillow's table is built in it and then truncated.
     darkest = tf.expand_dims(tf.cast(tf.reduce_min(images, axis=(1, 2)), tf.float64), -1)
@@ -38,10 +38,10 @@ def equalize(images: tf.Tensor) -> tf.Tensor:
     """Maps each channel's levels so that they are about equally frequent.
 
     Args:
-        images: uint8 [n, H, W, C].
+        images: uint8 `[n, H, W, C]`.
 
     Returns:
-        uint8 [n, H, W, C]. A channel with too few pixels outside its lightest level stays as it is.
+        uint8 `[n, H, W, C]`. A channel with too few pixels outside its lightest level stays as it is.
     """
     counts = histogram(images)
     darker = tf.cumsum(counts, axis=-1, exclusive=True)
@@ -56,10 +56,10 @@ def invert(images: tf.Tensor) -> tf.Tensor:
     """Replaces every level by 255 minus it.
 
     Args:
-        images: uint8 [n, H, W, C].
+        images: uint8 `[n, H, W, C]`.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     return tf.bitwise.invert(images)
 
@@ -68,11 +68,11 @@ def posterize(images: tf.Tensor, bits: int) -> tf.Tensor:
     """Keeps the upper bits of every level.
 
     Args:
-        images: uint8 [n, H, W, C].
-        bits: How many of the 8 bits stay, 1 … 8.
+        images: uint8 `[n, H, W, C]`.
+        bits: how many of the 8 bits stay, 1 … 8.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     return tf.bitwise.bitwise_and(images, tf.constant(256 - 2 ** (8 - bits), tf.uint8))
 
@@ -81,11 +81,11 @@ def solarize(images: tf.Tensor, threshold: int) -> tf.Tensor:
     """Inverts the levels from a threshold on.
 
     Args:
-        images: uint8 [n, H, W, C].
-        threshold: The lowest level that is inverted, 0 … 255.
+        images: uint8 `[n, H, W, C]`.
+        threshold: the lowest level that is inverted, 0 … 255.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     # A mask, because tf.where on every pixel takes five times as long.
     mask = tf.cast(images >= tf.constant(threshold, tf.uint8), tf.uint8) * tf.constant(255, tf.uint8)
@@ -96,12 +96,12 @@ def solarize_add(images: tf.Tensor, addition: int, threshold: int = 128) -> tf.T
     """Adds a constant to the levels below a threshold.
 
     Args:
-        images: uint8 [n, H, W, C].
-        addition: What is added, 0 or more; results stop at 255.
-        threshold: The lowest level that stays as it is, 0 … 255.
+        images: uint8 `[n, H, W, C]`.
+        addition: what is added, 0 or more; results stop at 255.
+        threshold: the lowest level that stays as it is, 0 … 255.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     levels = tf.cast(images, tf.int32)
     brightened = levels + addition * tf.cast(levels < threshold, tf.int32)
@@ -109,34 +109,34 @@ def solarize_add(images: tf.Tensor, addition: int, threshold: int = 128) -> tf.T
 
 
 def saturate(images: tf.Tensor, factor: float) -> tf.Tensor:
-    """Moves the colors away from grey (Pillow's Color); images of one channel stay as they are.
+    """Moves the colors away from gray (Pillow's Color); images of one channel stay as they are.
 
     Args:
-        images: uint8 [n, H, W, C].
-        factor: 0 gives grey, 1 the image, more than 1 stronger colors.
+        images: uint8 `[n, H, W, C]`.
+        factor: 0 gives gray, 1 the image, more than 1 stronger colors.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     if images.shape[-1] == 1:
         return images
-    return blend(grey(images, channels=3), images, factor)
+    return blend(gray(images, channels=3), images, factor)
 
 
 def contrast(images: tf.Tensor, factor: float) -> tf.Tensor:
-    """Moves the levels away from the image's mean grey.
+    """Moves the levels away from the image's mean gray.
 
     The released code divides the number of pixels by 256 where it means the mean, so that it moves 32-pixel images
     away from 4; this is Pillow's rule.
 
     Args:
-        images: uint8 [n, H, W, C].
-        factor: 0 gives the mean grey, 1 the image, more than 1 stronger contrast.
+        images: uint8 `[n, H, W, C]`.
+        factor: 0 gives the mean gray, 1 the image, more than 1 stronger contrast.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
-    mean = tf.reduce_mean(tf.cast(grey(images), tf.float64), axis=(1, 2, 3), keepdims=True)
+    mean = tf.reduce_mean(tf.cast(gray(images), tf.float64), axis=(1, 2, 3), keepdims=True)
     return blend(tf.floor(mean + 0.5), images, factor)
 
 
@@ -144,11 +144,11 @@ def brightness(images: tf.Tensor, factor: float) -> tf.Tensor:
     """Multiplies the levels.
 
     Args:
-        images: uint8 [n, H, W, C].
+        images: uint8 `[n, H, W, C]`.
         factor: 0 gives black, 1 the image, more than 1 a lighter one.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     return blend(0.0, images, factor)
 
@@ -157,11 +157,11 @@ def sharpness(images: tf.Tensor, factor: float) -> tf.Tensor:
     """Moves the levels away from those of a smoothed image; the outermost pixels stay as they are.
 
     Args:
-        images: uint8 [n, H, W, C], H and W at least 3.
+        images: uint8 `[n, H, W, C]`, H and W at least 3.
         factor: 0 gives the smoothed image, 1 the image, more than 1 a sharper one.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     height, width, channels = images.shape[1:]
     # Rows of W · C levels, because long rows are cut faster than pixels.
@@ -182,7 +182,7 @@ def blend(start: tf.Tensor, images: tf.Tensor, factor: float) -> tf.Tensor:
     The released code does not cut off before it converts to uint8, so that there levels over 255 wrap.
 
     Args:
-        start: Any real type, broadcastable to `images`, 0 … 255.
+        start: any real type, broadcastable to `images`, 0 … 255.
         images: uint8, any shape.
         factor: 0 gives `start`, 1 the images.
 
@@ -194,15 +194,15 @@ def blend(start: tf.Tensor, images: tf.Tensor, factor: float) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(levels, 0.0, 255.0), tf.uint8)
 
 
-def grey(images: tf.Tensor, channels: int = 1) -> tf.Tensor:
-    """Converts to grey by Pillow's weights (ITU-R 601).
+def gray(images: tf.Tensor, channels: int = 1) -> tf.Tensor:
+    """Converts to gray by Pillow's weights (ITU-R 601).
 
     Args:
-        images: uint8 [n, H, W, C].
-        channels: How many equal channels to return for images of three; those of one keep it.
+        images: uint8 `[n, H, W, C]`.
+        channels: how many equal channels to return for images of three; those of one keep it.
 
     Returns:
-        float32 [n, H, W, channels], whole numbers in 0 … 255.
+        float32 `[n, H, W, channels]`, whole numbers in 0 … 255.
     """
     levels = tf.cast(images, tf.float32)
     if images.shape[-1] == 1:
@@ -219,10 +219,10 @@ def histogram(images: tf.Tensor) -> tf.Tensor:
     """Counts the levels of each image and channel.
 
     Args:
-        images: uint8 [n, H, W, C].
+        images: uint8 `[n, H, W, C]`.
 
     Returns:
-        int32 [n, C, 256].
+        int32 `[n, C, 256]`.
     """
     entries = batch_size(images) * images.shape[-1] * 256
     levels = tf.reshape(_table_index(images), [-1])
@@ -235,11 +235,11 @@ def look_up(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
     """Replaces every level by its entry in the table of its image and channel.
 
     Args:
-        images: uint8 [n, H, W, C].
-        tables: uint8 [n, C, 256].
+        images: uint8 `[n, H, W, C]`.
+        tables: uint8 `[n, C, 256]`.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     # As int32, of which TensorFlow takes single entries faster than of uint8, and gather_nd faster than gather.
     entries = tf.reshape(tf.cast(tables, tf.int32), [-1])
@@ -248,7 +248,7 @@ def look_up(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
 
 
 def _table_index(images) -> tf.Tensor:
-    """Where each pixel's entry lies in the row of all tables [n, C, 256]: int32 [n, H, W · C]."""
+    """Where each pixel's entry lies in the row of all tables `[n, C, 256]`: int32 `[n, H, W · C]`."""
     height, width, channels = images.shape[1:]
     first = tf.reshape(tf.range(batch_size(images) * channels) * 256, [-1, 1, channels])
     levels = tf.reshape(images, [-1, height, width * channels])

@@ -3,7 +3,7 @@
 Every move says for each pixel of the result from which row and column of the image it is taken: the nearest
 one, or a fill color where that lies outside. All pixels are then taken by one gather whose unit is a pixel with its
 channels; on a CPU that is faster than TensorFlow's own projective warp. Pixel centers are at whole numbers.
-Images are [n, H, W, C] with static H, W and C; their type stays. What follows from these sizes alone is computed by
+Images are `[n, H, W, C]` with static H, W and C; their type stays. What follows from these sizes alone is computed by
 NumPy, and a single constant of the graph.
 """
 
@@ -17,18 +17,18 @@ import tensorflow as tf
 
 from mpl_tf.data.batches import batch_size
 
-GREY = 128
+GRAY = 128
 
 # The level of pixels from outside: one for all channels, or one for each.
 Fill = int | tuple[int, ...]
 
 
-def rotate(images: tf.Tensor, degrees: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
+def rotate(images: tf.Tensor, degrees: tf.Tensor, *, fill: Fill = GRAY) -> tf.Tensor:
     """Turns each image around its center.
 
     Args:
-        images: uint8 or float32 [n, H, W, C].
-        degrees: float32 [n], counterclockwise.
+        images: uint8 or float32 `[n, H, W, C]`.
+        degrees: float32 `[n]`, counterclockwise.
         fill: the level of pixels from outside, one for all channels or one for each.
 
     Returns:
@@ -44,12 +44,12 @@ def rotate(images: tf.Tensor, degrees: tf.Tensor, *, fill: Fill = GREY) -> tf.Te
     return take_pixels(images, _nearest(source_row), _nearest(source_column), fill=fill)
 
 
-def shear_x(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
+def shear_x(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GRAY) -> tf.Tensor:
     """Moves each row sideways in proportion to its distance from the first.
 
     Args:
-        images: uint8 or float32 [n, H, W, C].
-        slope: float32 [n], columns per row; positive moves to the left.
+        images: uint8 or float32 `[n, H, W, C]`.
+        slope: float32 `[n]`, columns per row; positive moves to the left.
         fill: the level of pixels from outside, one for all channels or one for each.
 
     Returns:
@@ -59,12 +59,12 @@ def shear_x(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Ten
     return take_pixels(images, _as_int32(rows), _nearest(columns + _per_image(slope) * rows), fill=fill)
 
 
-def shear_y(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
+def shear_y(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GRAY) -> tf.Tensor:
     """Moves each column up or down in proportion to its distance from the first.
 
     Args:
-        images: uint8 or float32 [n, H, W, C].
-        slope: float32 [n], rows per column; positive moves up.
+        images: uint8 or float32 `[n, H, W, C]`.
+        slope: float32 `[n]`, rows per column; positive moves up.
         fill: the level of pixels from outside, one for all channels or one for each.
 
     Returns:
@@ -74,12 +74,12 @@ def shear_y(images: tf.Tensor, slope: tf.Tensor, *, fill: Fill = GREY) -> tf.Ten
     return take_pixels(images, _nearest(rows + _per_image(slope) * columns), _as_int32(columns), fill=fill)
 
 
-def translate_x(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
+def translate_x(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GRAY) -> tf.Tensor:
     """Moves each image sideways.
 
     Args:
-        images: uint8 or float32 [n, H, W, C].
-        pixels: float32 [n]; positive moves to the left.
+        images: uint8 or float32 `[n, H, W, C]`.
+        pixels: float32 `[n]`; positive moves to the left.
         fill: the level of pixels from outside, one for all channels or one for each.
 
     Returns:
@@ -89,12 +89,12 @@ def translate_x(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> t
     return take_pixels(images, _as_int32(rows), _nearest(columns + _per_image(pixels)), fill=fill)
 
 
-def translate_y(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
+def translate_y(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GRAY) -> tf.Tensor:
     """Moves each image up or down.
 
     Args:
-        images: uint8 or float32 [n, H, W, C].
-        pixels: float32 [n]; positive moves up.
+        images: uint8 or float32 `[n, H, W, C]`.
+        pixels: float32 `[n]`; positive moves up.
         fill: the level of pixels from outside, one for all channels or one for each.
 
     Returns:
@@ -105,16 +105,16 @@ def translate_y(images: tf.Tensor, pixels: tf.Tensor, *, fill: Fill = GREY) -> t
 
 
 def flip_and_crop(
-    images: tf.Tensor, flipped: tf.Tensor, top: tf.Tensor, left: tf.Tensor, *, padding: int, fill: Fill = GREY
+    images: tf.Tensor, flipped: tf.Tensor, top: tf.Tensor, left: tf.Tensor, *, padding: int, fill: Fill = GRAY
 ) -> tf.Tensor:
     """Mirrors some images left to right, pads each with one color and cuts a piece of the old size out of it.
 
     Args:
-        images: uint8 or float32 [n, H, W, C].
-        flipped: bool [n], the images to mirror.
-        top: int32 [n], the piece's first row in the padded image, 0 … 2 · padding.
-        left: int32 [n], its first column, likewise.
-        padding: Pixels added on each side.
+        images: uint8 or float32 `[n, H, W, C]`.
+        flipped: bool `[n]`, the images to mirror.
+        top: int32 `[n]`, the piece's first row in the padded image, 0 … 2 · padding.
+        left: int32 `[n]`, its first column, likewise.
+        padding: pixels added on each side.
         fill: their level, one for all channels or one for each.
 
     Returns:
@@ -175,19 +175,19 @@ def resized_crop(
 
 
 def cutout(
-    images: tf.Tensor, row: tf.Tensor, column: tf.Tensor, half_size: int, *, fill: Fill = GREY
+    images: tf.Tensor, row: tf.Tensor, column: tf.Tensor, half_size: int, *, fill: Fill = GRAY
 ) -> tf.Tensor:
     """Paints a square of each image in one color (DeVries and Taylor, arXiv 1708.04552).
 
     Args:
-        images: uint8 [n, H, W, C].
-        row: int32 [n], the square's center: it covers rows row − half_size … row + half_size − 1.
-        column: int32 [n], likewise.
-        half_size: Half the square's side in pixels; what lies outside the image is cut off.
+        images: uint8 `[n, H, W, C]`.
+        row: int32 `[n]`, the square's center: it covers rows row − half_size … row + half_size − 1.
+        column: int32 `[n]`, likewise.
+        half_size: half the square's side in pixels; what lies outside the image is cut off.
         fill: the square's level, one for all channels or one for each.
 
     Returns:
-        uint8 [n, H, W, C].
+        uint8 `[n, H, W, C]`.
     """
     height, width, channels = images.shape[1:]
     rows = _inside(np.arange(height), row, half_size)
@@ -199,11 +199,11 @@ def cutout(
     return tf.bitwise.bitwise_or(kept, tf.bitwise.bitwise_and(square, _levels(fill, images)))
 
 
-def take_pixels(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, *, fill: Fill = GREY) -> tf.Tensor:
+def take_pixels(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, *, fill: Fill = GRAY) -> tf.Tensor:
     """Builds images from pixels of the given positions.
 
     Args:
-        images: Any type, [n, H, W, C].
+        images: any type, `[n, H, W, C]`.
         rows: int32, broadcastable to [n, H, W]; outside 0 … H − 1 means `fill`.
         columns: int32, broadcastable to [n, H, W]; outside 0 … W − 1 means `fill`.
         fill: the level of pixels from outside, one for all channels or one for each.
@@ -296,13 +296,13 @@ def _interpolate(one, other, weight) -> tf.Tensor:
 
 
 def _positions(images) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of every pixel, to broadcast: float32 [H, 1] and [W]."""
+    """Row and column of every pixel, to broadcast: float32 `[H, 1]` and `[W]`."""
     height, width = images.shape[1:3]
     return np.arange(height, dtype=np.float32)[:, np.newaxis], np.arange(width, dtype=np.float32)
 
 
 def _first(images, size: int, *, rank: int) -> tf.Tensor | np.ndarray:
-    """Where each image begins in a row of them, of `size` entries each: int32 [n, 1, …]."""
+    """Where each image begins in a row of them, of `size` entries each: int32 `[n, 1, …]`."""
     shape, count = [-1] + [1] * (rank - 1), batch_size(images)
     if isinstance(count, int):
         return (np.arange(count, dtype=np.int32) * np.int32(size)).reshape(shape)
@@ -322,6 +322,6 @@ def _nearest(positions) -> tf.Tensor:
 
 
 def _inside(positions: np.ndarray, center, half_size: int) -> tf.Tensor:
-    """1 where center − half_size ≤ position < center + half_size, else 0: uint8 [n, positions]."""
+    """1 where center − half_size ≤ position < center + half_size, else 0: uint8 `[n, positions]`."""
     offset = _as_int32(positions) - tf.expand_dims(center, -1)
     return tf.cast((offset >= -half_size) & (offset < half_size), tf.uint8)

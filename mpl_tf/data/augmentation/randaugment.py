@@ -49,18 +49,18 @@ class RandAugment:
     """Distorts each image by operations of its own, a pure function of (seed, position).
 
     Args:
-        num_operations: Slots per image, the paper's N; 0 or more.
-        magnitude: Strength of all operations, the paper's M; 0 … 30.
-        translate_ratio: Pixels that TranslateX and TranslateY move at level 1, as a fraction of the shorter side. By
+        num_operations: slots per image, the paper's N; 0 or more.
+        magnitude: strength of all operations, the paper's M; 0 … 30.
+        translate_ratio: pixels that TranslateX and TranslateY move at level 1, as a fraction of the shorter side. By
             default 100 / 224 from 128 pixels on and 1/8 below, as in the released ImageNet and CIFAR pipelines.
         cutout_ratio: Cutout's half-size at level 1, likewise; by default 40 / 224 and 1/8.
-        static_shapes: Whether all shapes are to be known beforehand, as XLA wants it: every operation is then made of
+        static_shapes: whether all shapes are to be known beforehand, as XLA wants it: every operation is then made of
             every image, and one is kept. For accelerators; on a CPU many times slower.
         fill: the level, 0…255, of Cutout's square and of what moves in from outside, one for all channels or one for
             each.
 
     Raises:
-        ValueError: If `num_operations`, `magnitude` or `fill` is out of range.
+        ValueError: if `num_operations`, `magnitude` or `fill` is out of range.
     """
 
     num_operations: int = 2
@@ -68,7 +68,7 @@ class RandAugment:
     translate_ratio: float | None = None
     cutout_ratio: float | None = None
     static_shapes: bool = False
-    fill: geometry.Fill = geometry.GREY
+    fill: geometry.Fill = geometry.GRAY
 
     def __post_init__(self):
         _check_strength(self.num_operations, self.magnitude)
@@ -79,12 +79,12 @@ class RandAugment:
         """Distorts a batch.
 
         Args:
-            images: uint8 [n, H, W, C], C of 1 or 3, static H, W and C.
-            seed: Any integer.
-            position: int64 [n], the place of each image in the stream.
+            images: uint8 `[n, H, W, C]`, C of 1 or 3, static H, W and C.
+            seed: any integer.
+            position: int64 `[n]`, of each image in the stream.
 
         Returns:
-            uint8 [n, H, W, C].
+            uint8 `[n, H, W, C]`.
         """
         images = tf.convert_to_tensor(images)
         if not self.num_operations:
@@ -106,12 +106,12 @@ class RandAugment:
         """Applies one operation to every image of a batch.
 
         Args:
-            name: One of `OPERATIONS`.
-            images: uint8 [n, H, W, C], C of 1 or 3, static H, W and C.
-            uniforms: float32 [n, 3] in [0, 1): the sign (below .5 is minus), then row and column of Cutout's center.
+            name: one of `OPERATIONS`.
+            images: uint8 `[n, H, W, C]`, C of 1 or 3, static H, W and C.
+            uniforms: float32 `[n, 3]` in [0, 1): the sign (below .5 is minus), then Cutout's row and column.
 
         Returns:
-            uint8 [n, H, W, C].
+            uint8 `[n, H, W, C]`.
         """
         height, width = images.shape[1:3]
         side = min(height, width)
@@ -155,9 +155,9 @@ class RandAugment:
         """Applies to each image the operation that it draws in one slot, or none.
 
         Args:
-            images: uint8 [n, H, W, C].
-            probability: float32 [n, 1], of any operation.
-            uniforms: float32 [n, 5] in [0, 1): whether, which, and what `apply` takes.
+            images: uint8 `[n, H, W, C]`.
+            probability: float32 `[n, 1]`, of any operation.
+            uniforms: float32 `[n, 5]` in [0, 1): whether, which, and what `apply` takes.
         """
         drawn, kind, arguments = tf.split(uniforms, [1, 1, _DRAWS_PER_SLOT - 2], axis=1)
         applied = tf.cast(drawn < probability, tf.int32)
@@ -198,7 +198,7 @@ class LayerPolicy:
     The layer draws from a random state of its own: a run that uses it resumes, but not bit for bit.
 
     Args:
-        layer: A layer that takes and returns float images in 0 … 255, [n, H, W, 3].
+        layer: takes and returns float images `[n, H, W, 3]` in 0 … 255.
     """
 
     def __init__(self, layer: keras.layers.Layer):
@@ -206,7 +206,7 @@ class LayerPolicy:
         self._layer = tf.function(lambda images: layer(images, training=True), reduce_retracing=True)
 
     def __call__(self, images: tf.Tensor, *, seed: int, position: tf.Tensor) -> tf.Tensor:
-        """Distorts a batch, uint8 [n, H, W, C] → uint8 [n, H, W, C]; `seed` and `position` are not used."""
+        """Distorts a batch, uint8 `[n, H, W, C]` → uint8 `[n, H, W, C]`; `seed` and `position` are not used."""
         channels = images.shape[-1]
         colored = tf.repeat(images, 3 // channels, axis=-1)
         distorted = tf.cast(self._layer(colored), tf.float32)[..., :channels]
@@ -250,7 +250,7 @@ def make_policy(
     magnitude: float,
     *,
     static_shapes: bool = False,
-    fill: geometry.Fill = geometry.GREY,
+    fill: geometry.Fill = geometry.GRAY,
 ) -> Callable[..., tf.Tensor]:
     """Builds a RandAugment policy by name.
 
@@ -258,25 +258,25 @@ def make_policy(
         name: "paper" for `RandAugment`; "keras_cv" or "keras" for `keras_cv.layers.RandAugment` or
             `keras.layers.RandAugment`, whose strength 0 … 1 stands for 0 … 30 and which draw from a random state
             of their own, so that a run resumes, but not bit for bit.
-        num_operations: Operations per image, 0 or more.
-        magnitude: Strength, 0 … 30.
-        static_shapes: As in `RandAugment`; the other policies cannot.
+        num_operations: operations per image, 0 or more.
+        magnitude: strength, 0 … 30.
+        static_shapes: as in `RandAugment`; the other policies cannot.
         fill: as in `RandAugment`; the other policies have a gray of their own.
 
     Returns:
-        A callable (images uint8 [n, H, W, C], *, seed, position) → uint8 [n, H, W, C].
+        A callable (images uint8 `[n, H, W, C]`, *, seed, position) → uint8 `[n, H, W, C]`.
 
     Raises:
-        ValueError: If there is no such policy, or a number is out of range.
+        ValueError: if there is no such policy, or a number is out of range.
     """
     check_choice("policy", name, ("paper", *_LAYER_POLICIES))
     _check_strength(num_operations, magnitude)
     if name == "paper":
         return RandAugment(num_operations, magnitude, static_shapes=static_shapes, fill=fill)
-    if geometry.checked_fill(fill) != geometry.GREY:
+    if geometry.checked_fill(fill) != geometry.GRAY:
         raise ValueError(
             f"RandAugment policy {name!r} fills with a gray of its own, and fill is {fill!r}: choose 'paper', or "
-            f"leave the fill at {geometry.GREY}."
+            f"leave the fill at {geometry.GRAY}."
         )
     if static_shapes:
         raise ValueError(

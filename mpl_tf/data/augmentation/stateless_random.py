@@ -1,6 +1,6 @@
 """Random numbers as a pure function of (seed, stream, position, draw).
 
-`position` is the place of an example in the whole training stream. A number that depends on nothing else is the
+`position` counts the examples of the whole training stream. A number that depends on nothing else is the
 same whatever the batch size, the number of workers or the step at which a killed run went on.
 `tf.random.stateless_*` cannot give that to a batch: it takes one seed per call, so what an example gets depends
 on its row and on the batch's shape.
@@ -44,13 +44,13 @@ def bits(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf.T
     """Draws 64 random bits per example and draw.
 
     Args:
-        seed: Any integer, taken modulo 2⁶⁴.
-        position: int64 [n], the place of each example in the stream.
-        draws: How many independent numbers each example gets.
-        stream: Numbers of different streams are independent; one constant per use.
+        seed: any integer, taken modulo 2⁶⁴.
+        position: int64 `[n]`, of each example in the stream.
+        draws: how many independent numbers each example gets.
+        stream: numbers of different streams are independent; one constant per use.
 
     Returns:
-        uint64 [n, draws].
+        uint64 `[n, draws]`.
     """
     first = _word(_split_mix_of_words(seed, stream) + _GOLDEN_GAMMA)
     steps = np.arange(1, 1 + draws, dtype=np.uint64) * np.uint64(_GOLDEN_GAMMA)
@@ -63,13 +63,13 @@ def uniform(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> t
     """Draws from the uniform distribution over [0, 1), on a grid of 2⁻²⁴.
 
     Args:
-        seed: Any integer, taken modulo 2⁶⁴.
-        position: int64 [n], the place of each example in the stream.
-        draws: How many independent numbers each example gets.
-        stream: Numbers of different streams are independent; one constant per use.
+        seed: any integer, taken modulo 2⁶⁴.
+        position: int64 `[n]`, of each example in the stream.
+        draws: how many independent numbers each example gets.
+        stream: numbers of different streams are independent; one constant per use.
 
     Returns:
-        float32 [n, draws].
+        float32 `[n, draws]`.
     """
     upper = tf.bitwise.right_shift(bits(seed, position, draws, stream=stream), _word(40))
     return tf.cast(tf.cast(upper, tf.int32), tf.float32) * 2.0**-24
@@ -93,13 +93,13 @@ def normal(seed: int, position: tf.Tensor, draws: int, *, stream: int = 0) -> tf
     """Draws from the standard normal distribution (Box and Muller 1958).
 
     Args:
-        seed: Any integer, taken modulo 2⁶⁴.
-        position: int64 [n], the place of each example in the stream.
-        draws: How many independent numbers each example gets.
-        stream: Numbers of different streams are independent; one constant per use.
+        seed: any integer, taken modulo 2⁶⁴.
+        position: int64 `[n]`, of each example in the stream.
+        draws: how many independent numbers each example gets.
+        stream: numbers of different streams are independent; one constant per use.
 
     Returns:
-        float32 [n, draws]. At most 5.8 in size, because a uniform number is at least 2⁻²⁴ away from 1.
+        float32 `[n, draws]`. At most 5.8 in size, because a uniform number is at least 2⁻²⁴ away from 1.
     """
     radius, angle = tf.split(uniform(seed, position, 2 * draws, stream=stream), 2, axis=1)
     return tf.sqrt(-2.0 * tf.math.log(1.0 - radius)) * tf.cos(2.0 * math.pi * angle)
@@ -110,7 +110,7 @@ def integers(uniforms: tf.Tensor, bound: int) -> tf.Tensor:
 
     Args:
         uniforms: float32, any shape, in [0, 1).
-        bound: Number of values; below 2²⁰, else the grid of the uniform numbers shows.
+        bound: number of values; below 2²⁰, else the grid of the uniform numbers shows.
 
     Returns:
         int32 in 0 … bound − 1, the shape of `uniforms`.

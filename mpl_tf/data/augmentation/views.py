@@ -53,10 +53,10 @@ class GaussianNoise:
     """Moves points by independent normal noise.
 
     Args:
-        stddev: The noise's standard deviation in the points' own unit; 0 or more.
+        stddev: the noise's standard deviation in the points' own unit; 0 or more.
 
     Raises:
-        ValueError: If `stddev` is negative.
+        ValueError: if `stddev` is negative.
     """
 
     stddev: float
@@ -69,12 +69,12 @@ class GaussianNoise:
         """Adds noise to a batch.
 
         Args:
-            images: Any real type [n, D], the points.
-            seed: Any integer.
-            position: int64 [n], the place of each point in the stream.
+            images: any real type `[n, D]`, the points.
+            seed: any integer.
+            position: int64 `[n]`, of each point in the stream.
 
         Returns:
-            float32 [n, D].
+            float32 `[n, D]`.
         """
         noise = stateless_random.normal(seed, position, images.shape[1], stream=STRONG_STREAM)
         return tf.cast(images, tf.float32) + self.stddev * noise
@@ -85,17 +85,17 @@ class WeakView:
     """Flips half of the images left to right, pads them and crops back to the old size.
 
     Args:
-        flip: Whether images may be mirrored; digits and letters may not.
-        padding: Pixels added on each side; by default an eighth of the shorter side. 0 leaves the image where it is.
+        flip: whether images may be mirrored; digits and letters may not.
+        padding: pixels added on each side; by default an eighth of the shorter side. 0 leaves the image where it is.
         fill: their level, 0…255, one for all channels or one for each.
 
     Raises:
-        ValueError: If `padding` is negative, or `fill` is no color.
+        ValueError: if `padding` is negative, or `fill` is no color.
     """
 
     flip: bool = True
     padding: int | None = None
-    fill: geometry.Fill = geometry.GREY
+    fill: geometry.Fill = geometry.GRAY
 
     def __post_init__(self):
         _check_padding(self.padding)
@@ -106,12 +106,12 @@ class WeakView:
         """Makes the weak view of a batch.
 
         Args:
-            images: uint8 or float32 in 0 … 255 [n, H, W, C], static H, W and C.
-            seed: Any integer.
-            position: int64 [n], the place of each image in the stream.
+            images: uint8 or float32 `[n, H, W, C]` in 0 … 255, static H, W and C.
+            seed: any integer.
+            position: int64 `[n]`, of each image in the stream.
 
         Returns:
-            float32 [n, H, W, C] in 0 … 255.
+            float32 `[n, H, W, C]` in 0 … 255.
         """
         images = tf.convert_to_tensor(images)
         uniforms = tf.unstack(stateless_random.uniform(seed, position, 3, stream=WEAK_STREAM), axis=1)
@@ -188,18 +188,18 @@ class StrongView:
     Args:
         num_operations: RandAugment's operations per image, 0 or more.
         magnitude: RandAugment's strength, 0 … 30.
-        cutout: Half the side of the square as a fraction of the shorter side, 0 for none. By default 1/4 (8 of 32
+        cutout: half the side of the square as a fraction of the shorter side, 0 for none. By default 1/4 (8 of 32
             pixels) below 128 pixels and 0 from there on.
-        flip: Whether images may be mirrored; digits and letters may not.
+        flip: whether images may be mirrored; digits and letters may not.
         policy: "paper", "keras_cv" or "keras"; the last two draw from a random state of their own, so runs that use
             them resume, but not bit for bit.
-        static_shapes: Whether the view is to be made inside of a training step, see `RandAugment`.
+        static_shapes: whether the view is to be made inside of a training step, see `RandAugment`.
         padding: as in `WeakView`.
         fill: the level, 0…255, of what Cutout, the crop and RandAugment leave empty, one for all channels or one for
             each.
 
     Raises:
-        ValueError: If a number is out of range, or there is no such policy.
+        ValueError: if a number is out of range, or there is no such policy.
     """
 
     num_operations: int = 2
@@ -209,7 +209,7 @@ class StrongView:
     policy: str = "paper"
     static_shapes: bool = False
     padding: int | None = None
-    fill: geometry.Fill = geometry.GREY
+    fill: geometry.Fill = geometry.GRAY
     _distort: View = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -233,12 +233,12 @@ class StrongView:
         """Makes the strong view of a batch.
 
         Args:
-            images: uint8 or float32 in 0 … 255 [n, H, W, C], static H, W and C: the weak view. Levels are rounded.
-            seed: Any integer.
-            position: int64 [n], the place of each image in the stream.
+            images: uint8 or float32 `[n, H, W, C]` in 0 … 255, static H, W and C: the weak view. Levels are rounded.
+            seed: any integer.
+            position: int64 `[n]`, of each image in the stream.
 
         Returns:
-            float32 [n, H, W, C] in 0 … 255, whole numbers.
+            float32 `[n, H, W, C]` in 0 … 255, whole numbers.
         """
         images = tf.convert_to_tensor(images)
         height, width = images.shape[1:3]
@@ -283,7 +283,7 @@ def make_views(
     flip: bool = True,
     crop: str = "auto",
     crop_area: float = RandomResizedCrop.area,
-    fill: geometry.Fill = geometry.GREY,
+    fill: geometry.Fill = geometry.GRAY,
     num_operations: int = 2,
     magnitude: float = 16,
     policy: str = "paper",
@@ -352,7 +352,7 @@ def border_color(images: Any) -> geometry.Fill:
         A level in 0…255, or a tuple of three; gray 128 for points.
     """
     if len(images.image_shape) != 3:
-        return geometry.GREY
+        return geometry.GRAY
     step = math.ceil(len(images) / _BORDER_SAMPLE)
     sample = np.asarray(images.fetch(tf.range(0, len(images), step, dtype=tf.int64)))
     inside = sample[:, 1:-1, [0, -1]]

@@ -236,9 +236,9 @@ def _check_layout(argument: str, folder: pathlib.Path, found: dict[str, list[pat
 
 def _check_outside_classes(argument: str, folder: str | os.PathLike, labeled_dir: str | os.PathLike) -> None:
     """Raises for a folder in that of a class, whose images have a label by that: `labeled/unlabeled` is a class."""
-    place = pathlib.Path(os.path.realpath(user_path(folder)))
+    real = pathlib.Path(os.path.realpath(user_path(folder)))
     for entry in user_path(labeled_dir).iterdir():
-        if not is_hidden_or_system(entry.name) and place.is_relative_to(os.path.realpath(entry)):
+        if not is_hidden_or_system(entry.name) and real.is_relative_to(os.path.realpath(entry)):
             raise ValueError(
                 f"{argument}={shown(folder)} lies in labeled_dir, where its images have the class "
                 f"{unicodedata.normalize('NFC', entry.name)!r}: move it out of {shown(labeled_dir)}."

@@ -117,7 +117,7 @@ class DecodedFiles:
         return np.array([file.stream for file in self.files], int)
 
     def check_range(self, report: ReadingReport) -> None:
-        """Refuses images that would be nearly black, and notes what may be read in another way than it is seen."""
+        """Raises for images that would be nearly black, and notes what may be read in another way than it is seen."""
         deep = [fact.deep_maximum for fact in self.facts]
         deepest = int(np.argmax(deep))
         note = value_range.check_range_of_files(

@@ -38,8 +38,8 @@ def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
     numbers = tf.io.decode_raw(start, tf.uint8)
     bmp, chunk = begins_with(start, b"BM"), tf.strings.substr(start, _WEBP_CHUNK, 4)
 
-    def has(place, bit):
-        return tf.bitwise.bitwise_and(numbers[_WEBP_CHUNK + 8 + place], bit) > 0
+    def has(index, bit):
+        return tf.bitwise.bitwise_and(numbers[_WEBP_CHUNK + 8 + index], bit) > 0
 
     # TensorFlow wants to be told how many channels a WebP file has. It refuses moving images without an alpha
     # channel; when it is to find the number itself, they end the process.

@@ -30,7 +30,7 @@ def label_store(
     balance: bool = True,
     title: str | None = None,
 ) -> Figure:
-    """Draws the confidence of all labels, the classes before and after `select`, and some images.
+    """Draws the confidence of all labels, the classes before and after `select_indices`, and some images.
 
     The images are spread evenly over the confidences, from the highest on, so that the last selected ones stand at
     the edge of what is dropped. A caption is red where the image's own label, if it has one, is another.

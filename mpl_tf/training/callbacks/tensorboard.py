@@ -117,13 +117,13 @@ class WriteSummaries(keras.callbacks.Callback):
         """Caption → images: labeled ones as they are learned from, unlabeled ones and both of their views."""
         positions = tf.range(_VIEWED, dtype=tf.int64) + step * _VIEWED
         learned = self.data.labeled_view or self.data.weak
-        place = {"seed": 0, "position": positions[: len(self.labeled)]}
-        rows = {"labeled": learned(self._fetch(self.labeled), **place)}
+        drawn_at = {"seed": 0, "position": positions[: len(self.labeled)]}
+        rows = {"labeled": learned(self._fetch(self.labeled), **drawn_at)}
         if len(self.unlabeled):
-            place = {"seed": 1, "position": positions[: len(self.unlabeled)]}
+            drawn_at = {"seed": 1, "position": positions[: len(self.unlabeled)]}
             plain = self._fetch(self.unlabeled)
-            weak = self.data.weak(plain, **place)
-            rows |= {"unlabeled": plain, "weak view": weak, "strong view": self.data.strong(weak, **place)}
+            weak = self.data.weak(plain, **drawn_at)
+            rows |= {"unlabeled": plain, "weak view": weak, "strong view": self.data.strong(weak, **drawn_at)}
         return {caption: np.asarray(images) for caption, images in rows.items()}
 
     def _learning_rates(self):

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from mpl_tf.data.augmentation import color, geometry, randaugment, stateless_random
 from mpl_tf.data.augmentation.randaugment import DRAWN_OPERATIONS, OPERATIONS, RandAugment, make_policy
 
-GREY = {"L": 128, "RGB": (128, 128, 128)}
+GRAY = {"L": 128, "RGB": (128, 128, 128)}
 SHAPES = [(8, 8, 3), (8, 8, 1), (32, 32, 3), (32, 32, 1), (24, 40, 3)]
 MAGNITUDES = [1, 5, 10, 16, 17, 30]
 MOVES = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
@@ -57,7 +57,7 @@ def affine(name, magnitude, sign, height, width):
 def pillow_affine(image, a0, a1, a2, b0, b1, b2):
     """Pillow's pixel centers are at halves instead of whole numbers."""
     moved = (a0, a1, a2 - a0 / 2 - a1 / 2 + 0.5, b0, b1, b2 - b0 / 2 - b1 / 2 + 0.5)
-    fill = GREY[image.mode]
+    fill = GRAY[image.mode]
     return image.transform(
         image.size, Image.Transform.AFFINE, moved, Image.Resampling.NEAREST, fillcolor=fill
     )
@@ -99,7 +99,7 @@ def pillow_operation(name, pixels, magnitude, uniforms):
             return to_array(getattr(ImageEnhance, name)(image).enhance(magnitude / 10 * 1.8 + 0.1))
         case "Rotate":
             degrees = sign * 3 * magnitude
-            return to_array(image.rotate(degrees, Image.Resampling.NEAREST, fillcolor=GREY[image.mode]))
+            return to_array(image.rotate(degrees, Image.Resampling.NEAREST, fillcolor=GRAY[image.mode]))
         case "ShearX" | "ShearY" | "TranslateX" | "TranslateY":
             return to_array(pillow_affine(image, *affine(name, magnitude, sign, height, width)))
         case "Cutout":

@@ -87,7 +87,7 @@ def _disk(radius):
 
 
 def _kernel(rows, columns, weights):
-    """Places between pixels, each shared among the four around it, so that lengths need not be whole."""
+    """Positions between pixels, each shared among the four around it, so that lengths need not be whole."""
     half = 1 + math.ceil(max(np.abs(rows).max(), np.abs(columns).max()))
     kernel = np.zeros((2 * half + 1, 2 * half + 1))
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)

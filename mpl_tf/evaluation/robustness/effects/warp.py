@@ -11,7 +11,7 @@ def project(image: np.ndarray, matrix: np.ndarray, *, edge: str = "grid-constant
 
     Args:
         image: float `[H, W, C]`.
-        matrix: float `[3, 3]`, from the place (row, column, 1) of a pixel, counted from the middle of the
+        matrix: float `[3, 3]`, from the position (row, column, 1) of a pixel, counted from the middle of the
             image, to where it is taken from, up to a factor.
         edge: what lies outside, as `scipy.ndimage.map_coordinates` names it; black by default.
 
