@@ -1,7 +1,7 @@
 """What only a GPU can show: XLA, 16 bits, several replicas, and the step against the card's arithmetic.
 
 Each line is a process of its own: a method under a precision, compiled or not, on one GPU or on all of this machine
-under MirroredStrategy. It gives the seconds of a step, images per second, the share of the arithmetic that a large
+under MirroredStrategy. It gives the seconds of a step, images per second, the fraction of the arithmetic that a large
 matrix product of that precision reaches on the same card, and how far the losses of ten steps are from those in
 float32 without XLA on one GPU. The operations of a step are counted from the networks' convolutions and dense layers
 and from the passes of benchmarks/step.py. The last lines are of a whole training, with images drawn and augmented:
@@ -83,13 +83,12 @@ def main() -> None:
 
 def plan(name: str, *, several: bool) -> list:
     """The lines of a method; the first is the reference."""
-    lines = [
+    return [
         {"name": name, "precision": precision, "jit": jit, "mirrored": mirrored}
         for mirrored in (False, True)[: 1 + several]
         for precision in PRECISIONS
         for jit in (False, True)
     ]
-    return lines
 
 
 def _child(settings: dict) -> dict:

@@ -91,7 +91,7 @@ def main(_):
             _begin_no_more(pool)
     folder = pathlib.Path(FLAGS.run_dir)
     print((folder / "table.md").read_text("utf-8"))
-    print(f"report: {folder / 'report.html'}")
+    print(f"report: {folder / report.PAGE}")
 
 
 def _failed(done: concurrent.futures.Future) -> bool:

@@ -1,5 +1,6 @@
 """What a batch is made of: its numbers and sizes, and checks whose errors say what to do."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -69,7 +70,7 @@ def check_evaluation_batch(data: Any) -> tuple:
     elif labels.shape.rank is None:
         # As Keras traces them that has met both.
         labels = tf.reshape(labels, [batch_size(images)])
-    _class_numbers(labels)
+    _check_class_numbers(labels)
     return images, tf.cast(labels, tf.int32)
 
 
@@ -111,8 +112,8 @@ def check_training_batch(
         for key in keys:
             shape = tuple(data[stream][key].shape[1:])
             if key == "label":
-                _class_numbers(data[stream][key])
-            elif key != "index" and not _fits(shape, network.input_shape[1:]):
+                _check_class_numbers(data[stream][key])
+            elif key != "index" and not fits_input(shape, network.input_shape[1:]):
                 raise ValueError(
                     f"The batch's {stream} {key} images have shape {shape}, but {network.name!r} takes "
                     f"{tuple(network.input_shape[1:])}: build the networks with the images' shape."
@@ -143,14 +144,19 @@ def check_training_batch(
             )
 
 
-def _fits(shape, takes):
-    """Whether a network takes images of a shape, of which it may leave sides open."""
-    return len(shape) == len(takes) and all(
-        side in (None, given) for side, given in zip(takes, shape, strict=True)
+def fits_input(shape: Sequence[int | None], input_shape: Sequence[int | None]) -> bool:
+    """Whether a network takes images of a shape, of which it may leave sides open.
+
+    Args:
+        shape: `(H, W, C)`, of the images.
+        input_shape: that of the network, without the batch; None for a side that it leaves open.
+    """
+    return len(shape) == len(input_shape) and all(
+        side in (None, given) for side, given in zip(input_shape, shape, strict=True)
     )
 
 
-def _class_numbers(labels):
+def _check_class_numbers(labels):
     if len(labels.shape) != 1 or not tf.as_dtype(labels.dtype).is_integer:
         raise ValueError(
             f"The batch's labels are {tf.as_dtype(labels.dtype).name} of shape {tuple(labels.shape)}: pass one whole "

@@ -260,11 +260,11 @@ def index_batches(batch_size: int, *, start: int = 0, shard: tuple = (0, 1)) -> 
         raise ValueError(f"batch_size={batch_size} makes no batch: it must be at least 1.")
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     rows = batch_size // shard[1]
-    numbers = shard[0] * rows + tf.range(rows, dtype=tf.int64)
+    offsets = shard[0] * rows + tf.range(rows, dtype=tf.int64)
 
     @tf.autograph.experimental.do_not_convert
     def make_batch(step):
-        return {"generated": {"index": step * batch_size + numbers}}
+        return {"generated": {"index": step * batch_size + offsets}}
 
     return prefetching.untuned(steps.map(make_batch))
 

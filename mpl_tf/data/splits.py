@@ -326,10 +326,10 @@ def _shuffled_classes(source: Source, seed: int) -> tuple[np.ndarray, list[np.nd
     generator = np.random.default_rng(int(seed))
     order = generator.permutation(source.num_classes)
     # One sort for all classes: the images of each in ascending order, one class after the other.
-    members = np.flatnonzero(labels >= 0)
-    members = members[np.argsort(labels[members], kind="stable")]
-    counts = np.bincount(labels[members], minlength=source.num_classes)
-    members = np.split(members, np.cumsum(counts)[:-1])
+    known = np.flatnonzero(labels >= 0)
+    known = known[np.argsort(labels[known], kind="stable")]
+    counts = np.bincount(labels[known], minlength=source.num_classes)
+    members = np.split(known, np.cumsum(counts)[:-1])
     queues = [generator.permutation(members[label]) for label in order]
     if (trusted := source.trusted) is not None:
         queues = [np.concatenate([queue[trusted[queue]], queue[~trusted[queue]]]) for queue in queues]

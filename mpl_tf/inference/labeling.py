@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mpl_tf.data import pipeline
+from mpl_tf.data.batches import fits_input
 from mpl_tf.data.images.decoding import CROPPED
 from mpl_tf.data.images.images import Images
 from mpl_tf.data.images.source import Source
@@ -234,8 +235,7 @@ def _batches_of(rows, size):
 def _check_misfits(network, images, store):
     check_networks({"network": network})
     shape, takes, gives = tuple(images.image_shape), network.input_shape[1:], network.output_shape[-1]
-    fitting = [side in (None, given) for side, given in zip(takes, shape, strict=False)]
-    if len(takes) != len(shape) or not all(fitting):
+    if not fits_input(shape, takes):
         raise ValueError(
             f"The images have the shape {shape}, but {network.name!r} takes {takes}: load "
             "them in the size that the network was built for."

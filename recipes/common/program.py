@@ -191,20 +191,9 @@ def open_run(
             f"The run folder {str(folder.path)!r} holds a run that was not planned for these minutes, and its stages "
             "cannot be given more steps: ask for what it was started with, or choose another run_dir."
         )
-    verify_or_write_inputs(folder.path, inputs(), has_results=folder.has_results(), writes=False)
-    for name, value in _optional("batch_size", "finetune_batch_size").items():
-        check_batch_size(value, strategy, name=name)
-    for name, path in (("run_dir", folder.path), ("export_dir", FLAGS.export_dir)):
-        if path and folder.writes:
-            files.check_writable(path, name)
-    if not folder.has_results():
-        _check_outside_images(folder.path)
+    _check_folders_and_sizes(folder, strategy)
     data = load_data(folder.path, write_split=False)
-    check_names(data.source.class_names)
-    if FLAGS.report and folder.writes and not folder.has_completed():
-        report.check_can_draw(data.source.class_names)
-    check_selection(_optional("select").get("select", "last"), data)
-    _check_feedback(data)
+    _check_data(folder, data)
     initial = None if folder.has_completed() else builders.load_initial(data)
     shown = _optional("tensorboard", "confirmation_images", "on_collapse")
     monitoring = Monitoring(verbose=verbose(), **shown)
@@ -213,14 +202,7 @@ def open_run(
         environment = {"strategy": strategy, "monitoring": monitoring}
         planned = plan(train, data, initial=initial, keep_epochs=folder.has_results(), **environment)
     elif draft and not folder.has_completed():
-        with tempfile.TemporaryDirectory() as scratch:
-            drafted = Draft(scratch, data, strategy=strategy)
-            drafted.initial = initial
-            train(drafted)
-        if len(drafted.settings) > 1:
-            # A method that keeps labels has a row for every image, and cycles keep it.
-            del drafted
-            gc.collect()
+        _draft(train, data, strategy=strategy, initial=initial)
     with Run(folder.path, data, strategy=strategy, monitoring=monitoring) as run:
         has_results = folder.has_results()
         steps_before = folder.verify_or_write_config(configuration(), **options)
@@ -241,6 +223,45 @@ def open_run(
             run.initial = builders.load_initial(data) if initial is None else initial
             _note_initialization(run)
         yield run
+
+
+def _check_folders_and_sizes(folder: RunFolder, strategy: tf.distribute.Strategy) -> None:
+    """Checks what can be checked before the images are loaded, which may take minutes."""
+    verify_or_write_inputs(folder.path, inputs(), has_results=folder.has_results(), writes=False)
+    for name, value in _optional("batch_size", "finetune_batch_size").items():
+        check_batch_size(value, strategy, name=name)
+    for name, path in (("run_dir", folder.path), ("export_dir", FLAGS.export_dir)):
+        if path and folder.writes:
+            files.check_writable(path, name)
+    if not folder.has_results():
+        _check_outside_images(folder.path)
+
+
+def _check_data(folder: RunFolder, data: RunData) -> None:
+    """Checks that what the end of the run needs can be had of these images."""
+    check_names(data.source.class_names)
+    if FLAGS.report and folder.writes and not folder.has_completed():
+        report.check_can_draw(data.source.class_names)
+    check_selection(_optional("select").get("select", "last"), data)
+    _check_feedback(data)
+
+
+def _draft(
+    train: Callable[[Run], None],
+    data: RunData,
+    *,
+    strategy: tf.distribute.Strategy,
+    initial: keras.Model | None,
+) -> None:
+    """Goes through the stages of a run to see whether all of them can be built."""
+    with tempfile.TemporaryDirectory() as scratch:
+        drafted = Draft(scratch, data, strategy=strategy)
+        drafted.initial = initial
+        train(drafted)
+    if len(drafted.settings) > 1:
+        # A method that keeps labels has a row for every image, and cycles keep it.
+        del drafted
+        gc.collect()
 
 
 def _check_outside_images(run_dir: pathlib.Path) -> None:
@@ -454,7 +475,7 @@ def show(metrics: dict, folder: str) -> None:
     if chosen := metrics.get("served"):
         print(f"\nserved: {role_name(chosen['role'])}\n{chosen['reason']}")
     print(f"\ntraining: {seconds}\nrun folder: {folder}")
-    if (page := pathlib.Path(folder) / "report.html").is_file():
+    if (page := pathlib.Path(folder) / report.PAGE).is_file():
         print(f"report: {page}")
     if "export" in metrics:
         print(f"exported {role_name(chosen['role']) if chosen else 'student'}: {metrics['export']}")

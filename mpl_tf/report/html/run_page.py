@@ -107,18 +107,17 @@ def _facts(run):
         accuracy = f"{100 * selected['accuracy']:.1f} % on validation"
         facts.append(Fact(title, f"{selected['epoch'] + 1:,}", f"step {selected['step']:,}, {accuracy}"))
     if "seconds" in metrics:
-        stages = ", ".join(
-            f"{role_name(stage)} {value:,.0f} s" for stage, value in metrics["seconds"].items()
-        )
-        facts.append(Fact("Training", _duration(sum(metrics["seconds"].values())), stages))
+        facts.append(_time_of_stages("Training", metrics["seconds"]))
     if metrics.get("cpu_seconds"):
-        stages = ", ".join(
-            f"{role_name(stage)} {value:,.0f} s" for stage, value in metrics["cpu_seconds"].items()
-        )
-        facts.append(Fact("CPU time", _duration(sum(metrics["cpu_seconds"].values())), stages))
+        facts.append(_time_of_stages("CPU time", metrics["cpu_seconds"]))
     if "accelerator" in metrics:
         facts.append(Fact("Accelerator", metrics["accelerator"]))
     return facts
+
+
+def _time_of_stages(title, seconds):
+    stages = ", ".join(f"{role_name(stage)} {value:,.0f} s" for stage, value in seconds.items())
+    return Fact(title, _duration(sum(seconds.values())), stages)
 
 
 def _facts_of_trust(run):
