@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import math
+import os
 import pathlib
 import shlex
 import sys
@@ -180,6 +181,7 @@ def open_run(
     prepare()
     builders.settle_optimizer()
     _adopt_steps(folder)
+    _adopt_spellings(folder)
     defaults = {name: _as_text(FLAGS[name].default) for name in configuration()}
     options = {"defaults": defaults, "resume": FLAGS.resume, "may_grow": may_grow}
     to_plan = minutes.is_asked() and not minutes.adopt(folder, configuration)
@@ -304,6 +306,23 @@ def _adopt_steps(folder: RunFolder) -> None:
     for name in names:
         if name in known and name in FLAGS and FLAGS[name].value is None:
             FLAGS[name].value = int(known[name])
+
+
+def _adopt_spellings(folder: RunFolder) -> None:
+    """Names files as a run that goes on has named them, where the flags have another path to the very same file."""
+    known = folder.read_flags() if folder.has_results() else {}
+    for name, value in _optional(*INPUTS, "initialize").items():
+        if not value or name not in known:
+            continue
+        given, before = (
+            (value, known[name].split(",")) if isinstance(value, list) else ([value], [known[name]])
+        )
+        if len(given) == len(before) and all(map(_is_one_file, given, before)):
+            FLAGS[name].value = before if isinstance(value, list) else before[0]
+
+
+def _is_one_file(one: str, other: str) -> bool:
+    return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
 def _warm_starts() -> bool:

@@ -96,10 +96,10 @@ def test_advice_can_be_followed_and_what_the_end_needs_is_checked_at_the_start(r
 def test_another_network_behind_the_same_path_is_refused(tmp_path):
     path = tmp_path / "teacher.keras"
 
-    def finetune(*, expect_success):
+    def finetune(*, expect_success, spelling=path):
         finished = forked.run(
             "recipes.finetune", "--dataset=digits", "--labels=20", "--steps=2", "--batch_size=10", "--noreport",
-            f"--network={path}", "--progress=none", "--notensorboard", f"--run_dir={tmp_path / 'run'}",
+            f"--network={spelling}", "--progress=none", "--notensorboard", "--run_dir=run", cwd=tmp_path,
         )  # fmt: skip
         assert (finished.returncode == 0) == expect_success, finished.stderr[-3000:]
         return finished.stdout if expect_success else finished.stderr
@@ -107,6 +107,8 @@ def test_another_network_behind_the_same_path_is_refused(tmp_path):
     models.save(models.build("mlp-8x1", 10, (8, 8, 1), seed=0), path)
     finetune(expect_success=True)
     path.write_bytes(path.read_bytes())
-    assert "there was nothing left to do" in finetune(expect_success=True)
+    # Nor does another spelling of the path make another network.
+    for spelling in ("teacher.keras", path):
+        assert "there was nothing left to do" in finetune(expect_success=True, spelling=spelling)
     models.save(models.build("mlp-8x1", 10, (8, 8, 1), seed=1), path)
     assert f"was made with another --network={path}" in finetune(expect_success=False)
