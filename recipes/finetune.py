@@ -42,7 +42,7 @@ import dataclasses
 from mpl_tf import data as data_module
 from mpl_tf.methods.supervised import Supervised
 from mpl_tf.training.run import Run, finetuning
-from recipes.common import builders, program
+from recipes.common import builders, origin, program
 
 
 def build(source: data_module.Source) -> Supervised:
@@ -65,6 +65,7 @@ def train(run: Run) -> None:
 
 def main(_):
     """Trains, evaluates, exports."""
+    origin.adopt_held_out(FLAGS.network)
     with program.open_run(train) as run:
         train(run)
         program.finish(run)

@@ -29,7 +29,7 @@ from mpl_tf.training.loop import check_selection
 from mpl_tf.training.rehearsal import Draft
 from mpl_tf.training.run import Run, check_batch_size
 from mpl_tf.utils import files
-from recipes.common import builders, minutes, precision, shared_flags
+from recipes.common import builders, minutes, origin, precision, shared_flags
 
 FLAGS = flags.FLAGS
 
@@ -240,7 +240,12 @@ def _check_folders_and_sizes(folder: RunFolder, strategy: tf.distribute.Strategy
 
 
 def _check_data(folder: RunFolder, data: RunData) -> None:
-    """Checks that what the end of the run needs can be had of these images."""
+    """Checks that what the run needs, up to its end, can be had of these images."""
+    if not folder.has_completed():
+        initialize = _optional("initialize").get("initialize")
+        origin.warn_of_learned_validation(
+            data.split, inputs() | ({"initialize": initialize} if initialize else {})
+        )
     check_names(data.source.class_names)
     if FLAGS.report and folder.writes and not folder.has_completed():
         report.check_can_draw(data.source.class_names)
