@@ -5,6 +5,7 @@ import pathlib
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -86,10 +87,11 @@ def write_variants(
             for each kind.
 
     Returns:
-        The measurements of the network and of each kind.
+        The measurements of the network and of each kind that was written. A variant whose accuracy falls by more than
+        allowed is not, and a warning says so.
 
     Raises:
-        ValueError: for an unknown kind, no images, or a variant whose accuracy falls by more than allowed.
+        ValueError: for an unknown kind, no images, or where every variant's accuracy falls by more than allowed.
     """
     network = validation.single_network(network)
     validation.check_network(network)
@@ -106,7 +108,7 @@ def write_variants(
     accuracy = float(np.mean(reference == labels))
     size = sum(weight.numpy().nbytes for weight in network.weights)
     latency = median_seconds(lambda: network.predict_on_batch(images[:1]))
-    measured = [Measurement("keras", accuracy, 1.0, size, latency, "")]
+    measured, refused = [Measurement("keras", accuracy, 1.0, size, latency, "")], []
     for kind, model in convert(network, kinds, representative):
         run = Interpreter(model)
         predicted = _predictions(run, images, advance)
@@ -121,13 +123,17 @@ def write_variants(
         if accuracy - found.accuracy > max_accuracy_drop:
             # Of few images any difference is too large.
             less = ", which is less than one image" if max_accuracy_drop * len(labels) < 1 else ""
-            raise ValueError(
+            refused.append(
                 f"The LiteRT variant {kind!r} has an accuracy of {found.accuracy:.2%} on {len(labels)} validation "
-                f"images, the network {accuracy:.2%}: more than max_accuracy_drop={max_accuracy_drop:g} below{less}. "
-                "Leave this variant out, or allow more."
+                f"images, the network {accuracy:.2%}: more than max_accuracy_drop={max_accuracy_drop:g} below{less}"
             )
+            continue
         (folder / f"{name}_{kind}.tflite").write_bytes(model.content)
         measured.append(found)
+    if refused and len(measured) == 1:
+        raise ValueError(" ".join(f"{reason}. Leave this variant out, or allow more." for reason in refused))
+    for reason in refused:
+        warnings.warn(f"{reason}, so that it is left out. Allow more to have it.", stacklevel=2)
     return measured
 
 

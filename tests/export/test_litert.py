@@ -126,6 +126,32 @@ def test_a_variant_that_loses_too_much_accuracy_fails_the_export(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_variant_that_loses_too_much_accuracy_is_left_out_beside_one_that_does_not(
+    tmp_path, monkeypatch, model, examples, logits
+):
+    convert = litert.convert
+
+    def with_a_bad_int8(network, kinds, representative):
+        other = keras.models.clone_model(network)
+        other.set_weights([-weight for weight in network.get_weights()])
+        for kind in kinds:
+            yield from convert(other if kind == "int8" else network, [kind], representative)
+
+    monkeypatch.setattr(litert, "convert", with_a_bad_int8)
+    with pytest.warns(UserWarning, match=r"'int8' has an accuracy of .*, so that it is left out"):
+        measured = litert.write_variants(
+            model,
+            tmp_path,
+            name="net",
+            kinds=["int8", "float32"],
+            representative=examples,
+            images=examples,
+            labels=logits.argmax(axis=-1),
+        )
+    assert [found.kind for found in measured] == ["keras", "float32"]
+    assert [path.name for path in tmp_path.iterdir()] == ["net_float32.tflite"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
