@@ -199,6 +199,7 @@ def _hooks(
         if len(measured):
             batches = pipeline.evaluation_batches(data.source.train, measured)
             yield (bias := monitors.ConfirmationBias(batches, folder=folder))
+            yield monitors.WarnOnOneClass(bias, settings.steps, data.source.class_names)
     if settings.select == "best":
         yield monitors.SelectBest(folder, int(method.step.numpy()))
     if monitoring.tensorboard and folder.writes:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -159,6 +160,54 @@ class ConfirmationBias(keras.callbacks.Callback):
         row |= {str(label): f"{part / max(1, total):.6g}" for label, part in enumerate(predicted)}
         name = "pseudo_label_classes.csv"
         folder.write_rows(name, [*folder.read_rows(name, until_step=step - 1), row])
+
+
+class WarnOnOneClass(keras.callbacks.Callback):
+    """Warns, once, when a method gives nearly all unlabeled images one label: it has collapsed onto a class.
+
+    Stands after `ConfirmationBias`, whose images it looks at; of fewer than 20 all may well be of one class. In the
+    first half of a stage networks may know nothing yet.
+
+    Args:
+        bias: which measures the labels.
+        steps: of the stage.
+        class_names: in the order of the labels.
+        fraction: of the images, from which an epoch counts.
+        patience: epochs on end.
+    """
+
+    FEWEST_IMAGES = 20
+
+    def __init__(
+        self,
+        bias: ConfirmationBias,
+        steps: int,
+        class_names: Sequence[str],
+        fraction: float = 0.98,
+        patience: int = 2,
+    ):
+        super().__init__()
+        self.bias, self.steps, self.class_names = bias, steps, class_names
+        self.fraction, self.patience, self.epochs, self.warned = fraction, patience, 0, False
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Counts the epochs."""
+        found = self.bias.measured
+        labels = found.prediction[found.confidence > 0.0] if found is not None else ()
+        if len(labels) < self.FEWEST_IMAGES or 2 * int(np.asarray(self.model.step)) <= self.steps:
+            return
+        counts = np.bincount(labels)
+        fraction = counts.max() / len(labels)
+        self.epochs = self.epochs + 1 if fraction >= self.fraction else 0
+        if self.epochs == self.patience and not self.warned:
+            self.warned = True
+            name = self.class_names[int(counts.argmax())]
+            warnings.warn(
+                f"For {self.patience} epochs {fraction:.0%} of the unlabeled images were labeled {name!r}: unless "
+                "nearly all of them are of this class, the method has collapsed onto it. Train longer on the labels "
+                "first, lower the learning rate or the weight of the unlabeled images, or raise the threshold.",
+                stacklevel=2,
+            )
 
 
 class SelectBest(keras.callbacks.Callback):

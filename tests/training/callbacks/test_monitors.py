@@ -152,6 +152,31 @@ def test_the_predicted_classes_are_recorded_once_for_each_step(tmp_path):
     assert recorded[0] == {"epoch": "0", "step": "10", "images": "4", "0": "0.5", "1": "0.25", "2": "0.25"}
 
 
+def said_of_epochs(predictions, *, steps=6, count=40):
+    """What is warned of when the labels of epoch i + 1, which ends at step i + 1, are the classes of entry i."""
+    bias = types.SimpleNamespace(measured=None)
+    callback = monitors.WarnOnOneClass(bias, steps, ["cat", "dog", "emu"])
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        for epoch, classes in enumerate(predictions):
+            found = np.resize(classes, count)
+            unknown = np.full(count, -1)
+            bias.measured = monitors.PseudoLabeled(np.arange(count), unknown, found, np.ones(count))
+            callback.set_model(types.SimpleNamespace(step=epoch + 1))
+            callback.on_epoch_end(epoch)
+    return [str(warning.message) for warning in caught]
+
+
+def test_labels_that_are_all_of_one_class_warn_once_in_the_second_half_of_a_stage():
+    (said,) = said_of_epochs([[0, 1, 2]] * 3 + [[1]] * 3)
+    assert "100% of the unlabeled images were labeled 'dog'" in said
+    assert len(said_of_epochs([[1], [1], [0, 1], [2], [2], [2]], steps=0)) == 1
+    # At the beginning networks know nothing, and one epoch may be chance.
+    assert not said_of_epochs([[1]] * 3 + [[0, 1]] * 3)
+    assert not said_of_epochs([[0, 1, 2]] * 3 + [[1], [0, 1], [1]])
+    # Of a handful of images all may well be of one class.
+    assert not said_of_epochs([[1]] * 6, count=5)
+
+
 def test_the_end_of_an_epoch_reaches_the_method():
     handed = []
     callback = monitors.EndEpoch("images")
