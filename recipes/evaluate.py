@@ -41,6 +41,7 @@ from mpl_tf import data, evaluation, models
 from mpl_tf.evaluation.robustness import corruptions, perturbations
 from mpl_tf.runs.folder import RunFolder, write_metrics
 from mpl_tf.utils.progress import Progress
+from mpl_tf.utils.validation import check_range
 from recipes.common import completed_run, evaluation_tables, program
 
 # Not the run's: runs with different seeds are to meet the same corruptions of the same images.
@@ -84,10 +85,9 @@ def main(_):
         add_attacks(results, networks, batches, epsilons, len(few))
     if FLAGS.robustness:
         add_robustness(results, networks, batches, len(few))
-    destination = write(results)
     print(f"\n{split.name}, {len(indices):,} {FLAGS.split} images\n")
     print(evaluation_tables.tables(results, baseline=baseline_role()))
-    print(f"\nwritten to {destination}")
+    print(f"\nwritten to {write(results)}")
 
 
 def parse_epsilons(texts: list[str]) -> list[float]:
@@ -96,6 +96,8 @@ def parse_epsilons(texts: list[str]) -> list[float]:
         epsilons = [float(text) for text in texts]
     except ValueError:
         raise app.UsageError(f"--fgsm={','.join(texts)} is no list of numbers as 1,2,4,8.") from None
+    for epsilon in epsilons:
+        check_range("fgsm", epsilon, low=0)
     return [0.0, *epsilons] if epsilons else []
 
 

@@ -98,6 +98,9 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
     given = f"--run_dir={folder.path}"
     (tmp_path / "empty").mkdir()
     called_baseline = shutil.copy(network.with_name("supervised.keras"), tmp_path / "baseline.keras")
+    # A place that cannot be written to does not lose the tables of what has been measured.
+    blocked = shutil.copy(network, tmp_path / "blocked.keras")
+    (tmp_path / "blocked.evaluation.json").mkdir()
     cases = {
         "Give either --run_dir": [],
         "holds no finished run": [f"--run_dir={tmp_path / 'empty'}"],
@@ -107,6 +110,8 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
         "role='teacher' is unknown: Choose one of 'student', 'supervised'": [given, "--roles=teacher"],
         "missing.keras does not exist": [given, "--baseline=missing.keras"],
         "is no list of numbers as 1,2,4,8": [given, "--fgsm=1;2"],
+        "fgsm=-1.0 is out of range": [given, "--fgsm=2,-1", "--baseline=missing.keras"],
+        "| blocked |": [f"--network={blocked}", "--labels=20", "--split=validation"],
         "'two_moons' has points": [f"--network={network}", "--dataset=two_moons", "--robustness"],
         "--baseline needs a .keras file": [f"--network={network}", "--baseline=supervised"],
         "digits.0@20, 144 validation images": [
