@@ -332,10 +332,10 @@ def log_since(folder: pathlib.Path, position: int) -> str:
 
 
 def trial_warnings(folder: pathlib.Path) -> list[str]:
-    """The different warnings in a trial's log, in the order in which they came."""
+    """The different warnings in a trial's log, as `start` or Python writes them, in the order in which they came."""
     log = folder / "log.txt"
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    return list(dict.fromkeys(re.findall(r"^.*?:\d+: \w*Warning: (.+)$", text, re.MULTILINE)))
+    return list(dict.fromkeys(re.findall(r"^(?:.*?:\d+: \w*)?Warning: (.+)$", text, re.MULTILINE)))
 
 
 def write_report(results: dict, reference: str, ablations: dict[str, str]) -> None:

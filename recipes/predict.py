@@ -24,7 +24,7 @@ shared_flags.define_progress_flag("images are classified")
 flags.mark_flag_as_required("model")
 
 if __name__ == "__main__":
-    start.parse_flags()
+    start.parse_flags(takes_arguments=True)
 
 import collections
 

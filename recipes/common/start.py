@@ -6,13 +6,16 @@ along: `--help` and a wrong flag are answered at once.
 
 import contextlib
 import difflib
+import math
 import os
 import pathlib
 import re
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import app, flags
 
@@ -29,8 +32,8 @@ flags.DEFINE_string(
     "Reads the flags of recipes/presets/<name>.flags first; the path of a flagfile is fine too.",
 )
 
-# What a shell reports for a process that Ctrl-C has ended.
-_INTERRUPTED = 130
+# What a shell reports for a process that Ctrl-C has ended, and for one whose output nobody reads any more.
+_INTERRUPTED, _UNREAD = 130, 141
 # What TensorFlow says of a machine without a GPU, in lines that look like errors.
 _NOTES = re.compile(
     r"absl::InitializeLog\(\)|Could not find cuda drivers|oneDNN custom operations|cpu_feature_guard|To enable the "
@@ -134,12 +137,15 @@ def _is_known(line: str) -> bool:
     return name in FLAGS or name.removeprefix("no") in FLAGS
 
 
-def parse_flags(*, expand_presets: bool = True) -> None:
+def parse_flags(*, expand_presets: bool = True, takes_arguments: bool = False) -> None:
     """Reads the command line, and then imports TensorFlow without its notes.
 
     Args:
         expand_presets: whether a preset stands for its flags, and is not a flag of the program itself.
+        takes_arguments: whether the program has arguments that are no flags.
     """
+    sys.excepthook = _without_traceback_of_ctrl_c
+    warnings.formatwarning = _warning
     # `--help` shows the flags that the recipes share, too.
     for module, defined in FLAGS.flags_by_module_dict().items():
         for flag in defined if module.startswith("recipes.") else ():
@@ -152,10 +158,24 @@ def parse_flags(*, expand_presets: bool = True) -> None:
         _given.update(_flag_names(arguments))
         if expand_presets:
             arguments = with_presets(arguments)
-        # absl would turn TensorFlow's own notes on; a --verbosity of the user's comes later and wins.
-        _rest[:] = app.parse_flags_with_usage([program, "--verbosity=-2", *arguments])
+        with _quietly_where_nobody_reads():
+            # absl would turn TensorFlow's own notes on; a --verbosity of the user's comes later and wins.
+            _rest[:] = app.parse_flags_with_usage([program, "--verbosity=-2", *arguments])
     except app.UsageError as error:
         sys.exit(str(error))
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"A flagfile cannot be read ({error}): give one that is text in UTF-8.")
+    if len(_rest) > 1 and not takes_arguments:
+        sys.exit(
+            f"{_rest[1]!r} is no flag: write --name=value, and --name or --noname for what is on or off, without "
+            "spaces around the equals sign."
+        )
+    for name in FLAGS:
+        # Neither is out of the bounds of a flag that has some.
+        if isinstance(FLAGS[name].value, float) and not math.isfinite(FLAGS[name].value):
+            sys.exit(
+                f"--{name}={FLAGS[name].value} is no number that anything can be made of: pass a finite one."
+            )
     if FLAGS.only_check_args:
         sys.exit()
     terminal.spell_out_what_cannot_be_printed()
@@ -165,6 +185,43 @@ def parse_flags(*, expand_presets: bool = True) -> None:
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     _resolve_paths()
+
+
+@contextlib.contextmanager
+def _quietly_where_nobody_reads() -> Iterator[None]:
+    """Ends without a word where the block prints help into a pipe that nobody reads any more."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _print_into_nothing()
+        sys.exit(_UNREAD)
+
+
+def _print_into_nothing() -> None:
+    """Spares the end of the program the error of printing what nobody reads."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
+def _without_traceback_of_ctrl_c(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    """Python's excepthook, but for Ctrl-C while modules are imported."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("\nStopped by Ctrl-C before anything began.", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning to the user as a sentence, and one to a programmer with where it comes from."""
+    if issubclass(category, UserWarning):
+        return f"Warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def define_path(name: str, default: str | None, description: str, parser: "PathParser | None" = None) -> None:
@@ -226,6 +283,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     Args:
         main: takes the arguments that are left.
     """
+    from tensorflow import errors
+
     from mpl_tf.distribute import workers
     from mpl_tf.training.callbacks import preemption
     from mpl_tf.utils.files import LockedError
@@ -233,6 +292,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     def guarded(arguments):
         try:
             main(arguments)
+            sys.stdout.flush()
         except preemption.PreemptedError as error:
             print(f"\n{error}", file=sys.stderr)
             sys.exit(error.exit_status)
@@ -246,6 +306,24 @@ def run(main: Callable[[list[str]], None]) -> None:
             print(f"\n{error}", file=sys.stderr, flush=True)
             # Without the interpreter's own clean-up, in which TensorFlow would wait for the worker that is gone.
             os._exit(1)
+        except BrokenPipeError:
+            _print_into_nothing()
+            print(
+                "\nNobody reads any more what is printed here, so it stops: start the same command again to go on "
+                "from what has been saved.",
+                file=sys.stderr,
+            )
+            sys.exit(_UNREAD)
+        except errors.ResourceExhaustedError as error:
+            if FLAGS.verbosity > 0:
+                raise
+            lines = error.message.splitlines()
+            reason = next((line for line in lines if "OOM" in line), *lines[:1]).strip()
+            sys.exit(
+                f"\nThere is not enough memory ({reason}): --rematerialize takes less, and so do a smaller "
+                "--batch_size or --image_size and more --student_micro_batches, see docs/memory.md.\n"
+                "(--verbosity=1 shows where.)"
+            )
         except (ValueError, ArithmeticError, OSError, LockedError) as error:
             if FLAGS.verbosity > 0:
                 raise

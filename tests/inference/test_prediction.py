@@ -173,7 +173,7 @@ def stalled(path, shape, resizing):
     return decode_file(path, shape, resizing)
 
 decoding.decode_file = stalled
-start.parse_flags()
+start.parse_flags(takes_arguments=True)
 start.run(predict.main)
 """
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -150,6 +151,91 @@ def test_flags_that_do_not_fit_each_other_are_refused(recipe, options, message, 
     assert not any(tmp_path.iterdir())
 
 
+def shell(command, **options):
+    """A shell's line that starts `python -m recipes.…`, for what TensorFlow is not needed for."""
+    line = command.replace("python", shlex.quote(sys.executable), 1)
+    return subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("recipe", ["mpl", "compare"])
+def test_help_whose_reader_has_gone_ends_without_a_word(recipe):
+    # Of a long text and of one that waits in a buffer until the program ends.
+    finished = shell(f"python -m recipes.{recipe} --help | true; exit ${{PIPESTATUS[0]}}")
+    assert (finished.returncode, finished.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "argument"), [("mpl", "steps=500"), ("mpl", "false"), ("evaluate", "-"), ("compare", "mpl")]
+)
+def test_arguments_that_are_no_flags_are_refused_where_there_are_none(recipe, argument):
+    required = ["--run_dir=nowhere"] if recipe == "compare" else []
+    finished = shell(f"python -m recipes.{recipe} --only_check_args {shlex.join([*required, argument])}")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"{argument!r} is no flag")
+
+
+@pytest.mark.parametrize("option", ["--learning_rate=nan", "--minutes=inf"])
+def test_numbers_that_are_not_finite_are_refused(option):
+    finished = shell(f"python -m recipes.mpl --only_check_args {option}")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"{option} is no number")
+
+
+@pytest.mark.parametrize("flag", ["preset", "flagfile"])
+def test_a_flagfile_that_is_no_text_is_refused_with_a_sentence(flag, tmp_path):
+    (tmp_path / "own.flags").write_bytes("--optimizer=größe".encode("utf-16"))
+    finished = shell(f"python -m recipes.mpl --only_check_args --{flag}={tmp_path / 'own.flags'}")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("A flagfile cannot be read")
+    assert "Traceback" not in finished.stderr
+
+
+STARTED = """
+import os, sys, warnings
+from recipes.common import start
+start.parse_flags()
+{what}
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_leaves_no_traceback():
+    # As Python calls it at the end.
+    hook = "try:\n    raise {}\nexcept BaseException:\n    sys.excepthook(*sys.exc_info())"
+    finished = forked.run(STARTED.format(what=hook.format("KeyboardInterrupt")))
+    assert finished.stderr.strip() == "Stopped by Ctrl-C before anything began."
+    assert "Traceback" in forked.run(STARTED.format(what=hook.format("KeyError(1)"))).stderr
+
+
+def test_a_warning_is_a_sentence_and_says_no_line_of_python():
+    finished = forked.run(STARTED.format(what="warnings.warn('Few images are left.', stacklevel=1)"))
+    assert (finished.returncode, finished.stderr) == (0, "Warning: Few images are left.\n")
+    # Of a library's programmers, who have to know where.
+    finished = forked.run(STARTED.format(what="warnings.warn('Overflow.', RuntimeWarning, stacklevel=1)"))
+    assert re.match(r"<string>:\d+: RuntimeWarning: Overflow\.", finished.stderr)
+
+
+def test_a_run_whose_reader_has_gone_says_how_to_go_on(monkeypatch, capfd):
+    monkeypatch.setattr(start, "FLAGS", types.SimpleNamespace(verbosity=-2))
+    monkeypatch.setattr(start.app, "run", lambda main, **_: main([]))
+    with open(writer_of_a_closed_pipe(), "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        for last in (lambda _: print("a line", flush=True), lambda _: print("a line that waits")):
+            with pytest.raises(SystemExit) as ended:
+                start.run(last)
+            assert ended.value.code == 141
+            said = capfd.readouterr().err
+            assert "go on from what has been saved" in said
+            # What is printed from here on goes nowhere.
+            print("more", flush=True)
+            os.dup2(writer_of_a_closed_pipe(), stdout.fileno())
+
+
+def writer_of_a_closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
 def test_all_recipes_are_tested():
     assert {"mpl", "compare", "label", "predict", "evaluate", "export", "finetune", "dafl"} <= {*RECIPES}
 
@@ -179,6 +265,23 @@ def test_what_a_path_or_a_value_is_refused_for_is_a_sentence(monkeypatch, cause)
         raise cause
 
     with pytest.raises(SystemExit, match=rf"{type(cause).__name__}: .*b'?\n\(--verbosity=1 shows where"):
+        start.run(fail)
+
+
+def test_memory_that_a_step_lacks_is_a_sentence_with_what_saves_some(monkeypatch):
+    from tensorflow import errors
+
+    monkeypatch.setattr(start, "FLAGS", types.SimpleNamespace(verbosity=-2))
+    monkeypatch.setattr(start.app, "run", lambda main, **_: main([]))
+
+    def fail(_):
+        raise errors.ResourceExhaustedError(
+            None, None, "Graph execution error:\n\nOOM when allocating tensor with shape[64,32]\n\t [[Op]]"
+        )
+
+    with pytest.raises(
+        SystemExit, match=r"There is not enough memory \(OOM when .*shape\[64,32\]\).*--batch_size"
+    ):
         start.run(fail)
 
 
