@@ -52,6 +52,11 @@ class PredictionTable:
     ) -> None:
         check_integer("top_k", top_k, low=1)
         self.path = files.user_path(path)
+        if self.path.is_dir():
+            inside = str(self.path / "predictions.csv")
+            raise ValueError(
+                f"{str(self.path)!r} is a folder: give the path of a CSV file, such as {inside!r}."
+            )
         ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
         self.columns = [
             "path",

@@ -75,7 +75,8 @@ def load(
     """
     path = files.user_path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give a .keras file, or a role of a run.")
+        wrong = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {wrong}: give a .keras file, or a role of a run.")
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path} is not a .keras file, or was cut off: give what network.save('name.keras') wrote."

@@ -247,7 +247,11 @@ def test_mended_and_added_images_get_their_rows_and_removed_ones_keep_theirs(tmp
     assert again.calls == 1
 
 
-def test_other_peoples_files_are_refused(tmp_path, folder):
+def test_other_peoples_files_are_refused(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for output in (".", str(folder)):
+        with pytest.raises(ValueError, match=r"is a folder: give the path of a CSV file"):
+            predict(Brightness(), folder, output)
     output = tmp_path / "out.csv"
     output.write_text("my,own\n1,2\n")
     with pytest.raises(

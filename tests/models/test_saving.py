@@ -76,6 +76,8 @@ def test_a_whole_method_keeps_what_its_networks_carry(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"student\.keras does not exist: give a \.keras file"):
         models.load(tmp_path / "student.keras")
+    with pytest.raises(FileNotFoundError, match=r"networks is a folder: give a \.keras file"):
+        models.load((tmp_path / "networks").mkdir() or tmp_path / "networks")
 
 
 def test_a_file_that_was_cut_off_is_named(tmp_path):
