@@ -14,6 +14,7 @@ from mpl_tf.runs.roles import DESCRIPTIONS
 from mpl_tf.utils.markdown import table
 
 _LEGEND = {
+    "standard_error": "±: the standard error of the accuracy over these images.",
     "balanced_accuracy": "Balanced: the mean of the classes' accuracies.",
     "macro_f1": "Macro F1: the mean of the classes' F1 scores.",
     "nll": "NLL: negative log-likelihood, in nats.",
@@ -221,8 +222,9 @@ def _origin(provenance):
     yield "\n".join(lines)
     if provenance.results:
         yield "## Results"
-        yield table([_result_row(split, result) for split, result in provenance.results.items()])
-        yield _legend(provenance)
+        rows = [_result_row(split, result) for split, result in provenance.results.items()]
+        yield table(rows)
+        yield _legend(set().union(*rows), provenance.temperature)
 
 
 def _result_row(split, result):
@@ -236,14 +238,13 @@ def _result_row(split, result):
     return row
 
 
-def _legend(provenance):
-    shown = set().union(*provenance.results.values())
-    sentences = [text for key, text in _LEGEND.items() if key in shown]
-    if provenance.temperature is None:
+def _legend(columns, temperature):
+    sentences = [text for key, text in _LEGEND.items() if _COLUMNS[key] in columns]
+    if temperature is None:
         sentences.append("The probabilities are the plain softmax of the logits.")
     else:
         sentences.append(
             "The probabilities are the plain softmax of the logits; logits divided by the temperature "
-            f"{provenance.temperature:.3f}, fitted on the validation split, are better calibrated."
+            f"{temperature:.3f}, fitted on the validation split, are better calibrated."
         )
     return " ".join(sentences)

@@ -46,6 +46,7 @@ def test_the_card_says_what_is_served_where_it_comes_from_and_how_good_it_is(tmp
         "- command: `python -m recipes.mpl --preset=pets --teacher=caf\\xe9.keras`\n",
         "- versions: tensorflow 2.21.0",
         "| test       |      92.50 | 1.25 | 0.457 |  3.14 |    1,440 |",
+        "±: the standard error of the accuracy over these images.",
         "divided by the temperature 1.250",
     ):
         assert text in card, text
