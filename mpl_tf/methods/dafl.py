@@ -37,7 +37,7 @@ from mpl_tf.distribute import replicas
 from mpl_tf.methods import validation
 from mpl_tf.methods.base import Method
 from mpl_tf.methods.constraints import Choice, Integer, Number
-from mpl_tf.methods.engine import sampling
+from mpl_tf.methods.engine import kernels, normalization, sampling
 from mpl_tf.models.surgery import as_functional
 from mpl_tf.utils.validation import check_choice
 
@@ -167,6 +167,7 @@ class DataFreeLearning(Method):
         if self.generator.trainable_variables:
             optimizers["generator"] = generator_optimizer
         self.compile_roles(optimizers, **options)
+        normalization.prepare(self.generator)
 
     def train_step(self, data: dict) -> dict[str, tf.Tensor]:
         """One step of both networks on as many images as `data["generated"]["index"]` numbers."""
@@ -177,7 +178,8 @@ class DataFreeLearning(Method):
 
         with tf.GradientTape() as tape:
             # G(z)
-            images = self.generator(noise, training=True)
+            with kernels.training_pass():
+                images = self.generator(noise, training=True)
 
             # f_T, y_T, x_l: the teacher in inference mode; gradients pass through it to the generator.
             features, teacher_logits, *normalized = self._teacher_outputs(images, training=False)

@@ -136,6 +136,30 @@ def test_the_teacher_stands_still_in_inference_mode_and_the_generator_does_not()
     assert float(logs["generator_gradient_norm"]) > 0
 
 
+def test_the_generator_normalizes_in_one_operation_and_as_keras_does():
+    generator = models.build_generator(tiny.IMAGE_SHAPE, latent_dim=5, width=4, seed=3)
+    method = compiled(generator=generator, activation_weight=0.4, entropy_weight=0.0, one_hot_weight=0.0)
+    kerass = keras.models.clone_model(generator)
+    kerass.set_weights(generator.get_weights())
+    with tf.GradientTape() as tape:
+        images = kerass(noise_of_step(), training=True)
+        loss = -0.4 * tf.reduce_mean(tf.abs(features_of(method.teacher, images)))
+    gradients = tape.gradient(loss, kerass.trainable_variables)
+    kerass.optimizer = keras.optimizers.SGD(RATE)
+    kerass.optimizer.apply(gradients, kerass.trainable_variables)
+
+    def operations(step):
+        return [o.type for o in tf.function(step).get_concrete_function().graph.get_operations()]
+
+    # norm1 and norm2, each with its gradient; the others have an epsilon that cuDNN does not take.
+    found = operations(lambda: method.train_step(ONE_STEP))
+    assert (found.count("FusedBatchNormV3"), found.count("FusedBatchNormGradV3")) == (2, 2)
+    method.train_step(ONE_STEP)
+    for weight, expected in zip(generator.weights, kerass.weights, strict=True):
+        assert np.allclose(weight, expected, rtol=1e-4, atol=1e-6), weight.path
+    assert np.abs(gradients[-1]).max() > 1e-5
+
+
 def test_a_class_that_is_never_predicted_leaves_the_gradients_finite():
     teacher = tiny.plain_network("teacher")
     # The third class has a probability of exactly 0, whose logarithm is infinite.
