@@ -59,6 +59,28 @@ def local_batch_slice(global_indices: tf.Tensor) -> tf.Tensor:
     return tf.slice(global_indices, first, [rows, *global_indices.shape[1:]])
 
 
+def never_empty(*values: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """A replica's part of a batch, with one example of zeros where it has got none and is a CPU.
+
+    The last batch of an evaluation may hold fewer images than there are replicas, and with oneDNN TensorFlow fails on
+    a convolution of no images.
+
+    Args:
+        *values: each `[n, …]`.
+
+    Returns:
+        Each as it is, or as `[1, …]`.
+    """
+    if replica_count() == 1:
+        return values
+    devices = tf.distribute.get_strategy().extended.worker_devices
+    if not all("CPU" in device for device in devices):
+        # XLA may compile this there, which pads by numbers alone that it knows before.
+        return values
+    missing = tf.cast(tf.shape(values[0])[0] == 0, tf.int32)
+    return tuple(tf.pad(value, [[0, missing]] + [[0, 0]] * (value.shape.rank - 1)) for value in values)
+
+
 def average_moving_statistics(variables: Sequence) -> None:
     """Replaces BatchNorm's moving statistics by their mean over the replicas.
 
@@ -86,9 +108,13 @@ def predict(network: keras.Model, images: Any) -> np.ndarray:
     Returns:
         `[B, …]`.
     """
-    if network.distribute_strategy.num_replicas_in_sync == 1:
+    count = network.distribute_strategy.num_replicas_in_sync
+    if count == 1:
         return np.asarray(network.predict_on_batch(images))
-    return np.asarray(network.predict(images, batch_size=len(images), verbose=0))
+    images = np.asarray(images)
+    # As many for each replica: see `never_empty`.
+    padded = np.concatenate([images, np.repeat(images[:1], -len(images) % count, axis=0)])
+    return np.asarray(network.predict(padded, batch_size=len(padded), verbose=0))[: len(images)]
 
 
 def predict_batches(network: keras.Model, batches: Iterable[dict]) -> np.ndarray:

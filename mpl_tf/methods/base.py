@@ -222,6 +222,7 @@ class Method(keras.Model):
         self.unreached: dict[str, frozenset[int]] = {}
         for role, optimizer in optimizers.items():
             optimizer = validation.check_optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
+            validation.check_strategy(self, {role: optimizer}, tf.distribute.get_strategy())
             if self.scales_losses:
                 optimizer = loss_scaling.scaling(optimizer)
             variables = getattr(self, role).trainable_variables
@@ -255,6 +256,8 @@ class Method(keras.Model):
             present = getattr(self, role).trainable_variables
             validation.check_same_variables(role, compiled.variables, present)
         strategy = self.distribute_strategy
+        optimizers = {role: compiled.optimizer for role, compiled in self.momentum_steps.items()}
+        validation.check_strategy(self, optimizers, strategy)
         several = strategy.num_replicas_in_sync > 1 and self.steps_per_execution > 1
         if self.run_eagerly or not (several or self.compiles_replicas):
             super().make_train_function(force)
@@ -513,6 +516,10 @@ class Method(keras.Model):
         data = unwrapped(data)
         images, labels = check_evaluation_batch(data)
         weights = evaluation_weights(data)
+        if replicas.replica_count() > 1:
+            # What a replica without images gets instead weighs nothing.
+            weights = tf.ones(tf.shape(labels)) if weights is None else weights
+            images, labels, weights = replicas.never_empty(images, labels, weights)
         loss, *accuracies = self.test_trackers
         for tracker, network in zip(accuracies, self.evaluation_models().values(), strict=True):
             logits = tf.cast(network(images, training=False), tf.float32)
@@ -524,7 +531,13 @@ class Method(keras.Model):
 
     def predict_step(self, data: Any) -> tf.Tensor:
         """Logits of the served student on the images of evaluation batches, or of what Keras takes."""
-        return super().predict_step(data["image"] if isinstance(data, dict) and "image" in data else data)
+        if isinstance(data, dict) and "image" in data:
+            images = data["image"]
+        else:
+            images, *_ = keras.utils.unpack_x_y_sample_weight(data)
+        if replicas.replica_count() == 1:
+            return super().predict_step(images)
+        return super().predict_step(*replicas.never_empty(images))[: batch_size(images)]
 
     # --- saving and exporting --------------------------------------------------------------------------
 

@@ -114,6 +114,32 @@ def check_optimizer(
     return given
 
 
+def check_strategy(
+    method: Any, optimizers: dict[str, keras.optimizers.Optimizer], strategy: tf.distribute.Strategy
+) -> None:
+    """Raises for what several replicas train and what was not made in the scope of their strategy.
+
+    A variable from elsewhere has no copy for each replica: all of them move the one that there is.
+
+    Args:
+        method: a `Method`.
+        optimizers: role → the optimizer of its network.
+        strategy: that trains, or under which `compile` is called.
+    """
+    if strategy.num_replicas_in_sync == method.distribute_strategy.num_replicas_in_sync == 1:
+        return
+    made = {"method": [method.step]}
+    for role, optimizer in optimizers.items():
+        made[role] = getattr(method, role).trainable_variables
+        made[f"{role}'s optimizer"] = [getattr(optimizer, "inner_optimizer", optimizer).iterations]
+    for what, variables in made.items():
+        if not all(strategy.extended.variable_created_in_scope(variable.value) for variable in variables):
+            raise ValueError(
+                f"The {what} was not made under the strategy that compiles or trains it: build the networks, the "
+                "method and the optimizers, and call compile, inside of the same `with strategy.scope():`."
+            )
+
+
 def check_fit_arguments(arguments: dict[str, Any]) -> None:
     """Raises for arguments of `keras.Model.fit` that have no effect on batches that are made already."""
     advice = {

@@ -3,6 +3,7 @@
 A program of its own, because logical devices can be set only before TensorFlow has started.
 """
 
+import contextlib
 import functools
 import json
 import sys
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from mpl_tf.distribute import replicas
 from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.supervised import Supervised
 from tests.conformance.cases import CASES
 from tests.support import graphs, tiny
 
@@ -79,6 +81,53 @@ def compare(name, strategy) -> dict:
         "rows predicted": len(shown[0]),
         "predictions apart": largest_difference(shown[:1], shown[1:]) if len(shown[0]) == 7 else None,
         "replicas apart": max(largest_difference(copy[:1], copy[1:]) for copy in copies),
+    }
+
+
+def with_a_replica_without_images(strategy) -> dict:
+    """Largest differences between one replica and two whose last batch is one image."""
+    images, labels = tiny.examples(5)
+    logs, logits, shown = [], [], []
+    for scope in (contextlib.nullcontext(), strategy.scope()):
+        with scope:
+            method = CASES["supervised"].compiled(tiny.network, run_eagerly=True)
+            method.inference_model.run_eagerly = True
+        logs.append(method.evaluate(images, labels, batch_size=4, verbose=0))
+        logits.append(method.predict(images, batch_size=4, verbose=0))
+        shown.append(replicas.predict(method.inference_model, images[:1]))
+    return {
+        "logs apart": largest_difference(*logs),
+        "logits apart": largest_difference(logits[:1], logits[1:]),
+        "predictions apart": largest_difference(shown[:1], shown[1:]),
+        "rows": [len(each) for each in (*logits, *shown)],
+    }
+
+
+def made_elsewhere(strategy) -> dict:
+    """What was made outside of the strategy's scope → what is said of it."""
+
+    def within(make, *, scope):
+        with strategy.scope() if scope else contextlib.nullcontext():
+            return make()
+
+    def refused(*, student=True, method=True, optimizer=True, compiling=True, fitting=False):
+        student = within(lambda: tiny.plain_network("student"), scope=student)
+        method = within(lambda: Supervised(student=student), scope=method)
+        optimizer = within(lambda: keras.optimizers.SGD(0.1), scope=optimizer)
+        try:
+            within(lambda: method.compile(optimizer), scope=compiling)
+            within(lambda: method.fit(tiny.dataset(batches=1), verbose=0), scope=fitting)
+        except ValueError as error:
+            return str(error)
+        return "trained"
+
+    return {
+        "nothing": refused(),
+        "the student": refused(student=False),
+        "the method": refused(method=False),
+        "the optimizer": refused(optimizer=False),
+        "compile": refused(compiling=False),
+        "all but fit": refused(student=False, method=False, optimizer=False, compiling=False, fitting=True),
     }
 
 
@@ -178,6 +227,8 @@ def main(names: list[str]):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     measured = {name: compare(name, strategy) for name in names}
     measured["several steps per call"] = several_steps_per_call(strategy)
+    measured["a replica without images"] = with_a_replica_without_images(strategy)
+    measured["made elsewhere"] = made_elsewhere(strategy)
     measured["xla"] = xla_is_inside_of_the_replicas(strategy)
     keras.config.set_dtype_policy("mixed_float16")
     measured["float16"] = {name: compare_in_float16(name, strategy) for name in IN_FLOAT16}

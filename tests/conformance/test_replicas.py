@@ -76,6 +76,32 @@ def test_several_steps_per_call_on_two_replicas_are_those_of_single_calls(on_two
     assert single == several
 
 
+def test_a_replica_without_images_changes_no_evaluation_and_no_prediction(on_two_replicas):
+    measured = on_two_replicas["a replica without images"]
+    assert measured["rows"] == [5, 5, 1, 1]
+    assert measured["logs apart"] < 1e-5
+    assert measured["logits apart"] < 1e-5
+    assert measured["predictions apart"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("the student", "student"),
+        ("the method", "method"),
+        ("the optimizer", "student's optimizer"),
+        ("compile", "method"),
+        ("all but fit", "method"),
+    ],
+)
+def test_what_was_made_outside_of_the_scope_is_named(on_two_replicas, what, named):
+    said = on_two_replicas["made elsewhere"]
+    assert said["nothing"] == "trained"
+    assert said[what].startswith(
+        f"The {named} was not made under the strategy that compiles or trains it: build"
+    )
+
+
 def test_xla_compiles_each_replica_and_not_all_together(on_two_replicas):
     assert "unsupported operations" in on_two_replicas["xla"]
 
