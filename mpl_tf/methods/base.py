@@ -210,6 +210,12 @@ class Method(keras.Model):
         """
         validation.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
         validation.check_optimizers(self.optimizer_arguments, optimizers)
+        # As they are given: what "auto" means is for each machine to find.
+        self.execution_options = {
+            "jit_compile": jit_compile,
+            "run_eagerly": options.get("run_eagerly", False),
+            "steps_per_execution": options.get("steps_per_execution", 1),
+        }
         jit_compile = replicas.use_xla(jit_compile)
         check_choice("rematerialize", rematerialize, (True, False))
         check_range("backbone_learning_rate_factor", backbone_learning_rate_factor, low=0.0, high=1.0)
@@ -588,13 +594,14 @@ class Method(keras.Model):
         return cls(**arguments)
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        """One serialized optimizer for each role that learns, and how the passes are made; None before `compile`."""
+        """One serialized optimizer for each role that learns, and how steps are made; None before `compile`."""
         if not self.compiled:
             return None
         roles = self.optimizer_arguments
         options = {name: getattr(self, f"{role}_optimizer", None) for role, name in roles.items()}
         options |= {"micro_batches": self.micro_batches, "rematerialize": self.rematerialize}
         options["backbone_learning_rate_factor"] = self.backbone_learning_rate_factor
+        options |= self.execution_options
         return {key: keras.saving.serialize_keras_object(value) for key, value in options.items()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

@@ -321,6 +321,23 @@ def test_weights_files_restore_the_random_states_and_the_step(tmp_path, batch):
     assert int(restored.step) == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"jit_compile": True, "steps_per_execution": 3, "run_eagerly": False},
+        {"jit_compile": "auto", "steps_per_execution": "auto", "run_eagerly": True},
+    ],
+)
+def test_a_saved_method_is_compiled_as_it_was(tmp_path, options):
+    method = Supervised(student=tiny.plain_network("student"))
+    method.compile("sgd", **options)
+    method.save(tmp_path / "method.keras")
+    loaded = keras.saving.load_model(tmp_path / "method.keras", safe_mode=True)
+    names = [*options, "finds_steps_per_execution"]
+    assert [getattr(loaded, name) for name in names] == [getattr(method, name) for name in names]
+    assert loaded.get_compile_config().items() >= options.items()
+
+
 def test_states_start_at_zero():
     method = compiled()
     state = method.add_state("anything")
