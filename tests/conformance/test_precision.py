@@ -10,6 +10,7 @@ import tensorflow as tf
 from mpl_tf.methods.feedback.estimators import TransposedGradient
 from mpl_tf.methods.feedback.student import Snapshot
 from mpl_tf.methods.mpl import MetaPseudoLabels
+from mpl_tf.methods.supervised import Supervised
 from tests.conformance.cases import CASES
 from tests.support import tiny
 
@@ -187,6 +188,17 @@ def test_compiling_again_goes_on_with_the_same_loss_scale(policy):
     method.compile(keras.optimizers.SGD(0.1), scaling)
     # More of them than a fresh one has would not be read back from a file.
     assert (float(scaling.dynamic_scale), len(scaling.variables)) == (64.0, count)
+
+
+def test_a_method_in_float32_is_loaded_under_another_policy(policy, tmp_path):
+    method = Supervised(student=tiny.network("student"))
+    method.compile("sgd")
+    method.save(tmp_path / "method.keras")
+    policy("mixed_float16")
+    loaded = keras.saving.load_model(tmp_path / "method.keras", safe_mode=True)
+    assert loaded.skip_trackers == []
+    for one, other in zip(tiny.values(method.variables), tiny.values(loaded.variables), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_nothing_is_scaled_in_other_formats(policy):

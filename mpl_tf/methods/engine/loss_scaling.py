@@ -15,6 +15,8 @@ import tensorflow as tf
 def is_needed(networks: Iterable[keras.Model]) -> bool:
     """Whether any layer of some networks computes in float16."""
     layers = (layer for network in networks for layer in network.layers)
+    # An input computes nothing: it has the policy that was set when a network was made, or read from a file.
+    layers = (layer for layer in layers if not isinstance(layer, keras.layers.InputLayer))
     return any(
         is_needed([layer]) if isinstance(layer, keras.Model) else layer.compute_dtype == "float16"
         for layer in layers
