@@ -254,6 +254,7 @@ class PseudoLabels(Method):
         table, labeled = np.zeros_like(kept), np.zeros(len(kept), bool)
         for batch in batches:
             rows = np.asarray(batch["index"])
+            validation.check_indices(rows, len(table))
             table[rows], labeled[rows] = predict(batch["image"]), True
         table, labeled = workers.merge(self.distribute_strategy, table, labeled)
         self.stored_labels.assign(np.where(labeled[:, np.newaxis], table, kept))

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mpl_tf.models.surgery import regularized_parts
@@ -148,7 +149,7 @@ def check_fit_arguments(arguments: dict[str, Any]) -> None:
         "validation_split": "hold images out with mpl_tf.data.draw_split, and pass them as validation_data=",
         "class_weight": "pass balance='sample' to mpl_tf.data.training_batches, which draws all classes alike, or "
         "balance='weight', which weighs them alike",
-        "sample_weight": "draw an image as often as it is to weigh, when the batches are made",
+        "sample_weight": "put one number for each labeled image into the batches, as 'weight' beside 'label'",
     }
     for name, instead in advice.items():
         value = arguments.get(name)
@@ -365,6 +366,15 @@ def check_relabeling(network: keras.Model, student: keras.Model, *, labels: str)
         raise ValueError(
             f"The network {network.name!r} that is to give the labels has {network.output_shape[-1]} classes and the "
             f"student {student.output_shape[-1]}: both must be built for the same class names."
+        )
+
+
+def check_indices(index: np.ndarray, num_images: int) -> None:
+    """Raises for images that a table of labels has no row for."""
+    if index.size and index.max() >= num_images:
+        raise ValueError(
+            f"An image has the index {index.max()}, and num_images={num_images} keeps labels of 0…{num_images - 1}: "
+            "pass the number of all training images of the source, labeled or not."
         )
 
 

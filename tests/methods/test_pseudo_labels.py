@@ -269,6 +269,11 @@ def test_relabeling_that_has_no_meaning_is_refused():
         ValueError, match=r"'other' that is to give the labels has 4 classes and the student 3"
     ):
         compiled(labels="fixed", num_images=6).relabel(other, images)
+    message = (
+        "An image has the index 5, and num_images=4 keeps labels of 0…3: pass the number of all training"
+    )
+    with pytest.raises(ValueError, match=message):
+        compiled(labels="fixed", num_images=4).relabel(tiny.plain_network("teacher"), images)
 
 
 def test_a_batch_without_indices_is_refused_where_labels_are_kept(batch):
