@@ -49,6 +49,7 @@ FOLDERS = {
     "imagenet_resnet50": (1_000, 1_281_167, 12_800_000),
     "noisy_student_imagenet": (1_000, 1_281_167, 12_800_000),
     "large_scale": (1_000, 1_281_167, 12_800_000),
+    "own_images": (5, 150, 3_000),
 }
 
 

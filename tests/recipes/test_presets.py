@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mpl_tf import data, models
+from recipes.common import candidates
 from tests.programs import forked
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -37,6 +38,8 @@ SMALLER = {
     ],
     "noisy_student_imagenet": ["--batch_size=1"],
     "noisy_student_svhn": ["--batch_size=2"],
+    # Keras would download the weights.
+    "own_images": ["--weights=none", "--batch_size=4"],
     "svhn_1k": ["--batch_size=2", "--finetune_batch_size=16"],
     "uda_cifar10_4k": ["--batch_size=2"],
 }
@@ -99,6 +102,27 @@ def test_the_page_has_the_time_that_the_header_says(preset):
     assert length in said
     steps = re.search(r"^--steps=(\d+)$", PRESETS[preset].read_text("utf-8"), re.MULTILINE)[1]
     assert preset == "noisy_student_digits" or f"{int(steps):,} steps" in length
+
+
+def test_own_images_are_trained_as_recipes_auto_trains_them():
+    lines = PRESETS["own_images"].read_text("utf-8").splitlines()
+    preset = dict(line.removeprefix("--").split("=", 1) for line in lines if line.startswith("--"))
+    auto = candidates.PRETRAINED
+    of_stage = ("model", "weights", "image_size", "batch_size", "unlabeled_ratio", "optimizer", "learning_rate")
+    expected = {name: getattr(auto, name) for name in of_stage}
+    expected["warmup_steps"] = round(auto.warmup_fraction * int(preset["steps"]))
+    uda, mpl, *others = (auto.methods[name] for name in ("uda", "mpl", "fixmatch", "freematch"))
+    flags = {"consistency_weight": "uda_weight", "temperature": "uda_temperature", "threshold": "uda_threshold"}
+    expected |= {flags.get(option, option): value for option, value in uda.options.items()}
+    # The first two are the recipe's own defaults, and its ramp has one step at least.
+    left_out = {"feedback", "student_targets", "uda_ramp_steps"}
+    expected |= {option: value for option, value in mpl.options.items() if option not in left_out}
+    for other in others:
+        expected |= other.options
+    expected["distribution_alignment"] = uda.alignment
+    assert (preset["distribution_alignment"], preset["uda_ramp_steps"]) == (mpl.alignment, "1")
+    for name, value in expected.items():
+        assert type(value)(preset[name]) == value, name
 
 
 def program_of(preset: str) -> str:
