@@ -108,11 +108,23 @@ def test_own_images_are_trained_as_recipes_auto_trains_them():
     lines = PRESETS["own_images"].read_text("utf-8").splitlines()
     preset = dict(line.removeprefix("--").split("=", 1) for line in lines if line.startswith("--"))
     auto = candidates.PRETRAINED
-    of_stage = ("model", "weights", "image_size", "batch_size", "unlabeled_ratio", "optimizer", "learning_rate")
+    of_stage = (
+        "model",
+        "weights",
+        "image_size",
+        "batch_size",
+        "unlabeled_ratio",
+        "optimizer",
+        "learning_rate",
+    )
     expected = {name: getattr(auto, name) for name in of_stage}
     expected["warmup_steps"] = round(auto.warmup_fraction * int(preset["steps"]))
     uda, mpl, *others = (auto.methods[name] for name in ("uda", "mpl", "fixmatch", "freematch"))
-    flags = {"consistency_weight": "uda_weight", "temperature": "uda_temperature", "threshold": "uda_threshold"}
+    flags = {
+        "consistency_weight": "uda_weight",
+        "temperature": "uda_temperature",
+        "threshold": "uda_threshold",
+    }
     expected |= {flags.get(option, option): value for option, value in uda.options.items()}
     # The first two are the recipe's own defaults, and its ramp has one step at least.
     left_out = {"feedback", "student_targets", "uda_ramp_steps"}
