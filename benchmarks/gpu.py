@@ -68,7 +68,7 @@ def main() -> None:
             reference = reference or result["losses"]
             apart = np.abs(np.subtract(result["losses"], reference)).max()
             print(
-                f"{label:56s} {result['seconds']:7.4f}  {result['rate']:10,.0f}  {result['share']:17.1%}"
+                f"{label:56s} {result['seconds']:7.4f}  {result['rate']:10,.0f}  {result['fraction']:17.1%}"
                 f"  {apart:12.2e}",
                 flush=True,
             )
@@ -116,8 +116,8 @@ def measure(options, *, name: str, precision: str, jit: bool, mirrored: bool) ->
     passes = options.labeled * of_labeled + unlabeled * of_unlabeled
     reached = passes * 2 * products_of_pass(method.student) / seconds
     devices = strategy.num_replicas_in_sync if strategy else 1
-    share = reached / (devices * arithmetic(method.student.compute_dtype))
-    return {"seconds": seconds, "rate": images / seconds, "share": share, "losses": losses}
+    fraction = reached / (devices * arithmetic(method.student.compute_dtype))
+    return {"seconds": seconds, "rate": images / seconds, "fraction": fraction, "losses": losses}
 
 
 def measure_augmented(options, *, augment_on: str) -> dict:

@@ -1,7 +1,7 @@
 """How much of a training run's time goes into waiting for images, and into anything but its steps.
 
 Trains Meta Pseudo Labels through `model.fit` twice: with the real input pipeline, and with one batch that is in
-memory already. What the first takes longer is waiting for data. Both take turns; the shares are medians.
+memory already. What the first takes longer is waiting for data. Both take turns; the fractions are medians.
 Options: --model, --size, --labeled, --ratio, --steps, --turns, --steps_per_execution.
 """
 

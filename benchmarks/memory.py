@@ -51,7 +51,7 @@ def main() -> None:
         return
     weak_view = ", weak view apart" if options.weak_view == "separate" else ""
     print(f"{options.method}{weak_view}, {workload.described(options)}{', XLA' if options.jit else ''}\n")
-    print(f"{'':30s} peak MiB  share  seconds  multiple")
+    print(f"{'':30s} peak MiB  part   seconds  multiple")
     first = None
     for name in options.only or SAVINGS:
         used = in_a_process(name, {} if options.heap else RETURNING)

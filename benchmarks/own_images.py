@@ -1,6 +1,6 @@
 """What unlabeled images bring to somebody with two folders and twenty minutes: a table of docs/few_labels.md.
 
-python benchmarks/own_images.py --model=efficientnet-lite0-imagenet.keras --minutes=20 --seeds=0,1,2 \
+python benchmarks/own_images.py --model=efficientnet-lite0-imagenet.keras --minutes=20 --seeds=0,1,2,3 \
     --data_dir=tensorflow_datasets --run_dir=runs/own_images
 
 For each seed five classes of CIFAR-10 and some of their images are drawn, written as JPEG files into folders like a

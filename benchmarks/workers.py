@@ -6,7 +6,7 @@
    second is killed with SIGKILL, the first stops, and both are started again.
 3. Two processes that know nothing of each other run at once, each on half of the batch.
 
-Printed are the course of 1 and 2, the differences of their weights, and the share of a worker's step in which it
+Printed are the course of 1 and 2, the differences of their weights, and the fraction of a worker's step in which it
 talks with the other or waits for it: what 2 takes longer than 3. Each process of 2 and 3 keeps to its half of the
 cores.
 Options: --steps, --epoch_steps, --batch_size, --kill_after, --folder; all others are those of recipes.mpl.

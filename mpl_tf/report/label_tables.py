@@ -70,7 +70,7 @@ def class_rows(
             "mean confidence": f"{confidence[classes == label].mean():.3f}"
             if selected.predicted[label]
             else None,
-            "kept": f"{selected.distinct[label]:,}",
+            "selected": f"{selected.distinct[label]:,}",
             "dropped": f"{selected.dropped[label]:,}",
             "copies": f"{selected.duplicated[label]:,}",
         }

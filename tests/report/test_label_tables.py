@@ -24,5 +24,5 @@ def test_class_rows_show_the_classes_predicted_most_often_in_their_order():
     rows = report.class_rows("abcd", np.linspace(0.5, 1, 6), classes, selected, most=2)
     assert [row["predicted class"] for row in rows] == ["c", "d"]
     assert list(rows[0].values()) == ["c", "3", "0.600", "2", "1", "0"]
-    assert list(rows[0])[3:] == ["kept", "dropped", "copies"]
+    assert list(rows[0])[3:] == ["selected", "dropped", "copies"]
     assert [row["copies"] for row in report.class_rows("abcd", np.ones(6), classes, selected)] == list("1000")
