@@ -79,6 +79,27 @@ _LABELED_BY_TEACHER = "--teacher={teacher}/networks/student.keras"
 _REDUCED = f"reduced_mpl --nobaseline {_LABELED_BY_TEACHER}"
 
 
+def _teachers_of_dafl() -> dict[str, str]:
+    """Three teachers of MNIST, the less the better trained, and what a student learns of each in minutes."""
+    teachers = {
+        "1,500 updates": "--learning_rate=2e-3 --steps=1500 --ema_decay=0.99",
+        # As the source trains its own: ten epochs.
+        "2,340 updates": "--learning_rate=1e-3 --steps=2340 --batch_size=256 --schedule=constant --ema_decay=0",
+        "6,000 updates": "--learning_rate=2e-3 --steps=6000 --batch_size=256 --schedule=cosine --ema_decay=0.999",
+    }
+    trials = {}
+    for name, flags in teachers.items():
+        trials[f"teacher, {name}"] = (
+            f"supervised --dataset=mnist --model=lenet-5 --fill=auto --validation=0.04 --optimizer=adam {flags}"
+        )
+    for name in teachers:
+        trials[f"student, {name}"] = (
+            f"dafl --preset=dafl_mnist --teacher={{teacher, {name}}}/networks/student.keras --generator_width=32 "
+            "--batch_size=128 --steps=3000 --epoch_steps=500 --schedule=cosine --validation=0.04"
+        )
+    return trials
+
+
 # Of all noise of Noisy Student's students.
 _NO_NOISE = "--nounlabeled_noise --norandaugment_labeled --nomodel_noise"
 
@@ -250,17 +271,25 @@ STUDIES = {
         },
         teacher=TEACHER_OF_MNIST,
     ),
-    # No row of the page asks for it alone: how far a narrow generator gets in an hour.
+    # No row of the page asks for it alone: how far two generators get in the same hour of one core.
     "dafl_mnist_hour": Study(
         preset="dafl_mnist",
         trials={
             "DAFL": (
                 f"dafl --teacher={TEACHER} --generator_width=32 --batch_size=128 --steps=40000 --epoch_steps=2000 "
                 "--schedule=cosine --validation=0.04"
-            )
+            ),
+            "DAFL, 64 filters, bfloat16": (
+                f"dafl --teacher={TEACHER} --generator_width=64 --batch_size=256 --steps=16000 --epoch_steps=1000 "
+                "--schedule=cosine --validation=0.04 --precision=mixed_bfloat16"
+            ),
         },
         answers={},
         teacher=TEACHER_OF_MNIST,
+    ),
+    # Nor this: how much of it is the teacher's.
+    "dafl_teachers": Study(
+        preset=None, trials=_teachers_of_dafl(), answers={}, reference="student, 1,500 updates"
     ),
     "first_teacher": Study(
         preset="noisy_student_digits",
