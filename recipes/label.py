@@ -34,8 +34,10 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
 flags.DEFINE_enum("strategy", "default", ["default", "mirrored"], "One device, or all of this machine.")
-flags.DEFINE_float("threshold", 0.3, "Confidence from which the table and the image count as selected.", 0.0, 1.0)
-flags.DEFINE_integer("per_class", None, "Kept per predicted class; the classes' mean when not given.", 1)
+flags.DEFINE_float(
+    "threshold", 0.3, "Confidence from which the table and the image count as selected.", 0.0, 1.0
+)
+flags.DEFINE_integer("per_class", None, "Selected per predicted class; the classes' mean when not given.", 1)
 flags.DEFINE_bool("balance_selection", True, "Whether the selection makes the classes equal.")
 define_path("image", None, "Also draws confidence, selection and examples into this .png file.")
 flags.mark_flags_as_required(["network", "store"])
