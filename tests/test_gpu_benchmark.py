@@ -31,7 +31,7 @@ def test_a_method_is_measured(name):
     assert np.isfinite(measured["losses"]).all()
     images = OPTIONS.labeled * (1 if name == "Supervised" else 1 + OPTIONS.ratio)
     assert measured["rate"] == pytest.approx(images / measured["seconds"])
-    assert measured["share"] > 0
+    assert measured["fraction"] > 0
 
 
 @pytest.mark.filterwarnings("ignore:.* held out for validation")
