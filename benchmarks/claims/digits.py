@@ -67,10 +67,8 @@ TEACHER_OF_ALL_DIGITS = (
 
 
 # MNIST's, of another seed too.
-TEACHER_OF_MNIST = (
-    "supervised --dataset=mnist --model=lenet-5 --fill=auto --validation=0.04 --optimizer=adam --learning_rate=2e-3 "
-    "--steps=1500 --epoch_steps=750 --ema_decay=0.99 --seed=100"
-)
+_LENET = "supervised --dataset=mnist --model=lenet-5 --fill=auto --validation=0.04 --optimizer=adam"
+TEACHER_OF_MNIST = f"{_LENET} --learning_rate=2e-3 --steps=1500 --epoch_steps=750 --ema_decay=0.99 --seed=100"
 # In place of the source's hours: some six minutes of one core, by a narrow generator and an eighth of its batches.
 _SHORT = "--batch_size=64 --steps=6000 --epoch_steps=1000 --schedule=cosine --validation=0.04"
 _DAFL_ON_MNIST = f"dafl --teacher={TEACHER} --generator_width=32 {_SHORT}"
@@ -87,17 +85,19 @@ def _teachers_of_dafl() -> dict[str, str]:
         "2,340 updates": "--learning_rate=1e-3 --steps=2340 --batch_size=256 --schedule=constant --ema_decay=0",
         "6,000 updates": "--learning_rate=2e-3 --steps=6000 --batch_size=256 --schedule=cosine --ema_decay=0.999",
     }
-    trials = {}
-    for name, flags in teachers.items():
-        trials[f"teacher, {name}"] = (
-            f"supervised --dataset=mnist --model=lenet-5 --fill=auto --validation=0.04 --optimizer=adam {flags}"
-        )
-    for name in teachers:
-        trials[f"student, {name}"] = (
-            f"dafl --preset=dafl_mnist --teacher={{teacher, {name}}}/networks/student.keras --generator_width=32 "
-            "--batch_size=128 --steps=3000 --epoch_steps=500 --schedule=cosine --validation=0.04"
-        )
-    return trials
+    flags_of_students = (
+        "--generator_width=32 --batch_size=128 --steps=3000 --epoch_steps=500 --schedule=cosine "
+        "--validation=0.04"
+    )
+    return {
+        **{f"teacher, {name}": f"{_LENET} {flags}" for name, flags in teachers.items()},
+        **{
+            f"student, {name}": (
+                f"dafl --preset=dafl_mnist --teacher={{teacher, {name}}}/networks/student.keras {flags_of_students}"
+            )
+            for name in teachers
+        },
+    }
 
 
 # Of all noise of Noisy Student's students.

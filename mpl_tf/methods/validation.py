@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mpl_tf.methods.engine import loss_scaling
 from mpl_tf.models.surgery import regularized_parts
 from mpl_tf.utils.validation import check_choice, check_integer
 
@@ -64,7 +65,7 @@ def check_optimizers(arguments: dict[str, str], optimizers: dict[str, Any]) -> N
             raise ValueError(
                 f"The {role} has no optimizer: pass compile({call}){', one for each' if len(arguments) > 1 else ''}."
             )
-    given = {role: getattr(optimizer, "inner_optimizer", optimizer) for role, optimizer in optimizers.items()}
+    given = {role: loss_scaling.inner(optimizer) for role, optimizer in optimizers.items()}
     for (role, one), (other, another) in itertools.combinations(given.items(), 2):
         if one is another and not isinstance(one, str | dict):
             raise ValueError(
@@ -78,7 +79,7 @@ def check_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Raises for optimizers and options that are wrong for two networks under a strategy."""
     given = optimizer
-    if isinstance(getattr(optimizer, "inner_optimizer", optimizer), keras.optimizers.MultiOptimizer):
+    if isinstance(loss_scaling.inner(optimizer), keras.optimizers.MultiOptimizer):
         raise ValueError(
             f"The {role}'s optimizer is made of several, and so has no learning rate that callbacks and the feedback "
             "could read: pass one of them, and backbone_learning_rate_factor to compile for a smaller rate of all "
@@ -132,7 +133,7 @@ def check_strategy(
     made = {"method": [method.step]}
     for role, optimizer in optimizers.items():
         made[role] = getattr(method, role).trainable_variables
-        made[f"{role}'s optimizer"] = [getattr(optimizer, "inner_optimizer", optimizer).iterations]
+        made[f"{role}'s optimizer"] = [loss_scaling.inner(optimizer).iterations]
     for what, variables in made.items():
         if not all(strategy.extended.variable_created_in_scope(variable.value) for variable in variables):
             raise ValueError(

@@ -196,15 +196,15 @@ def _quietly_where_nobody_reads() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        _print_into_nothing()
-        sys.exit(_UNREAD)
+        _end_unread()
 
 
-def _print_into_nothing() -> None:
-    """Spares the end of the program the error of printing what nobody reads."""
+def _end_unread() -> None:
+    """Exits, and spares Python's own end the error of printing what nobody reads."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
     os.close(nothing)
+    sys.exit(_UNREAD)
 
 
 def _without_traceback_of_ctrl_c(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
@@ -307,13 +307,12 @@ def run(main: Callable[[list[str]], None]) -> None:
             # Without the interpreter's own clean-up, in which TensorFlow would wait for the worker that is gone.
             os._exit(1)
         except BrokenPipeError:
-            _print_into_nothing()
             print(
                 "\nNobody reads any more what is printed here, so it stops: start the same command again to go on "
                 "from what has been saved.",
                 file=sys.stderr,
             )
-            sys.exit(_UNREAD)
+            _end_unread()
         except errors.ResourceExhaustedError as error:
             if FLAGS.verbosity > 0:
                 raise

@@ -68,18 +68,18 @@ def test_points_keep_their_signs():
     np.testing.assert_allclose(found, softmax(np.asarray(model(points), "float64")), atol=0.03)
 
 
+def write_variants(network, folder, examples, **options):
+    """Measured on the images that the quantization sees too."""
+    return litert.write_variants(
+        network, folder, name="net", representative=examples, images=examples, **options
+    )
+
+
 def test_variants_are_measured_against_the_network(tmp_path, model, examples, logits):
     labels = logits.argmax(axis=-1)
     labels[:7] = (labels[:7] + 1) % 3  # A tenth of the images is classified wrongly.
-    measured = litert.write_variants(
-        model,
-        tmp_path,
-        name="net",
-        kinds=["float32", "int8"],
-        representative=examples,
-        images=examples,
-        labels=labels,
-        max_accuracy_drop=0.2,
+    measured = write_variants(
+        model, tmp_path, examples, kinds=["float32", "int8"], labels=labels, max_accuracy_drop=0.2
     )
     assert [found.kind for found in measured] == ["keras", "float32", "int8"]
     reference, exact, _ = measured
@@ -107,16 +107,7 @@ def test_a_variant_that_loses_too_much_accuracy_fails_the_export(
     def write(folder):
         folder.mkdir()
         (folder / "saved_model.pb").touch()  # As if the network had been written before.
-        litert.write_variants(
-            always_one,
-            folder,
-            name="net",
-            kinds=["float32"],
-            representative=examples,
-            images=examples,
-            labels=labels,
-            max_accuracy_drop=0.01,
-        )
+        write_variants(always_one, folder, examples, kinds=["float32"], labels=labels, max_accuracy_drop=0.01)
 
     message = (
         r"'float32' has an accuracy of 0.00% on 70 .* the network 100.00%: .*=0.01 below, .* less than one"
@@ -138,16 +129,9 @@ def test_a_variant_that_loses_too_much_accuracy_is_left_out_beside_one_that_does
             yield from convert(other if kind == "int8" else network, [kind], representative)
 
     monkeypatch.setattr(litert, "convert", with_a_bad_int8)
+    labels = logits.argmax(axis=-1)
     with pytest.warns(UserWarning, match=r"'int8' has an accuracy of .*, so that it is left out"):
-        measured = litert.write_variants(
-            model,
-            tmp_path,
-            name="net",
-            kinds=["int8", "float32"],
-            representative=examples,
-            images=examples,
-            labels=logits.argmax(axis=-1),
-        )
+        measured = write_variants(model, tmp_path, examples, kinds=["int8", "float32"], labels=labels)
     assert [found.kind for found in measured] == ["keras", "float32"]
     assert [path.name for path in tmp_path.iterdir()] == ["net_float32.tflite"]
 

@@ -7,7 +7,7 @@ from mpl_tf import models
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.engine import sampling
 from tests.models import by_hand
-from tests.support import oracles, tiny
+from tests.support import graphs, oracles, tiny
 
 RATE = 0.5
 ONE_STEP = {"generated": {"index": tf.range(6, dtype=tf.int64)}}
@@ -148,11 +148,8 @@ def test_the_generator_normalizes_in_one_operation_and_as_keras_does():
     kerass.optimizer = keras.optimizers.SGD(RATE)
     kerass.optimizer.apply(gradients, kerass.trainable_variables)
 
-    def operations(step):
-        return [o.type for o in tf.function(step).get_concrete_function().graph.get_operations()]
-
     # norm1 and norm2, each with its gradient; the others have an epsilon that cuDNN does not take.
-    found = operations(lambda: method.train_step(ONE_STEP))
+    found = graphs.operations(method.train_step, ONE_STEP)
     assert (found.count("FusedBatchNormV3"), found.count("FusedBatchNormGradV3")) == (2, 2)
     method.train_step(ONE_STEP)
     for weight, expected in zip(generator.weights, kerass.weights, strict=True):

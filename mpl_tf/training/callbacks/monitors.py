@@ -94,6 +94,11 @@ class PseudoLabeled:
     confidence: np.ndarray
 
     @property
+    def given(self) -> np.ndarray:
+        """The predictions for those that have a label."""
+        return self.prediction[self.confidence > 0.0]
+
+    @property
     def wrong(self) -> np.ndarray:
         """Bool `[n]`, whether a label is another than the class, as far as both are known."""
         return (self.label >= 0) & (self.confidence > 0.0) & (self.prediction != self.label)
@@ -140,8 +145,7 @@ class ConfirmationBias(keras.callbacks.Callback):
             if labeled.any():
                 logs["confirmation_bias"] = float(found.wrong[labeled].mean())
         if self.folder is not None:
-            labeled = found.prediction[found.confidence > 0.0]
-            self._record(self.folder, epoch, np.bincount(labeled, minlength=num_classes))
+            self._record(self.folder, epoch, np.bincount(found.given, minlength=num_classes))
         self.measured = found
 
     def _label_all(self):
@@ -192,8 +196,7 @@ class WarnOnOneClass(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Counts the epochs."""
-        found = self.bias.measured
-        labels = found.prediction[found.confidence > 0.0] if found is not None else ()
+        labels = self.bias.measured.given if self.bias.measured is not None else ()
         if len(labels) < self.FEWEST_IMAGES or 2 * int(np.asarray(self.model.step)) <= self.steps:
             return
         counts = np.bincount(labels)

@@ -11,6 +11,7 @@ from keras import layers
 from mpl_tf.methods.engine import kernels, normalization
 from mpl_tf.methods.engine.microbatching import TrainingPass
 from mpl_tf.methods.feedback import estimators
+from tests.support.graphs import operations
 
 SHAPE = (4, 3, 2, 5)
 
@@ -39,11 +40,6 @@ def passed(network, logits):
         loss = tf.reduce_sum(tf.sin(tf.cast(outputs, tf.float32)))
     gradients = tape.gradient(loss, [inputs, *network.trainable_variables])
     return [np.array(each) for each in (outputs, *gradients, *network.non_trainable_variables)]
-
-
-def operations(function, *arguments):
-    graph = tf.function(function).get_concrete_function(*arguments).graph
-    return [operation.type for operation in graph.get_operations()]
 
 
 OPTIONS = {

@@ -11,6 +11,7 @@ from keras import layers
 from mpl_tf.methods.engine import kernels, pointwise
 from mpl_tf.methods.engine.microbatching import TrainingPass
 from mpl_tf.methods.feedback import estimators
+from tests.support.graphs import operations
 
 
 def network(**options):
@@ -41,11 +42,6 @@ def test_products_are_the_convolution(strides, padding, use_bias):
     actual = logits_and_gradients(plain, images, TrainingPass(plain).logits)
     for one, other in zip(expected, actual, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-
-
-def operations(function, *arguments):
-    graph = tf.function(function).get_concrete_function(*arguments).graph
-    return [operation.type for operation in graph.get_operations()]
 
 
 def test_the_pass_has_products_where_the_network_has_pointwise_convolutions():
