@@ -25,7 +25,7 @@ from mpl_tf.data.batches import (
     unwrapped,
 )
 from mpl_tf.distribute import replicas
-from mpl_tf.methods import constraints, validation
+from mpl_tf.methods import base_validation, constraints
 from mpl_tf.methods.constraints import Constraint, Number
 from mpl_tf.methods.engine import execution, layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
@@ -208,8 +208,8 @@ class Method(keras.Model):
         Raises:
             ValueError: for an optimizer or a value that does not work here.
         """
-        validation.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
-        validation.check_optimizers(self.optimizer_arguments, optimizers)
+        base_validation.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
+        base_validation.check_optimizers(self.optimizer_arguments, optimizers)
         # As they are given: what "auto" means is for each machine to find.
         self.execution_options = {
             "jit_compile": jit_compile,
@@ -227,18 +227,20 @@ class Method(keras.Model):
         # Role → the ids of the trainable variables that its loss does not depend on, as the last trace has found.
         self.unreached: dict[str, frozenset[int]] = {}
         for role, optimizer in optimizers.items():
-            optimizer = validation.check_optimizer(role, keras.optimizers.get(optimizer), self.scales_losses)
-            validation.check_strategy(self, {role: optimizer}, tf.distribute.get_strategy())
+            optimizer = base_validation.check_optimizer(
+                role, keras.optimizers.get(optimizer), self.scales_losses
+            )
+            base_validation.check_strategy(self, {role: optimizer}, tf.distribute.get_strategy())
             if self.scales_losses:
                 optimizer = loss_scaling.scaling(optimizer)
             variables = getattr(self, role).trainable_variables
-            validation.check_not_frozen(role, variables)
-            validation.warn_of_own_losses(role, getattr(self, role))
+            base_validation.check_not_frozen(role, variables)
+            base_validation.warn_of_own_losses(role, getattr(self, role))
             _exclude_vectors_from_decay(optimizer, variables)
             self.momentum_steps[role] = MomentumSteps(optimizer, variables)
             setattr(self, f"{role}_optimizer", optimizer)
         learners = [role for role in optimizers if role in self.classifiers]
-        self.micro_batches = validation.check_micro_batches(micro_batches, learners)
+        self.micro_batches = base_validation.check_micro_batches(micro_batches, learners)
         self.rematerialize = rematerialize
         self.backbone_learning_rate_factor = factor = backbone_learning_rate_factor
         self.backbone_steps = {
@@ -260,10 +262,10 @@ class Method(keras.Model):
         """Keras' own training function, but on several replicas where that cannot do what is asked for."""
         for role, compiled in self.momentum_steps.items():
             present = getattr(self, role).trainable_variables
-            validation.check_same_variables(role, compiled.variables, present)
+            base_validation.check_same_variables(role, compiled.variables, present)
         strategy = self.distribute_strategy
         optimizers = {role: compiled.optimizer for role, compiled in self.momentum_steps.items()}
-        validation.check_strategy(self, optimizers, strategy)
+        base_validation.check_strategy(self, optimizers, strategy)
         several = strategy.num_replicas_in_sync > 1 and self.steps_per_execution > 1
         if self.run_eagerly or not (several or self.compiles_replicas):
             super().make_train_function(force)
@@ -313,11 +315,11 @@ class Method(keras.Model):
             ValueError: for an argument that would have no effect, and for endless batches whose epoch is not known.
         """
         given = fit_arguments(self, *arguments, **options)
-        validation.check_fit_arguments(given)
+        base_validation.check_fit_arguments(given)
         if given.get("steps_per_epoch") is None:
             given["steps_per_epoch"] = getattr(given.get("x"), "steps_per_epoch", None)
-            validation.check_epoch(given.get("x"), given["steps_per_epoch"])
-        validation.check_batches_divide(given.get("x"), self.distribute_strategy.num_replicas_in_sync)
+            base_validation.check_epoch(given.get("x"), given["steps_per_epoch"])
+        base_validation.check_batches_divide(given.get("x"), self.distribute_strategy.num_replicas_in_sync)
         for callback in tf.nest.flatten(given.get("callbacks") or []):
             _set_direction(callback)
         if self.finds_steps_per_execution and not self.run_eagerly:
@@ -486,7 +488,7 @@ class Method(keras.Model):
         """
         for tracker in self.train_trackers:
             tracker.update_state(values.pop(tracker.name))
-        validation.check_all_tracked(values)
+        base_validation.check_all_tracked(values)
         return replicas.as_logs([*self.train_trackers, *self.skip_trackers])
 
     # --- labels of unlabeled images ------------------------------------------------------------------
@@ -566,7 +568,7 @@ class Method(keras.Model):
         Raises:
             ValueError: for another ending: HDF5 has no place for several networks.
         """
-        validation.check_file(filepath)
+        base_validation.check_file(filepath)
         super().save(filepath, **options)
 
     def get_config(self) -> dict[str, Any]:
