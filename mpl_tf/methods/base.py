@@ -95,6 +95,7 @@ class Method(keras.Model):
         name: str | None,
     ):
         super().__init__(name=name)
+        base_validation.check_student(networks)
         check_networks(networks, auxiliary)
         self.classifiers = tuple(networks)
         networks = {**networks, **(auxiliary or {})}
@@ -177,6 +178,7 @@ class Method(keras.Model):
         Raises:
             ValueError: without an optimizer, and for one or an option that does not work here.
         """
+        base_validation.check_one_learner(type(self).__name__, self.optimizer_arguments)
         self.compile_roles({"student": optimizer}, **options)
 
     def compile_roles(
@@ -208,6 +210,9 @@ class Method(keras.Model):
         Raises:
             ValueError: for an optimizer or a value that does not work here.
         """
+        if type(self).get_config is Method.get_config:
+            # Not when the trained method is to be saved.
+            base_validation.check_arguments_kept(self, _argument_names(type(self)))
         base_validation.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
         base_validation.check_optimizers(self.optimizer_arguments, optimizers)
         # As they are given: what "auto" means is for each machine to find.
@@ -358,6 +363,7 @@ class Method(keras.Model):
         Returns:
             float32 `[B, K]`.
         """
+        base_validation.check_learner(type(self).__name__, role, self.learners)
         return getattr(self, f"{role}_pass").logits(images)
 
     def joint_logits(self, role: str, *views: tf.Tensor) -> list[tf.Tensor]:
@@ -389,6 +395,7 @@ class Method(keras.Model):
             Role → one tensor per trainable variable, the same on every replica; zeros for one that the loss does not
             depend on, which `apply_gradients` leaves as it is.
         """
+        base_validation.check_scalar_losses(losses)
         variables = {role: getattr(self, role).trainable_variables for role in losses}
         scales = {role: loss_scaling.scale(getattr(self, f"{role}_optimizer", None)) for role in losses}
         seeds = [tf.constant(1.0) if scale is None else scale for scale in scales.values()]
@@ -420,6 +427,7 @@ class Method(keras.Model):
         Returns:
             The global norm before clipping, scalar; 0 for a step that was skipped because float16 overflowed.
         """
+        base_validation.check_learner(type(self).__name__, role, self.learners)
         variables = getattr(self, role).trainable_variables
         decay = self.weight_decay if weight_decay is None else weight_decay
         unreached = self.unreached.get(role, frozenset())
@@ -486,9 +494,9 @@ class Method(keras.Model):
         Args:
             **values: one scalar for each name in `train_metrics`.
         """
+        base_validation.check_all_tracked([tracker.name for tracker in self.train_trackers], values)
         for tracker in self.train_trackers:
-            tracker.update_state(values.pop(tracker.name))
-        base_validation.check_all_tracked(values)
+            tracker.update_state(values[tracker.name])
         return replicas.as_logs([*self.train_trackers, *self.skip_trackers])
 
     # --- labels of unlabeled images ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Validation of what `Method` is given: optimizers and options to compile, arguments to fit, a file to save in."""
+"""Validation of what `Method` is given: by the class that extends it, and by who compiles, fits and saves it."""
 
 import itertools
 import os
@@ -11,6 +11,39 @@ import tensorflow as tf
 from mpl_tf.methods.engine import loss_scaling
 from mpl_tf.models.surgery import regularized_parts
 from mpl_tf.utils.validation import check_choice, check_integer
+
+
+def check_student(networks: dict[str, keras.Model]) -> None:
+    """Raises for networks of which none is the one that is served."""
+    if "student" not in networks:
+        raise ValueError(
+            f"The networks have the roles {', '.join(map(repr, networks))}, and 'student' is the one that call, "
+            "evaluate, predict and the export mean: give one of them this role."
+        )
+
+
+def check_arguments_kept(method: keras.Model, arguments: list[str]) -> None:
+    """Raises for arguments of a method's constructor that a saved method could not be made of again."""
+    for argument in arguments:
+        if not hasattr(method, argument):
+            raise ValueError(
+                f"{type(method).__name__} does not keep the argument {argument!r} of its constructor, without which "
+                f"it could not be saved: set self.{argument} = {argument} there."
+            )
+
+
+def check_one_learner(method: str, arguments: dict[str, str]) -> None:
+    """Raises for a class with several learners that has only the base's `compile`, with its one optimizer.
+
+    Args:
+        method: name of the class, for the message.
+        arguments: role that learns → the argument for its optimizer.
+    """
+    if len(arguments) > 1:
+        raise ValueError(
+            f"{method} trains {_listed(arguments)}, and the compile that it has is for a student alone: give the "
+            f"class one that takes {' and '.join(arguments.values())}, and hands them to compile_roles."
+        )
 
 
 def check_compile_options(method: str, arguments: dict[str, str], options: dict[str, Any]) -> None:
@@ -223,10 +256,34 @@ def check_batches_divide(data: Any, replicas: int) -> None:
             )
 
 
-def check_all_tracked(left_over: dict) -> None:
-    """Raises for values that no metric was declared for."""
-    if left_over:
+def check_learner(method: str, role: str, learners: tuple[str, ...]) -> None:
+    """Raises for a training pass or a step of a network that does not learn."""
+    if role not in learners:
+        raise ValueError(
+            f"The {role} is none of the learners {learners} of {method}: add it to them, and an optimizer for it to "
+            f"compile; a network that does not learn is called by itself, self.{role}(images)."
+        )
+
+
+def check_scalar_losses(losses: dict[str, tf.Tensor]) -> None:
+    """Raises for losses of several numbers, of which a tape would give the gradient of the sum."""
+    for role, loss in losses.items():
+        if loss.shape.rank:
+            raise ValueError(
+                f"The loss of the {role} has the shape {tuple(loss.shape)}, and its gradient would be that of the "
+                "sum: pass the mean, tf.reduce_mean(…)."
+            )
+
+
+def check_all_tracked(declared: list[str], given: dict[str, Any]) -> None:
+    """Raises for values that no metric was declared for, and for metrics without a value."""
+    if left_over := given.keys() - {*declared}:
         raise ValueError(f"The metrics {sorted(left_over)} were not declared: add them to train_metrics.")
+    if missing := [name for name in declared if name not in given]:
+        raise ValueError(
+            f"The metrics {missing} were declared and have no value: pass them to update_metrics, or leave them out "
+            "of train_metrics."
+        )
 
 
 def check_file(filepath: str | os.PathLike) -> None:

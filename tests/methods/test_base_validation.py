@@ -2,7 +2,9 @@ import keras
 import pytest
 import tensorflow as tf
 
+from mpl_tf import losses
 from mpl_tf.methods import base_validation
+from mpl_tf.methods.base import Method
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from tests.support import tiny
 
@@ -66,3 +68,108 @@ def test_batches_that_do_not_divide_over_the_replicas():
         base_validation.check_batches_divide(batches, 4)
     for fitting in (batches, tiny.numbers(), [1], tf.data.Dataset.range(3)):
         assert base_validation.check_batches_divide(fitting, 2) is None
+
+
+# --- a class of somebody's own -----------------------------------------------------------------------------
+
+
+NO_OPTIONS = {"ema_decay": None, "weight_decay": 0.0, "global_clipnorm": None, "name": None}
+
+
+class Own(Method):
+    """Two networks, of which the student learns."""
+
+    def __init__(self, teacher, student, tracked=("loss",)):
+        super().__init__({"teacher": teacher, "student": student}, train_metrics=tracked, **NO_OPTIONS)
+        self.tracked = tracked
+
+    def losses(self, data):
+        return losses.cross_entropy(data["label"], self.training_logits("student", data["image"]))
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.losses(data["labeled"]))
+        gradients = self.gradients(tape, student=loss)["student"]
+        self.end_step(after=self.apply_gradients("student", gradients))
+        return self.update_metrics(loss=loss)
+
+
+def own(kind=Own, **settings):
+    return kind(tiny.plain_network("teacher"), tiny.plain_network("student", seed=1), **settings)
+
+
+def test_a_class_of_ones_own_that_is_right(batch):
+    method = own()
+    method.compile("sgd", run_eagerly=True)
+    loss = method.losses(batch["labeled"]).numpy().mean()
+    assert float(method.train_step(batch)["loss"]) == pytest.approx(loss)
+    assert int(method.step) == 1
+
+
+def test_networks_without_a_student():
+    class Nobody(Method):
+        def __init__(self, teacher):
+            super().__init__({"teacher": teacher}, train_metrics=(), **NO_OPTIONS)
+
+    with pytest.raises(
+        ValueError, match=r"have the roles 'teacher', and 'student' is the one that .* this role"
+    ):
+        Nobody(tiny.plain_network("teacher"))
+
+
+def test_an_argument_that_is_not_kept_is_named_before_training():
+    class Forgetful(Own):
+        def __init__(self, teacher, student, strength=1.0, **options):
+            super().__init__(teacher, student, **options)
+
+    method = own(Forgetful)
+    with pytest.raises(
+        ValueError, match=r"Forgetful does not keep the argument 'strength'.*set self\.strength ="
+    ):
+        method.compile("sgd")
+    # Who saves a class in another way need not.
+    Forgetful.get_config = lambda self: {}
+    method.compile("sgd")
+
+
+@pytest.mark.parametrize(
+    "optimizers", [{"teacher_optimizer": "sgd", "student_optimizer": "sgd"}, {"optimizer": "sgd"}]
+)
+def test_two_learners_without_a_compile_of_their_own(optimizers):
+    class Two(Own):
+        learners = ("teacher", "student")
+
+    message = (
+        "Two trains the teacher and the student, and the compile that it has is for a student alone: give the class "
+        "one that takes teacher_optimizer and student_optimizer"
+    )
+    with pytest.raises(ValueError, match=message):
+        own(Two).compile(**optimizers)
+
+
+def test_a_training_pass_and_a_step_of_a_network_that_does_not_learn(batch):
+    method = own()
+    method.compile("sgd", run_eagerly=True)
+    message = r"The teacher is none of the learners \('student',\) of Own: add it to them, and an optimizer"
+    with pytest.raises(ValueError, match=message):
+        method.training_logits("teacher", batch["labeled"]["image"])
+    with pytest.raises(ValueError, match=message):
+        method.apply_gradients("teacher", [])
+
+
+def test_a_loss_for_each_example(batch):
+    method = own()
+    method.compile("sgd", run_eagerly=True)
+    with tf.GradientTape() as tape:
+        several = method.losses(batch["labeled"])
+    with pytest.raises(ValueError, match=rf"student has the shape \({len(several)},\), .*sum: pass the mean"):
+        method.gradients(tape, student=several)
+
+
+def test_a_metric_without_a_value(batch):
+    method = own(tracked=("loss", "norm"))
+    method.compile("sgd", run_eagerly=True)
+    with pytest.raises(
+        ValueError, match=r"The metrics \['norm'\] were declared and have no value: pass them"
+    ):
+        method.train_step(batch)
