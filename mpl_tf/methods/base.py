@@ -592,16 +592,17 @@ class Method(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Method":
         """Builds the method from what `get_config` returned."""
-        facts = config.get("carried", {})
+        # Lists too, of several teachers for example.
         arguments = {
-            key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+            key: keras.saving.deserialize_keras_object(value) if isinstance(value, dict | list) else value
             for key, value in config.items()
             if key != "carried"
         }
-        # Before the averages are made, which are copies.
-        for role, found in facts.items():
-            carry(arguments[role], found)
-        return cls(**arguments)
+        method = cls(**arguments)
+        for role, found in config.get("carried", {}).items():
+            for network in (getattr(method, role), method.averaged(role)):
+                carry(network, found)
+        return method
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """One serialized optimizer for each role that learns, and how steps are made; None before `compile`."""

@@ -9,6 +9,7 @@ from mpl_tf.methods import base
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.mpl import MetaPseudoLabels
 from mpl_tf.methods.supervised import Supervised
+from mpl_tf.models.class_names import get_class_names, set_class_names
 from tests.support import oracles, tiny
 
 
@@ -352,3 +353,25 @@ def test_a_dataset_of_unknown_length_is_counted_to_its_end_and_no_further():
     three_of_unknown_number = tiny.dataset(batches=3).filter(lambda batch: True)
     method.fit(three_of_unknown_number, verbose=0)
     assert int(method.step) == 3
+
+
+def test_several_teachers_in_one_argument_are_saved_with_their_class_names(tmp_path, batch):
+    @keras.saving.register_keras_serializable("tests")
+    class Ensemble(Supervised):
+        def __init__(self, *, teachers, network):
+            roles = {f"teacher_{number}": teacher for number, teacher in enumerate(teachers)}
+            options = {"weight_decay": 0.0, "global_clipnorm": None, "ema_decay": 0.5, "name": None}
+            base.Method.__init__(self, {**roles, "student": network}, train_metrics=(), **options)
+            self.teachers, self.network = teachers, network
+
+    networks = [tiny.plain_network(f"network_{number}", seed=number) for number in range(3)]
+    for network in networks:
+        set_class_names(network, ["cat", "dog", "owl"])
+    Ensemble(teachers=networks[:2], network=networks[2]).save(tmp_path / "ensemble.keras")
+    loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
+    images = batch["labeled"]["image"]
+    for before, after in zip(networks, (*loaded.teachers, loaded.student), strict=True):
+        assert np.array_equal(before(images), after(images))
+        assert get_class_names(after) == ("cat", "dog", "owl")
+    assert loaded.student_average is not loaded.student
+    assert get_class_names(loaded.student_average) == ("cat", "dog", "owl")
