@@ -197,7 +197,10 @@ def default(module: str, name: str, argument: str) -> Any:
 def _tree(module: str) -> ast.Module:
     package, *parts = module.split(".")
     # Not the spec of the module itself: that would import the packages around it.
-    path = pathlib.Path(importlib.util.find_spec(package).submodule_search_locations[0], *parts)
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations
+    # A module of somebody's own may be one file.
+    path = pathlib.Path(folders[0], *parts) if folders else pathlib.Path(spec.origin)
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return ast.parse(path.read_text(encoding="utf-8"))
 

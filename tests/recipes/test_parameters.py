@@ -113,3 +113,37 @@ def test_a_flag_that_is_there_already_is_read_and_not_defined_again(defined):
     method = parameters.MethodFlags("mpl_tf", "MetaPseudoLabels")
     defined(["recipe"])
     assert method.values()["seed"] == 7
+
+
+OWN = '''
+from mpl_tf.methods.base import Method
+from mpl_tf.methods.constraints import Number
+
+
+class Own(Method):
+    """A method.
+
+    Args:
+        student: a network.
+        strength: of it.
+        ema_decay: of the average.
+    """
+
+    parameter_constraints = Method.parameter_constraints | {"strength": Number(high=2.0)}
+
+    def __init__(self, *, student, strength=0.5, ema_decay=0.9):
+        self.strength = strength
+'''
+
+
+@pytest.mark.parametrize("module", ["one_file", "package.one_file"])
+def test_a_method_of_somebodys_own_has_flags_too(defined, tmp_path, monkeypatch, module):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "__init__.py").touch()
+    path.write_text(OWN, "utf-8")
+    method = parameters.MethodFlags(module, "Own")
+    defined(["recipe", "--strength=1.5"])
+    assert method.values() == {"strength": 1.5, "ema_decay": parameters.DEFAULTS["ema_decay"]}
+    parameters._tree.cache_clear()
