@@ -5,11 +5,13 @@ and the augmentations that an uninterrupted one would, without a checkpoint of t
 """
 
 import dataclasses
+import inspect
 import math
 import numbers
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -201,12 +203,19 @@ class BatchViews:
         strong: the same for the strong view, which starts from the weak one; None where nothing unlabeled is drawn.
         labeled_view: the same for labeled images; None for the weak view.
         seed: of the run.
+
+    Raises:
+        ValueError: for a view that is not called so.
     """
 
     weak: Callable
     strong: Callable | None = None
     labeled_view: Callable | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("weak", "strong", "labeled_view"):
+            _check_view(name, getattr(self, name))
 
     def __call__(self, drawn: dict) -> dict:
         """Makes the views.
@@ -330,6 +339,25 @@ def _index_batches(images, indices, batch_size: int) -> tf.data.Dataset:
         return tf.data.Dataset.range(len(images)).batch(batch_size)
     take = tf.autograph.experimental.do_not_convert(Lookup(indices, tf.int64))
     return tf.data.Dataset.range(len(indices)).batch(batch_size).map(take)
+
+
+def _check_view(name, view):
+    if view is not None and not _is_view(view):
+        raise ValueError(
+            f"{name}={view} is not called as view(images, seed=…, position=…): pass lambda images, seed, position: "
+            "…, in which a layer of Keras is called as layer(images, training=True)."
+        )
+
+
+def _is_view(view):
+    if isinstance(view, keras.layers.Layer):
+        # Calling one takes any keyword, also those that its `call` does not know.
+        return {"seed", "position"} <= inspect.signature(view.call).parameters.keys()
+    try:
+        inspect.signature(view).bind("images", seed=0, position=0)
+    except TypeError:
+        return False
+    return True
 
 
 def _traceable(function: Callable) -> Callable:

@@ -1,5 +1,6 @@
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -184,6 +185,24 @@ def test_views_and_images_of_a_user_may_branch_on_what_the_graph_computes(monkey
         assert 1.0 in images or (images > 100).all()
     images = pipeline.image_batches(Numbers(8), batch_size=4, view=sparing)
     assert [indices(batch["image"])[0] for batch in images.as_numpy_iterator()] == [0, 104]
+
+
+@pytest.mark.parametrize("name", ["weak", "strong", "labeled_view"])
+@pytest.mark.parametrize("wrong", [keras.layers.RandomFlip(), lambda images: images])
+def test_a_layer_and_a_function_of_images_alone_are_no_views(name, wrong):
+    with pytest.raises(
+        ValueError, match=rf"^{name}=.* is not called as view\(.*: pass lambda images, seed, posi"
+    ):
+        batches(1, **{name: wrong})
+
+
+def test_a_layer_that_is_called_as_a_view_is_one():
+    class Shift(keras.layers.Layer):
+        def call(self, images, seed, position):
+            return tf.cast(images, tf.float32) + 100.0
+
+    plain, shifted = batches(1)[0], batches(1, strong=Shift())[0]
+    assert np.array_equal(shifted["unlabeled"]["strong"], plain["unlabeled"]["weak"] + 100.0)
 
 
 def test_without_unlabeled_images_there_is_no_unlabeled_entry():
