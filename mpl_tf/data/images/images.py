@@ -131,6 +131,9 @@ class FileImages(Images):
         resizing: how.
         relative_names: the paths without the folders' location, which the fingerprint uses so that a folder may
             be moved. None takes the paths.
+
+    Raises:
+        ValueError: for another number of labels than of files.
     """
 
     resizing: decoding.Resizing
@@ -146,6 +149,11 @@ class FileImages(Images):
     ) -> None:
         self._paths = tuple(paths)
         super().__init__(labels, image_shape, self._paths, resizing)
+        if len(self._paths) != len(self.labels):
+            raise ValueError(
+                f"There are {len(self._paths)} files and {len(self.labels)} labels: pass one for each, -1 where "
+                "it is unknown."
+            )
         self._relative_names = self._paths if relative_names is None else tuple(relative_names)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
 

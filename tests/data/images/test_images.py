@@ -84,6 +84,11 @@ def test_examples_cannot_be_written_to(arrays):
 def test_a_label_for_each_example(arrays):
     with pytest.raises(ValueError, match="There are 9 examples and 8 labels: pass one for each"):
         ArrayImages(arrays[0], arrays[1][:8])
+    for labels in ([0], [0, 1, 1]):
+        with pytest.raises(
+            ValueError, match=rf"There are 2 files and {len(labels)} labels: pass one for each"
+        ):
+            FileImages(["a.png", "b.png"], labels, (4, 5, 3))
 
 
 def test_array_fingerprints_tell_pixels_labels_and_shapes_apart(arrays):
