@@ -20,6 +20,7 @@ from mpl_tf import (
     schedules,
     training,
 )
+from mpl_tf.methods.base import Method
 from mpl_tf.methods.dafl import DataFreeLearning
 from mpl_tf.methods.distillation import Distillation
 from mpl_tf.methods.feedback.settings import FeedbackSettings
@@ -43,6 +44,7 @@ __all__ = [
     "FreeMatch",
     "LearningToReweight",
     "MetaPseudoLabels",
+    "Method",
     "NoisyStudent",
     "PseudoLabels",
     "ReducedMetaPseudoLabels",

@@ -212,7 +212,7 @@ class Method(keras.Model):
         """
         if type(self).get_config is Method.get_config:
             # Not when the trained method is to be saved.
-            base_validation.check_arguments_kept(self, _argument_names(type(self)))
+            base_validation.check_arguments_stored(self, _argument_names(type(self)))
         base_validation.check_compile_options(type(self).__name__, self.optimizer_arguments, options)
         base_validation.check_optimizers(self.optimizer_arguments, optimizers)
         # As they are given: what "auto" means is for each machine to find.

@@ -22,7 +22,7 @@ def check_student(networks: dict[str, keras.Model]) -> None:
         )
 
 
-def check_arguments_kept(method: keras.Model, arguments: list[str]) -> None:
+def check_arguments_stored(method: keras.Model, arguments: list[str]) -> None:
     """Raises for arguments of a method's constructor that a saved method could not be made of again."""
     for argument in arguments:
         if not hasattr(method, argument):

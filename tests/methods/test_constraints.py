@@ -13,6 +13,7 @@ from mpl_tf.methods.constraints import Boolean, Choice, Distribution, Integer, N
 from tests.support.hyper_parameters import declared
 
 KINDS = [kind for kind in vars(mpl_tf).values() if isinstance(kind, type) and issubclass(kind, Method)]
+KINDS.remove(Method)
 KINDS += [mpl_tf.FeedbackSettings]
 # Not hyper-parameters: what a method is made of, and its name.
 PARTS = {"teacher", "student", "calibrator", "generator", "activation_layer", "name"}
