@@ -121,9 +121,12 @@ class Run:
             data: images, split and views; None for the run's.
 
         Raises:
-            ValueError: for a batch that does not divide over the replicas.
+            ValueError: for a batch that does not divide over the replicas, and for more or fewer steps or images than
+                a run that is complete has had.
         """
         if self.completed:
+            if stage == METHOD:
+                self._check_as_trained(settings)
             return
         check_batch_size(settings.batch_size, self.strategy)
         folder = self.folder if stage == METHOD else self.folder.stage(stage)
@@ -147,6 +150,16 @@ class Run:
         self._take_networks(stage, method, role)
         for auxiliary in set(method.roles) - set(method.classifiers):
             folder.save_network(auxiliary, getattr(method, auxiliary))
+
+    def _check_as_trained(self, settings: StageSettings) -> None:
+        """Raises where a run that is complete, and trains no more, is asked for another training."""
+        metrics = self.folder.read_metrics() or {}
+        steps, images = (metrics.get(name, getattr(settings, name)) for name in ("steps", "images"))
+        if (steps, images) != (settings.steps, settings.images):
+            raise ValueError(
+                f"The run {str(self.folder.path)!r} is complete, with {steps:,} steps on {images:,} images, and is "
+                f"asked for {settings.steps:,} on {settings.images:,}: choose another folder."
+            )
 
     def _take_networks(self, stage: str, method: Method, role: str | None) -> None:
         """Notes the classifiers of a stage's method by their roles."""

@@ -68,6 +68,10 @@ def test_a_finished_run_is_not_repeated(tmp_path):
         raise AssertionError("a finished run was built again")
 
     assert whole_run(tmp_path, must_not_be_called, build_baseline=must_not_be_called, **SHORT) == first
+    for changes, asked in (({"steps": 8}, "8 on 144"), ({"batch_size": 9}, "7 on 189")):
+        message = f"is complete, with 7 steps on 126 images, and is asked for {asked}: choose another folder"
+        with pytest.raises(ValueError, match=message):
+            whole_run(tmp_path, must_not_be_called, **SHORT | changes)
 
 
 @pytest.mark.usefixtures("undrawn")
