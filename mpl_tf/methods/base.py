@@ -45,7 +45,7 @@ def fit_arguments(method: keras.Model, *arguments: Any, **options: Any) -> dict[
 
 
 class Method(keras.Model):
-    """Base of the training methods.
+    """Base of the training methods, which write their whole `train_step`; docs/own_method.md has an example.
 
     Args:
         networks: role → built `keras.Model` from images to logits. The role `"student"` is the one that is
@@ -62,7 +62,8 @@ class Method(keras.Model):
         name: name of the model.
 
     Raises:
-        ValueError: when the networks do not fit each other, share weights, or return probabilities.
+        ValueError: when the networks do not fit each other, share weights, or return probabilities, and when none is
+            the student.
     """
 
     # What every method's hyper-parameters may be; each class adds its own, see `constraints`.
@@ -176,7 +177,8 @@ class Method(keras.Model):
                 `steps_per_execution`.
 
         Raises:
-            ValueError: without an optimizer, and for one or an option that does not work here.
+            ValueError: without an optimizer, for one or an option that does not work here, and for a class with more
+                learners that has no `compile` of its own.
         """
         base_validation.check_one_learner(type(self).__name__, self.optimizer_arguments)
         self.compile_roles({"student": optimizer}, **options)
@@ -208,7 +210,8 @@ class Method(keras.Model):
                 networks and its epochs, see `execution.suitable_steps`.
 
         Raises:
-            ValueError: for an optimizer or a value that does not work here.
+            ValueError: for an optimizer or a value that does not work here, and for an argument of the constructor
+                that is no attribute, without which the method could not be saved.
         """
         if type(self).get_config is Method.get_config:
             # Not when the trained method is to be saved.
@@ -362,6 +365,9 @@ class Method(keras.Model):
 
         Returns:
             float32 `[B, K]`.
+
+        Raises:
+            ValueError: for a network that does not learn.
         """
         base_validation.check_learner(type(self).__name__, role, self.learners)
         return getattr(self, f"{role}_pass").logits(images)
@@ -394,6 +400,9 @@ class Method(keras.Model):
         Returns:
             Role → one tensor per trainable variable, the same on every replica; zeros for one that the loss does not
             depend on, which `apply_gradients` leaves as it is.
+
+        Raises:
+            ValueError: for a loss of several numbers.
         """
         base_validation.check_scalar_losses(losses)
         variables = {role: getattr(self, role).trainable_variables for role in losses}
@@ -426,6 +435,9 @@ class Method(keras.Model):
 
         Returns:
             The global norm before clipping, scalar; 0 for a step that was skipped because float16 overflowed.
+
+        Raises:
+            ValueError: for a network that does not learn.
         """
         base_validation.check_learner(type(self).__name__, role, self.learners)
         variables = getattr(self, role).trainable_variables
@@ -493,6 +505,9 @@ class Method(keras.Model):
 
         Args:
             **values: one scalar for each name in `train_metrics`.
+
+        Raises:
+            ValueError: for a value without such a metric, and for a metric without a value.
         """
         base_validation.check_all_tracked([tracker.name for tracker in self.train_trackers], values)
         for tracker in self.train_trackers:
