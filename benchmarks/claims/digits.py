@@ -69,6 +69,7 @@ TEACHER_OF_ALL_DIGITS = (
 # MNIST's, of another seed too.
 _LENET = "supervised --dataset=mnist --model=lenet-5 --fill=auto --validation=0.04 --optimizer=adam"
 TEACHER_OF_MNIST = f"{_LENET} --learning_rate=2e-3 --steps=1500 --epoch_steps=750 --ema_decay=0.99 --seed=100"
+PERCEPTRON_OF_MNIST = TEACHER_OF_MNIST.replace("--model=lenet-5", "--model=hinton_mlp")
 # In place of the source's hours: some six minutes of one core, by a narrow generator and an eighth of its batches.
 _SHORT = "--batch_size=64 --steps=6000 --epoch_steps=1000 --schedule=cosine --validation=0.04"
 _DAFL_ON_MNIST = f"dafl --teacher={TEACHER} --generator_width=32 {_SHORT}"
@@ -270,6 +271,18 @@ STUDIES = {
             "A52": ("one-hot loss off", "entropy off", "activation loss off"),
         },
         teacher=TEACHER_OF_MNIST,
+    ),
+    # The same minutes for the source's other pair, two perceptrons.
+    "dafl_mnist_mlp": Study(
+        preset="dafl_mnist_mlp",
+        trials={
+            "DAFL": _DAFL_ON_MNIST,
+            "generator left untrained": f"{_DAFL_ON_MNIST} --generator_learning_rate=0",
+            "noise": f"{_DAFL_ON_MNIST} --generator=noise",
+            "real images": f"supervised {_SHORT}",
+        },
+        answers={"D29": ("real images",)},
+        teacher=PERCEPTRON_OF_MNIST,
     ),
     # No row of the page asks for it alone: how far two generators get in the same hour of one core.
     "dafl_mnist_hour": Study(
