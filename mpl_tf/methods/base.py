@@ -98,6 +98,8 @@ class Method(keras.Model):
         super().__init__(name=name)
         base_validation.check_student(networks)
         check_networks(networks, auxiliary)
+        # Whether a step that is being traced has moved a network and has not been ended.
+        self.step_is_open = False
         self.classifiers = tuple(networks)
         networks = {**networks, **(auxiliary or {})}
         self.roles = tuple(networks)
@@ -440,6 +442,7 @@ class Method(keras.Model):
             ValueError: for a network that does not learn.
         """
         base_validation.check_learner(type(self).__name__, role, self.learners)
+        self.step_is_open = True
         variables = getattr(self, role).trainable_variables
         decay = self.weight_decay if weight_decay is None else weight_decay
         unreached = self.unreached.get(role, frozenset())
@@ -485,6 +488,7 @@ class Method(keras.Model):
                 self._update_average(role, decay)
         with tf.control_dependencies([after]):
             self.step.assign_add(1)
+        self.step_is_open = False
 
     def _update_average(self, role: str, decay: float) -> None:
         """Moves a role's averaged network on, its BatchNorm statistics too, with a decay that is warmed up."""
@@ -507,8 +511,9 @@ class Method(keras.Model):
             **values: one scalar for each name in `train_metrics`.
 
         Raises:
-            ValueError: for a value without such a metric, and for a metric without a value.
+            ValueError: for a value without such a metric, for a metric without a value, and before `end_step`.
         """
+        base_validation.check_step_ended(type(self).__name__, self.step_is_open)
         base_validation.check_all_tracked([tracker.name for tracker in self.train_trackers], values)
         for tracker in self.train_trackers:
             tracker.update_state(values[tracker.name])

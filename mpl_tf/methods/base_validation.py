@@ -275,6 +275,15 @@ def check_scalar_losses(losses: dict[str, tf.Tensor]) -> None:
             )
 
 
+def check_step_ended(method: str, step_is_open: bool) -> None:
+    """Raises for a step that has moved a network and is not counted, nor in the averages that are served."""
+    if step_is_open:
+        raise ValueError(
+            f"The train_step of {method} does not end its step, whose average would stay as it began: call "
+            "self.end_step(after=…) after the last apply_gradients and before update_metrics."
+        )
+
+
 def check_all_tracked(declared: list[str], given: dict[str, Any]) -> None:
     """Raises for values that no metric was declared for, and for metrics without a value."""
     if left_over := given.keys() - {*declared}:

@@ -173,3 +173,14 @@ def test_a_metric_without_a_value(batch):
         ValueError, match=r"The metrics \['norm'\] were declared and have no value: pass them"
     ):
         method.train_step(batch)
+
+
+def test_a_step_that_is_not_ended(batch):
+    class Endless(Own):
+        def end_step(self, **options):
+            pass
+
+    method = own(Endless)
+    method.compile("sgd", run_eagerly=True)
+    with pytest.raises(ValueError, match=r"Endless does not end its step.*call self\.end_step\(after=…\)"):
+        method.train_step(batch)
