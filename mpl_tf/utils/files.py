@@ -1,4 +1,4 @@
-"""Writing so that a reader, or a run that is killed, never meets half a file."""
+"""Writing so that a reader, a run that is killed, or a machine that loses its power never meets half a file."""
 
 import contextlib
 import errno
@@ -141,12 +141,26 @@ def replacing(path: str | os.PathLike, *, mark: str | None = None) -> Iterator[p
     try:
         with room_for(path):
             yield temporary
+            _write_through(temporary)
             os.replace(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _write_through(path):
+    """Waits until the disk has what a file, or each file of a folder, holds.
+
+    A name is on the disk within seconds of its change, the contents of a new file up to half a minute later: without
+    power in between, an empty file has the name, and what it replaced is gone.
+    """
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            # Windows does this only for what may be written to.
+            with open(file, "rb+") as stream:
+                os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager

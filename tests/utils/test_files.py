@@ -1,3 +1,4 @@
+import os
 import pathlib
 import unicodedata
 
@@ -68,6 +69,32 @@ def test_a_failure_leaves_no_half_written_folder(tmp_path):
     with pytest.raises(RuntimeError, match="out of disk"):
         fail()
     assert names(tmp_path) == []
+
+
+def test_contents_are_on_the_disk_before_their_name_is(tmp_path, monkeypatch):
+    events = []
+    sync, replace = os.fsync, os.replace
+
+    def noted(descriptor):
+        events.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def renamed(old, new):
+        events.append(pathlib.Path(new).name)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", renamed)
+    with files.replacing(tmp_path / "weights.h5") as path:
+        path.write_text("new")
+    with files.replacing(tmp_path / "export") as folder:
+        (folder / "variables").mkdir(parents=True)
+        for name in ("graph", "variables/weights"):
+            (folder / name).write_text(name)
+    inode = {path.name: path.stat().st_ino for path in tmp_path.rglob("*") if path.is_file()}
+    assert events[:2] == [inode["weights.h5"], "weights.h5"]
+    assert set(events[2:4]) == {inode["graph"], inode["weights"]}
+    assert events[4:] == ["export"]
 
 
 def test_a_folder_that_exists_is_not_touched(tmp_path):
