@@ -24,8 +24,9 @@ from mpl_tf.data.batches import (
     evaluation_weights,
     unwrapped,
 )
-from mpl_tf.distribute import replicas
+from mpl_tf.distribute import replicas, workers
 from mpl_tf.methods import base_validation, constraints
+from mpl_tf.methods.batch_values import BatchValues
 from mpl_tf.methods.constraints import Constraint, Number
 from mpl_tf.methods.engine import execution, layerwise, loss_scaling
 from mpl_tf.methods.engine.microbatching import TrainingPass
@@ -35,6 +36,9 @@ from mpl_tf.models.saving import carried, carry
 from mpl_tf.models.surgery import clone
 from mpl_tf.models.validation import check_networks
 from mpl_tf.utils.validation import check_choice, check_integer, check_range
+
+# The arguments of `fit` that may be datasets.
+_DATA = ("x", "validation_data")
 
 
 def fit_arguments(method: keras.Model, *arguments: Any, **options: Any) -> dict[str, Any]:
@@ -322,7 +326,8 @@ class Method(keras.Model):
             The history, name of a metric → its value after each epoch.
 
         Raises:
-            ValueError: for an argument that would have no effect, and for endless batches whose epoch is not known.
+            ValueError: for an argument that would have no effect, for endless batches whose epoch is not known, and
+                for a label, an index or a range of pixels in a dataset of one's own that the networks do not have.
         """
         given = fit_arguments(self, *arguments, **options)
         base_validation.check_fit_arguments(given)
@@ -334,10 +339,22 @@ class Method(keras.Model):
             _set_direction(callback)
         if self.finds_steps_per_execution and not self.run_eagerly:
             self._find_steps_per_execution(given)
+        values = BatchValues([getattr(self, role) for role in self.classifiers], self.table_size())
+        # Batches with an epoch of their own are made of a `Source`, which has been checked as a whole.
+        if (
+            not hasattr(given.get("x"), "steps_per_epoch")
+            and workers.worker_count(self.distribute_strategy) == 1
+        ):
+            given = {key: values.watch(x) if key in _DATA else x for key, x in given.items()}
         # Keras warns of its own default where somebody else makes the batches; its own kind and arrays it shuffles.
         arrays = all(hasattr(leaf, "shape") for leaf in tf.nest.flatten(given.get("x")))
         quiet = {} if arrays or isinstance(given.get("x"), keras.utils.PyDataset) else {"shuffle": False}
-        return super().fit(**quiet | given)
+        with values.raise_found():
+            return super().fit(**quiet | given)
+
+    def table_size(self) -> int | None:
+        """How many images the method keeps labels for, which their indices must be below; None for none."""
+        return None
 
     def _find_steps_per_execution(self, given: dict[str, Any]) -> None:
         epochs, steps = given.get("epochs", 1) - given.get("initial_epoch", 0), given["steps_per_epoch"] or 1

@@ -211,6 +211,10 @@ class PseudoLabels(Method):
             student_gradient_norm=norm,
         )
 
+    def table_size(self) -> int | None:
+        """Rows of the stored labels."""
+        return self.num_images if self.stores_labels else None
+
     def _draw_mixing(self, rows):
         if not self.mixup:
             return mixup.unmixed

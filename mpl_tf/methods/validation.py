@@ -139,9 +139,10 @@ def check_relabeling(network: keras.Model, student: keras.Model, *, labels: str)
 
 def check_indices(index: np.ndarray, num_images: int) -> None:
     """Raises for images that a table of labels has no row for."""
-    if index.size and index.max() >= num_images:
+    wrong = index[(index < 0) | (index >= num_images)]
+    if wrong.size:
         raise ValueError(
-            f"An image has the index {index.max()}, and num_images={num_images} keeps labels of 0…{num_images - 1}: "
+            f"An image has the index {wrong.max()}, and num_images={num_images} keeps labels of 0…{num_images - 1}: "
             "pass the number of all training images of the source, labeled or not."
         )
 
