@@ -158,7 +158,7 @@ def stage_steps() -> dict[str, int]:
     """Stage → steps, as --stage_steps says.
 
     Raises:
-        ValueError: for a stage that there is not, or no number.
+        ValueError: for a stage that there is not, or is there twice, or no number.
     """
     known, found = [SUPERVISED, LONGER, *settings().methods], {}
     for text in FLAGS.stage_steps:
@@ -167,6 +167,8 @@ def stage_steps() -> dict[str, int]:
             raise ValueError(
                 f"--stage_steps has {text!r}, which is not stage:steps with one of {', '.join(known)} and a number."
             )
+        if stage in found:
+            raise ValueError(f"--stage_steps has {stage!r} twice: say once how many steps it makes.")
         found[stage] = int(steps)
     if list(found)[:1] != [SUPERVISED]:
         raise ValueError(f"--stage_steps begins with {SUPERVISED!r}, from which all other stages start.")

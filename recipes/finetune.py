@@ -65,7 +65,7 @@ def train(run: Run) -> None:
 
 def main(_):
     """Trains, evaluates, exports."""
-    origin.adopt_held_out(FLAGS.network)
+    origin.adopt_data(FLAGS.network)
     with program.open_run(train) as run:
         train(run)
         program.finish(run)

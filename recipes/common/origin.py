@@ -14,6 +14,8 @@ FLAGS = flags.FLAGS
 
 # The flags that the validation images follow from; how many labels are drawn does not change them.
 HELD_OUT_BY = ("seed", "validation")
+# Those that say which labels are learned from, and as what.
+LABELED_BY = ("trusted", "cheap_labels", "label_noise")
 
 
 def run_of(network: str | os.PathLike) -> RunFolder | None:
@@ -23,8 +25,8 @@ def run_of(network: str | os.PathLike) -> RunFolder | None:
     return folder if path.parent.name == "networks" and folder.read_flags() else None
 
 
-def adopt_held_out(network: str) -> None:
-    """Sets what validation images follow from as the run of a network had it, where the command line says nothing.
+def adopt_data(network: str) -> None:
+    """Holds out the images, and takes the labels, that the run of a network did, where the command line says nothing.
 
     Args:
         network: path of its file.
@@ -33,14 +35,23 @@ def adopt_held_out(network: str) -> None:
     known = {} if run is None else run.read_flags()
     if known.get("dataset") != FLAGS["dataset"].value:
         return
+    if adopted := _adopt(HELD_OUT_BY, known):
+        print(f"{adopted}, so that what the run in {run.path} has held out stays held out.")
+    # Other folders of trusted images say otherwise too.
+    same_folder = str(known.get("trusted_dir")) == str(FLAGS["trusted_dir"].value)
+    if same_folder and (adopted := _adopt(LABELED_BY, known)):
+        print(f"{adopted}, so that labels are trusted, ignored and made wrong as in the run in {run.path}.")
+
+
+def _adopt(names, known):
+    """Sets flags that nobody gave, and returns those that had another value, as a command line has them."""
     adopted = []
-    for name in HELD_OUT_BY:
+    for name in names:
         flag = FLAGS[name]
         if name in known and not flag.present and str(flag.value) != known[name]:
             flag.value = flag.parser.parse(known[name])
             adopted.append(f"--{name}={known[name]}")
-    if adopted:
-        print(f"{' '.join(adopted)}, so that what the run in {run.path} has held out stays held out.")
+    return " ".join(adopted)
 
 
 def warn_of_learned_validation(split: Split, networks: dict[str, str]) -> None:

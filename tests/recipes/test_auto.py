@@ -117,6 +117,11 @@ run = types.SimpleNamespace(
     data=types.SimpleNamespace(split=types.SimpleNamespace(validation=range(40))),
 )
 auto.compare(run)
+flags.FLAGS.stage_steps = ["supervised:1", "mpl:1", "supervised:2"]
+try:
+    auto.stage_steps()
+except ValueError as error:
+    run.facts["refused"] = str(error)
 print(json.dumps(run.facts))
 """
     steps = "supervised:1,supervised_longer:1,mpl:1,uda:1"
@@ -126,6 +131,7 @@ print(json.dumps(run.facts))
     assert facts["gain"]["methods"] == 2
     assert facts["gain"]["validation"]["difference"] == pytest.approx((29 - 21) / 40)
     assert facts["longer"]["difference"] == pytest.approx((21 - 20) / 40)
+    assert facts["refused"] == "--stage_steps has 'supervised' twice: say once how many steps it makes."
 
 
 @pytest.mark.parametrize(

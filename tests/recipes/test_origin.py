@@ -30,6 +30,10 @@ def parsed(monkeypatch, *arguments):
     flags.DEFINE_string("dataset", "digits", "Images.", flag_values=known)
     flags.DEFINE_integer("seed", 0, "Of the draw.", flag_values=known)
     flags.DEFINE_float("validation", 0.1, "Held out.", flag_values=known)
+    flags.DEFINE_integer("trusted", None, "Of the labels.", flag_values=known)
+    flags.DEFINE_string("trusted_dir", None, "Those that are.", flag_values=known)
+    flags.DEFINE_enum("cheap_labels", "use", ["use", "ignore"], "The others.", flag_values=known)
+    flags.DEFINE_string("label_noise", None, "Of the others.", flag_values=known)
     known(["recipe", *arguments])
     monkeypatch.setattr(origin, "FLAGS", known)
     return known
@@ -48,11 +52,26 @@ def test_what_a_run_has_held_out_is_held_out_again_unless_the_user_says_otherwis
     monkeypatch, capsys, run, arguments, expected
 ):
     known = parsed(monkeypatch, *arguments)
-    origin.adopt_held_out(run.network)
+    origin.adopt_data(run.network)
     assert (known.seed, known.validation) == expected
     said = capsys.readouterr().out
     assert ("--validation=0.2" in said) == (expected[1] == 0.2)
     assert ("--seed=3" in said) == (expected[0] == 3)
+
+
+def test_labels_are_those_that_a_run_has_had_unless_the_user_says_otherwise(monkeypatch, capsys, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    settings = {"trusted": 20, "cheap_labels": "ignore", "label_noise": "symmetric:0.3"}
+    folder.verify_or_write_config({"dataset": "digits"} | settings)
+    network = str(folder.path / "networks" / "student.keras")
+    known = parsed(monkeypatch, "--cheap_labels=use")
+    (folder.path / "networks").mkdir()
+    origin.adopt_data(network)
+    assert (known.trusted, known.cheap_labels, known.label_noise) == (20, "use", "symmetric:0.3")
+    assert "--trusted=20 --label_noise=symmetric:0.3, so that labels are" in capsys.readouterr().out
+    known = parsed(monkeypatch, "--trusted_dir=checked")
+    origin.adopt_data(network)
+    assert (known.trusted, known.cheap_labels, known.label_noise) == (None, "use", None)
 
 
 def test_a_network_that_no_run_has_left_changes_nothing(monkeypatch, tmp_path, run):
@@ -63,7 +82,7 @@ def test_a_network_that_no_run_has_left_changes_nothing(monkeypatch, tmp_path, r
         tmp_path / "run" / "b.keras",
         tmp_path / "gone" / "c.keras",
     ):
-        origin.adopt_held_out(str(path))
+        origin.adopt_data(str(path))
         assert (known.seed, known.validation) == (0, 0.1)
 
 
