@@ -18,7 +18,7 @@ from mpl_tf.utils import files
 
 
 class WarnOnCollapse(keras.callbacks.Callback):
-    """Warns, once, when a learning generator has made the same image, or the same class, for some epochs on end.
+    """Warns, once, when a generator that is to learn has made the same image, or class, for some epochs on end.
 
     Args:
         balance: `class_balance`, in 0…1, below which all images count as of one class.
@@ -34,14 +34,16 @@ class WarnOnCollapse(keras.callbacks.Callback):
         """Counts the epochs."""
         logs = {"class_balance": 1.0, "pairwise_distance": 255.0, **(logs or {})}
         balance, distance = float(logs["class_balance"]), float(logs["pairwise_distance"])
-        learns = float(logs.get("generator_gradient_norm", 0.0)) > 0.0
+        # A dead generator has no gradient, so that this is not asked of its norm.
+        learns = self.model.generator_optimizer is not None
         now = learns and (balance < self.balance or distance < self.distance)
         self.collapsed = self.collapsed + 1 if now else 0
         if self.collapsed == self.patience:
             warnings.warn(
                 f"For {self.patience} epochs the generator has collapsed: the entropy of its mean prediction is "
                 f"{balance:.0%} of the largest, and two of its images differ by {distance:.1f} of 255 per pixel. "
-                "Raise entropy_weight, lower the generator's learning rate, or start from another seed.",
+                "Raise entropy_weight, lower the generator's learning rate, give it a small generator_weight_decay, "
+                "such as 1e-4, or start from another seed.",
                 stacklevel=2,
             )
 

@@ -1,3 +1,4 @@
+import types
 import warnings
 
 import numpy as np
@@ -12,6 +13,12 @@ from tests.support import oracles, tiny
 HEALTHY = {"class_balance": 0.9, "pairwise_distance": 60.0, "generator_gradient_norm": 1.0}
 
 
+def warn_on_collapse(generator_optimizer="adam"):
+    callback = WarnOnCollapse(patience=2)
+    callback.set_model(types.SimpleNamespace(generator_optimizer=generator_optimizer))
+    return callback
+
+
 @pytest.mark.parametrize(
     ("collapsed", "message"),
     [
@@ -20,10 +27,12 @@ HEALTHY = {"class_balance": 0.9, "pairwise_distance": 60.0, "generator_gradient_
             r"is 2% of the largest.*Raise entropy_weight, lower the generator's learning",
         ),
         ({"pairwise_distance": 0.4}, r"two of its images differ by 0\.4 of 255 per pixel"),
+        # All pixels black: nothing leads out of it.
+        ({"pairwise_distance": 0.0, "generator_gradient_norm": 0.0}, r"differ by 0\.0 of 255.*weight_decay"),
     ],
 )
 def test_a_generator_that_collapses_warns_once_with_the_remedy(collapsed, message):
-    callback = WarnOnCollapse(patience=2)
+    callback = warn_on_collapse()
     callback.on_epoch_end(0, HEALTHY | collapsed)
     with pytest.warns(UserWarning, match=message):
         callback.on_epoch_end(1, HEALTHY | collapsed)
@@ -33,13 +42,13 @@ def test_a_generator_that_collapses_warns_once_with_the_remedy(collapsed, messag
 
 
 def test_a_generator_that_recovers_or_does_not_learn_does_not_warn():
-    callback = WarnOnCollapse(patience=2)
     collapsed = HEALTHY | {"class_balance": 0.0}
+    learning, fixed = warn_on_collapse(), warn_on_collapse(generator_optimizer=None)
     with warnings.catch_warnings(record=True, action="always") as caught:
         for logs in (collapsed, HEALTHY, collapsed, {"loss": 1.0}, collapsed):
-            callback.on_epoch_end(0, logs)
+            learning.on_epoch_end(0, logs)
         for _ in range(3):
-            callback.on_epoch_end(0, collapsed | {"generator_gradient_norm": 0.0})
+            fixed.on_epoch_end(0, collapsed | {"generator_gradient_norm": 0.0})
     assert not caught
 
 
