@@ -163,10 +163,24 @@ class RunFolder:
         return before
 
     def read_flags(self) -> dict[str, str]:
-        """What flags.txt says, name → text; empty where there is none."""
+        """What flags.txt says, name → text; empty where there is none.
+
+        Raises:
+            ValueError: when something has been trained here and the file has lost some of its lines, so that the run
+                would go on under other flags.
+        """
         source = self.path / "flags.txt"
-        lines = source.read_text(**_AS_FILE_NAMES).splitlines() if source.exists() else []
-        return dict(line.removeprefix("--").split("=", 1) for line in lines if "=" in line)
+        if not source.exists():
+            return {}
+        text = source.read_text(**_AS_FILE_NAMES)
+        lines = text.splitlines()
+        known = dict(line.removeprefix("--").split("=", 1) for line in lines if "=" in line)
+        if not (known and text.endswith("\n")) and self.has_results():
+            raise ValueError(
+                f"{source} is empty or was cut off: put back the lines that it had, the last one with its end, or "
+                "remove it where the flags that you give are sure to be those that the run began with."
+            )
+        return known
 
     def read_split(self) -> dict:
         """The contents of split.json; empty where there is none."""

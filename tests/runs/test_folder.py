@@ -201,6 +201,35 @@ def test_flags_and_split_are_read_as_they_were_written(tmp_path):
     assert folder.read_split() == {"name": "digits.0@20"}
 
 
+def cut_off(path, keep):
+    """What a crash of the machine, or a copy that was broken off, leaves of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+CUT = pytest.mark.parametrize("keep", [0, 0.6], ids=["empty", "cut off"])
+
+
+@CUT
+def test_flags_that_are_lost_let_no_run_go_on_under_others(tmp_path, keep):
+    folder, flags = RunFolder(tmp_path), {"labels": 10, "learning_rate": 0.1, "steps": 10}
+    folder.verify_or_write_config(flags)
+    cut_off(tmp_path / "flags.txt", keep)
+    # Nothing is lost where nothing has been trained.
+    folder.verify_or_write_config(flags)
+    progress(folder)
+    cut_off(tmp_path / "flags.txt", keep)
+    left = (tmp_path / "flags.txt").read_bytes()
+    for wanted in (flags, flags | {"learning_rate": 0.7}):
+        with pytest.raises(ValueError, match=r"flags\.txt is empty or was cut off: put back .* remove it"):
+            folder.verify_or_write_config(wanted, defaults={"learning_rate": 0.7, "steps": 10})
+    assert (tmp_path / "flags.txt").read_bytes() == left
+    # What the sentence says is so.
+    (tmp_path / "flags.txt").unlink()
+    folder.verify_or_write_config(flags)
+    assert folder.read_flags() == {name: str(value) for name, value in flags.items()}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_best_epochs_weights_come_back_in_every_precision(tmp_path, dtype):
     trained, other = (
