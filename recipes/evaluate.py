@@ -31,7 +31,6 @@ flags.DEFINE_integer("max_images", 1000, "Bound for --robustness and --fgsm; dra
 if __name__ == "__main__":
     start.parse_flags()
 
-import json
 import pathlib
 
 import keras
@@ -40,6 +39,7 @@ import numpy as np
 from mpl_tf import data, evaluation, models
 from mpl_tf.evaluation.robustness import corruptions, perturbations
 from mpl_tf.runs.folder import RunFolder, write_metrics
+from mpl_tf.utils.files import read_json
 from mpl_tf.utils.progress import Progress
 from mpl_tf.utils.validation import check_range
 from recipes.common import completed_run, evaluation_tables, program
@@ -251,7 +251,7 @@ def write(results: dict) -> pathlib.Path:
             folder.write_metrics(metrics)
         return folder.path / "metrics.json"
     destination = pathlib.Path(FLAGS.network).with_suffix(".evaluation.json")
-    known = json.loads(destination.read_text()) if destination.exists() else {}
+    known = read_json(destination, "put back a copy of it, or remove it and measure again what it held") or {}
     merge(known, results)
     write_metrics(destination, known)
     return destination

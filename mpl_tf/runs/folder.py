@@ -9,6 +9,7 @@ Every file is written beside its place and renamed, so a killed run leaves whole
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -184,8 +185,10 @@ class RunFolder:
 
     def read_split(self) -> dict:
         """The contents of split.json; empty where there is none."""
-        source = self.path / "split.json"
-        return json.loads(source.read_text("utf-8")) if source.exists() else {}
+        remedy = (
+            "remove it and start the run's command again, which draws the same split from the same images"
+        )
+        return files.read_json(self.path / "split.json", remedy) or {}
 
     def has_completed(self) -> bool:
         """Whether a run has come to its end here."""
@@ -303,7 +306,8 @@ class RunFolder:
             ValueError: when something has been trained here that started from other weights.
         """
         path = self.path / "initialization.json"
-        known = json.loads(path.read_text("utf-8")) if path.exists() and self.has_results() else None
+        remedy = f"put back a copy of it, or remove it if the run started from {_listed(facts)}"
+        known = files.read_json(path, remedy) if self.has_results() else None
         if known is not None and known != facts:
             raise ValueError(
                 f"The run in {str(self.path)!r} started from {_listed(known)}, and now there is {_listed(facts)}: "
@@ -328,13 +332,22 @@ class RunFolder:
         self.write_rows("history.csv", rows)
 
     def read_rows(self, name: str, *, until_step: int | None = None) -> list[dict]:
-        """The rows of a CSV file with a column `step`, as `read_history`; none where there is no file."""
+        """The rows of a CSV file with a column `step`, as `read_history`; none where there is no file.
+
+        Raises:
+            ValueError: when the file is damaged: what is written next would be without the rows that are lost.
+        """
         source = self.path / name
         if not source.exists():
             return []
-        with source.open(newline="", **_AS_FILE_NAMES) as stream:
-            rows = list(csv.DictReader(stream))
-        return [row for row in rows if until_step is None or int(row["step"]) <= until_step]
+        remedy = "put back a copy of it, or remove it and do without the rows that it had"
+        with files.reading(source, remedy), source.open(newline="", **_AS_FILE_NAMES) as stream:
+            text = stream.read()
+            # Also of no rows the line of the columns is written.
+            if not text.endswith("\n"):
+                raise ValueError("the end of its last line is missing")
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            return [row for row in rows if until_step is None or int(row["step"]) <= until_step]
 
     def write_rows(self, name: str, rows: list[dict], *, columns: Iterable[str] = ()) -> None:
         """Writes a CSV file, as `write_history`; `columns` come first, and are there without any row."""
@@ -351,8 +364,11 @@ class RunFolder:
 
     def read_metrics(self) -> dict | None:
         """The contents of metrics.json, which the end of a run writes; None before that."""
-        source = self.path / "metrics.json"
-        return json.loads(source.read_text("utf-8")) if source.exists() else None
+        remedy = (
+            "put back a copy of it, or remove it and start the run's command again, which evaluates its networks and "
+            "writes it anew, without what recipes.evaluate has added"
+        )
+        return files.read_json(self.path / "metrics.json", remedy)
 
     def write_metrics(self, metrics: dict) -> None:
         """Writes metrics.json, and what it holds of confusion matrices into confusion.npz, to those already there."""
@@ -360,7 +376,7 @@ class RunFolder:
 
     def read_confusions(self) -> dict[str, np.ndarray]:
         """The confusion matrices of confusion.npz, int `[K, K]`, by names such as `"validation/student"`."""
-        return _read_arrays(self.path / "confusion.npz")
+        return _read_matrices(self.path / "confusion.npz")
 
     # --- the best epoch --------------------------------------------------------------------------------
 
@@ -391,18 +407,24 @@ class RunFolder:
             old.unlink()
 
     def read_selected(self, *, until_step: int) -> "SelectedEpoch | None":
-        """The best epoch up to a step; those after it, which a kill undid, are removed."""
-        found = None
+        """The best epoch up to a step; those after it, which a kill undid, are removed.
+
+        Raises:
+            ValueError: when its file is damaged. The one before it was not the best, and does not take its place.
+        """
+        newest = None
         for path in sorted((self.path / "selected").glob("step_*.npz")):
-            if int(path.stem.removeprefix("step_")) > until_step:
-                if self.writes:
-                    path.unlink()
-                continue
-            with np.load(path) as stored:
+            if int(path.stem.removeprefix("step_")) <= until_step:
+                newest = path
+            elif self.writes:
+                path.unlink()
+        if newest is None:
+            return None
+        with files.reading(newest, "put back a copy of it, or train again in another run_dir"):
+            with np.load(newest) as stored:
                 values = {name: stored[name] for name in stored.files}
             facts = int(values.pop("epoch")), int(values.pop("step")), float(values.pop("accuracy"))
-            found = SelectedEpoch(*facts, weights=[values[str(index)] for index in range(len(values))])
-        return found
+            return SelectedEpoch(*facts, weights=[values[str(index)] for index in range(len(values))])
 
     def write_outcomes(self, correct: Mapping[str, np.ndarray]) -> None:
         """Writes outcomes.npz: role → bool `[N]`, whether the network is right on each validation image."""
@@ -410,7 +432,8 @@ class RunFolder:
 
     def read_outcomes(self) -> dict[str, np.ndarray]:
         """What `write_outcomes` wrote; empty where there is no such file."""
-        return _read_arrays(self.path / "outcomes.npz")
+        remedy = "remove it: it is measured again when a network is chosen to be served"
+        return _read_arrays(self.path / "outcomes.npz", remedy)
 
     def save_network(self, role: str, network: keras.Model) -> None:
         """Saves `networks/<role>.keras`."""
@@ -436,7 +459,7 @@ def write_metrics(path: pathlib.Path, metrics: dict) -> None:
     small, matrices = _without_matrices(metrics)
     if matrices:
         destination = _matrices_path(path)
-        _write_arrays(destination, _read_arrays(destination) | matrices)
+        _write_arrays(destination, _read_matrices(destination) | matrices)
     text = json.dumps(small, indent=1)
     # A list of numbers on one line.
     text = re.sub(r"\[\n[^\[\]{}]*?\n\s*\]", lambda found: json.dumps(json.loads(found[0])), text)
@@ -453,11 +476,17 @@ def _write_arrays(path, arrays):
         np.savez_compressed(stream, **arrays)
 
 
-def _read_arrays(path):
+def _read_matrices(path):
+    return _read_arrays(
+        path, "put back a copy of it, or remove it and do without the confusion matrices in it"
+    )
+
+
+def _read_arrays(path, remedy):
     """Name → array; empty where there is no such file."""
     if not path.exists():
         return {}
-    with np.load(path) as stored:
+    with files.reading(path, remedy), np.load(path) as stored:
         return {name: stored[name] for name in stored.files}
 
 

@@ -27,7 +27,10 @@ def verify_or_write_inputs(
         ValueError: for a file or a folder that has changed, with the flag that names it.
     """
     path = folder / "inputs.json"
-    known = json.loads(path.read_text("utf-8")) if path.exists() and has_results else {}
+    remedy = (
+        "put back a copy of it, or remove it if the files and folders that the flags name are as they were"
+    )
+    known = (files.read_json(path, remedy) if has_results else None) or {}
     found = {flag: describe(name, known.get(flag)) for flag, name in inputs.items() if os.path.exists(name)}
     for flag, record in found.items():
         if flag in known and known[flag]["sha256"] != record["sha256"]:

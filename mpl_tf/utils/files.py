@@ -1,8 +1,13 @@
-"""Writing so that a reader, a run that is killed, or a machine that loses its power never meets half a file."""
+"""Writing so that a reader, a run that is killed, or a machine that loses its power never meets half a file.
+
+What was damaged all the same, by a disk, a copy or an editor, is read with a sentence that says so.
+"""
 
 import contextlib
+import csv
 import errno
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -10,6 +15,8 @@ import shutil
 import tempfile
 import unicodedata
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +26,10 @@ with contextlib.suppress(ImportError):  # Windows has no advisory file locks of 
 
 # No space, no quota, and a file larger than the file system or the user's limit allows.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+# What readers of JSON, CSV and NumPy's files raise of one that was emptied, cut off or changed. Not OSError: a file
+# that may not be read, or is not there, is not to be removed for it.
+DAMAGED = (ValueError, KeyError, TypeError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error)
 
 
 class LockedError(RuntimeError):
@@ -183,6 +194,40 @@ def room_for(path: str | os.PathLike) -> Iterator[None]:
                 "start the same command again; a run goes on from its last good checkpoint."
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, remedy: str) -> Iterator[None]:
+    """Turns the errors of a damaged file into one that names it and says what to do.
+
+    Args:
+        path: what the block reads, for the message.
+        remedy: what to do, for the message.
+
+    Raises:
+        ValueError: when the block meets a damaged file.
+    """
+    try:
+        yield
+    except DAMAGED as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {remedy}.") from error
+
+
+def read_json(path: str | os.PathLike, remedy: str) -> Any:
+    """What a JSON file in UTF-8 holds; None where there is no file.
+
+    Args:
+        path: of the file.
+        remedy: as for `reading`.
+
+    Raises:
+        ValueError: when it is damaged.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        return None
+    with reading(path, remedy):
+        return json.loads(path.read_text("utf-8"))
 
 
 @contextlib.contextmanager

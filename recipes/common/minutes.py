@@ -51,8 +51,8 @@ def spent() -> float:
 
 def read(folder: RunFolder) -> dict:
     """What plan.json holds; nothing where there is none."""
-    source = folder.path / PLAN
-    return json.loads(source.read_text("utf-8")) if source.exists() else {}
+    remedy = "put back a copy of it, remove it where nothing has been trained yet, or choose another run_dir"
+    return files.read_json(folder.path / PLAN, remedy) or {}
 
 
 def adopt(folder: RunFolder, configuration: Callable[[], dict]) -> bool:

@@ -101,6 +101,8 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
     # A place that cannot be written to does not lose the tables of what has been measured.
     blocked = shutil.copy(network, tmp_path / "blocked.keras")
     (tmp_path / "blocked.evaluation.json").mkdir()
+    damaged = shutil.copy(network, tmp_path / "damaged.keras")
+    (tmp_path / "damaged.evaluation.json").write_text("")
     cases = {
         "Give either --run_dir": [],
         "holds no finished run": [f"--run_dir={tmp_path / 'empty'}"],
@@ -112,6 +114,7 @@ def test_one_network_with_the_data_flags_and_what_is_refused(folder, tmp_path):
         "is no list of numbers as 1,2,4,8": [given, "--fgsm=1;2"],
         "fgsm=-1.0 is out of range": [given, "--fgsm=2,-1", "--baseline=missing.keras"],
         "| blocked |": [f"--network={blocked}", "--labels=20", "--split=validation"],
+        "damaged.evaluation.json is damaged (JSONDecodeError": [f"--network={damaged}", "--labels=20"],
         "'two_moons' has points": [f"--network={network}", "--dataset=two_moons", "--robustness"],
         "--baseline needs a .keras file": [f"--network={network}", "--baseline=supervised"],
         "digits.0@20, 144 validation images": [

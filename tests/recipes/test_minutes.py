@@ -110,6 +110,14 @@ def test_minutes_that_leave_no_time_for_a_step_are_refused_and_leave_nothing(tmp
     assert not (tmp_path / "run" / "flags.txt").exists()
 
 
+def test_a_damaged_plan_is_named(tmp_path):
+    assert minutes.read(RunFolder(tmp_path)) == {}
+    for text in ("", '{"minutes": 3, "fla'):
+        (tmp_path / "plan.json").write_text(text)
+        with pytest.raises(ValueError, match=r"plan\.json is damaged .*: put back a copy"):
+            minutes.read(RunFolder(tmp_path))
+
+
 def test_lengths_keep_their_fraction_of_the_steps_unless_they_are_given(monkeypatch):
     known = {"warmup_steps": 0, "uda_ramp_steps": 0, "epoch_steps": 1, "teacher_steps": 1}
     parsed = {name: types.SimpleNamespace(parser=flags.IntegerParser(low)) for name, low in known.items()}

@@ -202,7 +202,7 @@ def test_flags_and_split_are_read_as_they_were_written(tmp_path):
 
 
 def cut_off(path, keep):
-    """What a crash of the machine, or a copy that was broken off, leaves of a file."""
+    """What a copy that was broken off leaves of a file."""
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
 
@@ -228,6 +228,78 @@ def test_flags_that_are_lost_let_no_run_go_on_under_others(tmp_path, keep):
     (tmp_path / "flags.txt").unlink()
     folder.verify_or_write_config(flags)
     assert folder.read_flags() == {name: str(value) for name, value in flags.items()}
+
+
+@CUT
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "split.json", "history.csv", "outcomes.npz", "confusion.npz"]
+)
+def test_a_damaged_file_is_named_with_what_to_do_and_done_without_where_that_is_to_remove_it(
+    tmp_path, name, keep
+):
+    folder = RunFolder(tmp_path)
+    folder.write_metrics({"test": {"student": {"accuracy": 0.5, "confusion": [[1, 2], [3, 4]]}}})
+    folder.write_outcomes({"student": np.arange(100) % 3 == 0})
+    folder.write_history([{"epoch": epoch, "step": 5 * epoch, "loss": 0.25} for epoch in range(9)])
+    (tmp_path / "split.json").write_text('{"name": "digits.0@20"}')
+    read = {
+        "metrics.json": folder.read_metrics,
+        "split.json": folder.read_split,
+        "history.csv": folder.read_history,
+        "outcomes.npz": folder.read_outcomes,
+        "confusion.npz": folder.read_confusions,
+    }[name]
+    assert read()
+    cut_off(tmp_path / name, keep)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*\): .*remove it"):
+        read()
+    (tmp_path / name).unlink()
+    assert not read()
+
+
+def test_rows_of_which_a_part_is_lost_are_refused_wherever_the_file_was_cut(tmp_path):
+    folder = RunFolder(tmp_path)
+    for rows in ([], [{"step": 5, "note": 'two\nlines, "quoted"'}, {"step": 10, "note": "é"}]):
+        folder.write_history(rows)
+        assert [row["note"] for row in folder.read_history(until_step=10)] == [row["note"] for row in rows]
+    whole = (tmp_path / "history.csv").read_bytes()
+    for length in range(len(whole)):
+        if not whole[:length].endswith(b"\n"):
+            (tmp_path / "history.csv").write_bytes(whole[:length])
+            with pytest.raises(ValueError, match=r"history\.csv is damaged .* do without the rows"):
+                folder.read_history()
+
+
+@CUT
+def test_of_the_best_epochs_only_the_one_that_counts_is_read(tmp_path, keep):
+    folder = RunFolder(tmp_path)
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    for step in (4, 6):
+        folder.save_selected(network, epoch=step // 2, step=step, accuracy=0.5)
+    older, newer = (tmp_path / "selected" / f"step_00000000{step}.npz" for step in (4, 6))
+    cut_off(older, keep)
+    assert folder.read_selected(until_step=7).step == 6
+    with pytest.raises(ValueError, match=r"step_000000004\.npz is damaged .*: put back a copy"):
+        RunFolder(tmp_path, writes=False).read_selected(until_step=5)
+    folder.save_selected(network, epoch=2, step=4, accuracy=0.5)
+    cut_off(newer, keep)
+    # Undone, it is removed unread.
+    assert folder.read_selected(until_step=5).step == 4
+    assert not newer.exists()
+
+
+@CUT
+def test_a_damaged_initialization_is_named(tmp_path, keep):
+    folder = RunFolder(tmp_path)
+    folder.verify_or_write_initialization({"file": "a.keras", "weights_sha256": "1"})
+    cut_off(tmp_path / "initialization.json", keep)
+    progress(folder)
+    with pytest.raises(
+        ValueError, match=r"initialization\.json is damaged .* remove it if the run started from file=a"
+    ):
+        folder.verify_or_write_initialization({"file": "a.keras", "weights_sha256": "1"})
+    (tmp_path / "initialization.json").unlink()
+    folder.verify_or_write_initialization({"file": "a.keras", "weights_sha256": "1"})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

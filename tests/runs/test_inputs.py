@@ -107,6 +107,17 @@ def test_nothing_is_written_without_files_and_runs_of_before_go_on(run, tmp_path
     assert set(run(teacher=path)) == {"teacher"}
 
 
+def test_notes_that_are_damaged_are_named(run, tmp_path):
+    path, notes = write(tmp_path / "teacher.keras", b"1"), tmp_path / "run" / "inputs.json"
+    before = run(teacher=path)
+    for keep in (0, 50):
+        notes.write_text(json.dumps(before)[:keep])
+        with pytest.raises(ValueError, match=r"inputs\.json is damaged .* remove it if .* as they were"):
+            run(teacher=path)
+    notes.unlink()
+    assert run(teacher=path) == before
+
+
 def test_a_file_that_is_as_it_was_is_not_read_again(tmp_path, monkeypatch):
     path = write(tmp_path / "teacher.keras", b"1")
     known = describe(path)

@@ -107,6 +107,16 @@ def test_the_network_that_is_served_is_the_same_everywhere(run_data, tmp_path, m
     with pytest.raises(ValueError, match=r"serve='teacher'"):
         finalize.complete(folder, run_data, serve="teacher", **again)
 
+    # What was damaged is measured again where it was removed, as the sentence says.
+    (folder.path / "outcomes.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"outcomes\.npz is damaged .*: remove it"):
+        finalize.complete(folder, run_data, serve="student", **again)
+    (folder.path / "outcomes.npz").unlink()
+    (folder.path / "history.csv").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"report could not be drawn \(.*history\.csv is damaged"):
+        finalize.draw_page(folder, run_data, networks(*roles))
+    (folder.path / "history.csv").unlink()
+
     # Chosen again, the first one is exported again, since servers take the highest version; and once, if killed then.
     before = (folder.path / "metrics.json").read_bytes()
     monkeypatch.setattr(writer, "write_saved_model", lambda network, folder, **options: folder.mkdir())

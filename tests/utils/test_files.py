@@ -1,7 +1,9 @@
+import json
 import os
 import pathlib
 import unicodedata
 
+import numpy as np
 import pytest
 
 from mpl_tf.utils import files
@@ -204,3 +206,51 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path):
         files.DiskFullError, match=r"about 1,000,000,000,000 MB are needed and [\d,]+ MB are free"
     ):
         files.check_room(tmp_path / "new", 10**18)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 0.4, 0.99], ids=lambda part: f"{part} of it")
+@pytest.mark.parametrize("suffix", ["npz", "json"])
+def test_a_file_that_was_cut_off_is_named_with_what_to_do(tmp_path, suffix, keep):
+    path = tmp_path / f"numbers.{suffix}"
+    if suffix == "npz":
+        np.savez_compressed(path, numbers=np.arange(1000))
+    else:
+        path.write_text(json.dumps({"numbers": list(range(1000))}))
+
+    def read():
+        with files.reading(path, "write it again"):
+            return np.load(path)["numbers"] if suffix == "npz" else json.loads(path.read_text())["numbers"]
+
+    if keep == 1:
+        assert list(read()) == list(range(1000))
+        return
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(ValueError, match=rf"numbers\.{suffix} is damaged \(\w+: .+\): write it again\.$"):
+        read()
+
+
+def test_a_file_whose_bits_have_changed_or_that_lacks_something_is_named_too(tmp_path):
+    path = tmp_path / "numbers.npz"
+    np.savez_compressed(path, numbers=np.arange(1000))
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for damaged in (
+        content[:middle] + bytes(reversed(content[middle : middle + 9])) + content[middle + 9 :],
+        bytes(len(content)),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"numbers\.npz is damaged"), files.reading(path, "mend it"):
+            np.load(path)["numbers"]
+    path.write_bytes(content)
+    with (
+        pytest.raises(ValueError, match=r"numbers\.npz is damaged \(KeyError"),
+        files.reading(path, "mend it"),
+    ):
+        np.load(path)["others"]
+
+
+def test_a_file_that_may_not_be_read_or_is_not_there_is_not_called_damaged(tmp_path):
+    path = tmp_path / "numbers.json"
+    with pytest.raises(FileNotFoundError), files.reading(path, "remove it"):
+        path.read_text()
