@@ -292,9 +292,19 @@ def _stored(folder, width):
     for file in sorted(folder.glob("*.npz")) if folder is not None else ():
         if file.name.startswith("."):
             continue
-        with np.load(file) as stored:
-            indices.append(stored["index"])
-            rows.append(stored["features"])
+        try:
+            with np.load(file) as stored:
+                part = stored["index"], stored["features"]
+        except files.DAMAGED as error:
+            warnings.warn(
+                f"The stored features {file} cannot be read ({type(error).__name__}: {error}): they are removed, and "
+                "computed again.",
+                stacklevel=3,
+            )
+            file.unlink(missing_ok=True)
+            continue
+        indices.append(part[0])
+        rows.append(part[1])
     return np.concatenate(indices), np.concatenate(rows)
 
 

@@ -105,6 +105,17 @@ def test_features_come_from_before_dropout_and_once_from_the_store(tmp_path, mon
     )
     assert computed == [5]
 
+    # A file of the store that was cut off is made anew, once.
+    damaged = next(file for file in tmp_path.rglob("*.npz") if len(np.load(file)["index"]) == 3)
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    computed.clear()
+    with pytest.warns(UserWarning, match=rf"{damaged.name} cannot be read \(.*\): .* computed again"):
+        mended = models.extract_features(network, images, [3, 1, 7], cache_dir=tmp_path)
+    np.testing.assert_allclose(mended, first, atol=1e-5)
+    assert computed == [1, 3, 7]
+    models.extract_features(network, images, [3, 1, 7, 5], cache_dir=tmp_path)
+    assert computed == [1, 3, 7]
+
 
 def test_other_networks_and_other_images_have_a_store_of_their_own(tmp_path):
     networks = [models.build("convnet", 3, tiny.IMAGE_SHAPE, seed=seed) for seed in (0, 1)]
