@@ -36,24 +36,35 @@ if __name__ == "__main__":
     start.parse_flags(expand_presets=False)
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import unicodedata
+from collections.abc import Iterator
+from types import FrameType
+from typing import TextIO
 
 from mpl_tf import report
 from mpl_tf.report.comparison import check_split, final_accuracies
 from mpl_tf.runs.folder import RunFolder
+from mpl_tf.training.callbacks.preemption import PreemptedError
 from mpl_tf.utils import files
 
 # Flags that name what a trial writes, and does not depend on.
 WRITTEN = ("feature_cache", "export_dir")
 # Flags that the comparison gives each run itself.
 GIVEN = ("seed", "run_dir")
+
+# The processes of the trials that are running, and whether they are to end.
+_running: set[subprocess.Popen] = set()
+_ending = threading.Event()
 
 
 def main(_):
@@ -69,20 +80,28 @@ def main(_):
     needed = {name: other_trials(name, trials) for name in trials}
     check_trials(trials, seeds[0])
     results = {name: {} for name in trials}
-    with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
-        # In this order, so that a trial that another one reads has been started before it.
-        futures = {}
-        for seed in seeds:
-            for name in trials:
-                before = [futures[other, seed] for other in needed[name]]
-                futures[name, seed] = pool.submit(run_comparable_trial, name, trials[name], seed, before)
+    _ending.clear()
+    with _sigterm_raised(), concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
         try:
+            # In this order, so that a trial that another one reads has been started before it.
+            futures = {}
+            for seed in seeds:
+                for name in trials:
+                    before = [futures[other, seed] for other in needed[name]]
+                    futures[name, seed] = pool.submit(run_comparable_trial, name, trials[name], seed, before)
             for future in futures.values():
                 # Called in the thread of a trial, before it takes up the next one.
                 future.add_done_callback(lambda done: _failed(done) and _begin_no_more(pool))
             for (name, seed), future in futures.items():
                 results[name][seed] = future.result()
                 write_report({trial: runs for trial, runs in results.items() if runs}, reference, ablations)
+        except (PreemptedError, KeyboardInterrupt):
+            # The signal may have come to this process alone, and they would go on without it.
+            _begin_no_more(pool)
+            _ending.set()
+            for process in tuple(_running):
+                process.terminate()
+            raise
         except (RuntimeError, ValueError) as error:
             # At once: those that run beside it may take hours yet.
             print(error, file=sys.stderr, flush=True)
@@ -100,6 +119,24 @@ def _failed(done: concurrent.futures.Future) -> bool:
 
 def _begin_no_more(pool: concurrent.futures.Executor) -> None:
     pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Inside the block a SIGTERM raises `PreemptedError`, as Ctrl-C raises `KeyboardInterrupt`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise PreemptedError(
+            "Stopped by SIGTERM, and with it the trials that were running: start the same command again to go on "
+            "from what they have saved.",
+            number,
+        )
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def parse_trials(texts: list[str]) -> dict[str, list[str]]:
@@ -297,7 +334,10 @@ def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
     folder = trial_folder(name, seed)
     arguments = trial_arguments(command, seed)
     record, wanted = folder / "trial.json", {"trial": name, **made_of(command[0], arguments)}
-    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+    known = None
+    # Of a damaged one the recipe says what its run is made of.
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        known = json.loads(record.read_text(encoding="utf-8"))
     metrics = RunFolder(folder).read_metrics()
     if metrics is not None and known == wanted:
         return metrics
@@ -311,8 +351,8 @@ def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
     with open(folder / "log.txt", "a", encoding="utf-8", errors="surrogateescape") as log:
         print(f"$ {shlex.join(['python', *program[1:]])}", file=log, flush=True)
         started = log.tell()
-        finished = subprocess.run(program, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    if finished.returncode:
+        status = _run_to_its_end(program, log, environment)
+    if status:
         said = log_since(folder, started)
         raise RuntimeError(
             f"The trial {name!r}, seed {seed}, stopped:\n{said[-3000:]}\n(all of it: {log.name})"
@@ -322,6 +362,18 @@ def run_trial(name: str, command: list[str], seed: int, needed: list) -> dict:
     with files.replacing(record) as temporary:
         temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
     return RunFolder(folder).read_metrics()
+
+
+def _run_to_its_end(program: list[str], log: TextIO, environment: dict[str, str]) -> int:
+    """The exit status of a trial's process."""
+    with subprocess.Popen(program, stdout=log, stderr=subprocess.STDOUT, env=environment) as process:
+        _running.add(process)
+        if _ending.is_set():
+            process.terminate()
+        try:
+            return process.wait()
+        finally:
+            _running.discard(process)
 
 
 def log_since(folder: pathlib.Path, position: int) -> str:

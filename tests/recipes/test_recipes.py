@@ -4,7 +4,9 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
+import threading
 import time
 from unittest import mock
 
@@ -15,6 +17,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from mpl_tf import data, models
+from mpl_tf.training.callbacks import preemption
 from mpl_tf.utils import files
 from recipes import compare
 from tests.programs import forked
@@ -266,14 +269,14 @@ def test_a_trial_is_not_run_again_unless_its_flags_or_files_have_changed(tmp_pat
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     started = []
 
-    def recipe(program, *, stdout, env, **_):
-        assert env["TF_NUM_INTRAOP_THREADS"] == "3"  # as the user has said
+    def recipe(program, log, environment):
+        assert environment["TF_NUM_INTRAOP_THREADS"] == "3"  # as the user has said
         started.append(program[2:])
-        print("Warning: a network is small", file=stdout, flush=True)
+        print("Warning: a network is small", file=log, flush=True)
         (tmp_path / "one.0" / "metrics.json").write_text(json.dumps({"steps": len(started)}))
-        return subprocess.CompletedProcess(program, int("--fails" in program))
+        return int("--fails" in program)
 
-    monkeypatch.setattr(compare.subprocess, "run", recipe)
+    monkeypatch.setattr(compare, "_run_to_its_end", recipe)
     teacher = tmp_path / "teacher.keras"
     teacher.touch()
     command = ["distillation", f"--teacher={teacher}"]
@@ -282,6 +285,10 @@ def test_a_trial_is_not_run_again_unless_its_flags_or_files_have_changed(tmp_pat
     assert compare.run_trial("one", [*command, "--steps=5"], 0, []) == {"steps": 2}
     teacher.write_bytes(b"another network")
     assert compare.run_trial("one", [*command, "--steps=5"], 0, []) == {"steps": 3}
+    # What it was made of is lost.
+    (tmp_path / "one.0" / "trial.json").write_text("")
+    assert compare.run_trial("one", [*command, "--steps=5"], 0, []) == {"steps": 4}
+    assert compare.run_trial("one", [*command, "--steps=5"], 0, []) == {"steps": 4}
     assert started[0][:3] == ["recipes.distillation", f"--teacher={teacher}", "--seed=0"]
     assert compare.trial_warnings(tmp_path / "one.0") == ["a network is small"]
 
@@ -378,6 +385,37 @@ def test_a_comparison_by_images_that_its_trials_lack_ends_with_a_sentence_and_be
         flags.FLAGS.unparse_flags()
         flags.FLAGS(["compare", *enough, "--run_dir=unused"])
         compare.check_trials(compare.parse_trials(flags.FLAGS.trial or [folders]), 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGTERM, preemption.PreemptedError), (signal.SIGINT, KeyboardInterrupt)],
+    ids=["SIGTERM", "Ctrl-C"],
+)
+def test_a_comparison_that_is_stopped_stops_its_trials(tmp_path, monkeypatch, number, expected):
+    # A trial that takes a minute, and says when it was asked to end.
+    program, log = tmp_path / "python", tmp_path / "one.0" / "log.txt"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *--only_check_args*) exit 0;; esac\n'
+        "trap 'kill $!; echo saved; exit 143' TERM\nsleep 60 &\necho begun\nwait\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(compare.sys, "executable", str(program))
+
+    def stop():
+        while not log.exists() or "begun" not in log.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["compare", "--trial=one: supervised", "--seeds=0-3", f"--run_dir={tmp_path}"])
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(expected):
+        compare.main([])
+    assert log.read_text().endswith("begun\nsaved\n")
+    assert not (tmp_path / "one.1").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_a_trial_is_made_of_has_the_files_that_its_flags_name(tmp_path):
