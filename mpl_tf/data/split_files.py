@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -128,7 +127,7 @@ def _read(path: pathlib.Path, source: Source, arguments: dict) -> Split:
         found = dict(document["arguments"])
         values = {name: document[name] for name in ("name", "labels_per_class", "fingerprint")}
         arrays = _read_arrays(path, document)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, *files.DAMAGED) as error:
         raise ValueError(
             f"{path} holds no split ({type(error).__name__}: {error}): remove it, or give another path."
         ) from error

@@ -395,15 +395,19 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:100])
 
 
+def emptied(path):
+    path.write_bytes(b"")
+
+
 def exchanged(path):
     np.savez(path, labeled=np.arange(12), validation=np.arange(12, 21))
 
 
-@pytest.mark.parametrize("harm", [lost, cut_short, exchanged])
+@pytest.mark.parametrize("harm", [lost, cut_short, emptied, exchanged])
 def test_an_array_file_that_is_lost_or_another_is_refused(source, many, harm):
     path, arguments, _ = many
     harm(path.with_suffix(".npz"))
-    with pytest.raises(ValueError, match=r"split\.json holds no split \(.*split\.npz|BadZipFile"):
+    with pytest.raises(ValueError, match=r"split\.json holds no split \(.*split\.npz|BadZipFile|EOFError"):
         load_or_draw_split(path, source, **arguments)
 
 

@@ -150,7 +150,7 @@ class LabelStore(ShardedTable):
                 if content_fingerprint(index) != request["index"]:
                     raise ValueError("index.npy is not the one that store.json was written for")
                 return cls(path, request, index), request
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *files.DAMAGED) as error:
             raise ValueError(
                 f"The folder {str(path)!r} holds no label store ({type(error).__name__}: {error}): give another path."
             ) from error

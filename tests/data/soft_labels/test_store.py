@@ -213,6 +213,9 @@ def test_a_store_of_another_version_or_with_another_index_is_refused(tmp_path):
     np.save(tmp_path / "index.npy", INDEX[::-1])
     with pytest.raises(ValueError, match=r"index.npy is not the one that store.json was written for"):
         LabelStore.open(tmp_path)
+    (tmp_path / "index.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds no label store \(EOFError"):
+        LabelStore.open(tmp_path)
 
 
 def create_and_report(path, start, results):
