@@ -27,7 +27,7 @@ flags.DEFINE_enum("augment", "weak", ["weak", "none"], "The weak view, or the im
 flags.DEFINE_float(
     "frozen_fraction", 0.0, "Fraction of the layers, from the input on, that do not learn.", 0.0, 0.99
 )
-flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
+flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for GPUs and off for CPUs.")
 flags.DEFINE_enum(
     "strategy", "default", parameters.constant("mpl_tf.distribute", "STRATEGIES"),
     "One device; all of this machine; all of several machines, which TF_CONFIG names; or a TPU.",

@@ -32,7 +32,7 @@ flags.DEFINE_enum("view", "none", ["none", "weak", "strong"], "Label images that
 flags.DEFINE_enum(
     "precision", None, ["float32", "mixed_bfloat16"], "Of the network's arithmetic; its own when not given."
 )
-flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
+flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for GPUs and off for CPUs.")
 flags.DEFINE_enum("strategy", "default", ["default", "mirrored"], "One device, or all of this machine.")
 flags.DEFINE_float(
     "threshold", 0.3, "Confidence from which the table and the image count as selected.", 0.0, 1.0

@@ -102,7 +102,7 @@ def label(
             neighbors. What is drawn depends on `seed` and the image's position in the store alone.
         view: augments the images, `(images, seed=, position=) → float32 [B, …]`; None shows them as they are.
         seed: of the view and of dropout.
-        jit_compile: True, False or `"auto"`: on for one accelerator.
+        jit_compile: True, False or `"auto"`: on for GPUs, off for CPUs.
         verbose: 0 for silence, 1 for a progress bar, 2 for a line every few seconds, `"auto"` for the bar in a
             terminal and lines elsewhere. Both show how much time is left.
 

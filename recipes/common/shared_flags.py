@@ -281,7 +281,7 @@ def define_training_flags():
     flags.DEFINE_bool(
         "rematerialize", False, "Compute activations again in the backward pass, not keep them."
     )
-    flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for one accelerator.")
+    flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "XLA; auto is on for GPUs and off for CPUs.")
     flags.DEFINE_enum(
         "strategy", "default", parameters.constant("mpl_tf.distribute", "STRATEGIES"),
         "One device; all of this machine; all of several machines, which TF_CONFIG names; or a TPU.",
