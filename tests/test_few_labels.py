@@ -1,5 +1,6 @@
 """The programs of docs/few_labels.md: each task names its trials and their lengths."""
 
+import re
 import runpy
 
 import pytest
@@ -50,3 +51,21 @@ def test_some_trials_of_another_length():
     assert "--steps=150 " in twice[1]
     with pytest.raises(ValueError, match=r"\['uda'\] are no trials of this task"):
         task.trials(None, only=["uda"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"), [("mnist_100", "mnist_100"), ("fashion_mnist_1000", "fashion_1000")]
+)
+def test_presets_and_the_command_of_their_headers_are_trials_of_the_table(preset, name):
+    def flags_of(text):
+        return dict(re.findall(r"--(\w+)=(\S+)", text))
+
+    text = (ROOT / "recipes" / "presets" / f"{preset}.flags").read_text("utf-8")
+    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    uda, mpl = PROGRAM["TASKS"][name].trials(None, only=["UDA", "MPL"])
+    of_preset = flags_of(text.removeprefix(header))
+    of_command = of_preset | flags_of(header.partition("python -m recipes.mpl ")[2])
+    # Where a run is looked at in between is no part of what it learns.
+    for trial, given in ((uda, of_preset), (mpl, of_command)):
+        expected = flags_of(trial.partition(": ")[2]) | {"epoch_steps": given["epoch_steps"]}
+        assert expected.items() <= given.items()
