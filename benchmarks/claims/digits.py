@@ -74,6 +74,18 @@ PERCEPTRON_OF_MNIST = TEACHER_OF_MNIST.replace("--model=lenet-5", "--model=hinto
 _SHORT = "--batch_size=64 --steps=6000 --epoch_steps=1000 --schedule=cosine --validation=0.04"
 _DAFL_ON_MNIST = f"dafl --teacher={TEACHER} --generator_width=32 {_SHORT}"
 
+# What wears a generator out, and what keeps it: its learning rate and its weight decay.
+_GENERATOR_RATES = {
+    "0.2": "0.2",
+    **{f"0.2, decay {decay}": f"0.2 --generator_weight_decay={decay}" for decay in ("1e-5", "1e-4")},
+    "0.05": "0.05",
+    "0.02": "0.02",
+}
+_LONGER = (
+    f"dafl --teacher={TEACHER} --generator_width=32 --batch_size=64 --steps=12000 --epoch_steps=1500 "
+    "--schedule=cosine --ema_decay=0.999 --precision=mixed_bfloat16 --validation=0.04"
+)
+
 _LABELED_BY_TEACHER = "--teacher={teacher}/networks/student.keras"
 _REDUCED = f"reduced_mpl --nobaseline {_LABELED_BY_TEACHER}"
 
@@ -300,7 +312,15 @@ STUDIES = {
         answers={},
         teacher=TEACHER_OF_MNIST,
     ),
-    # Nor this: how much of it is the teacher's.
+    # Nor these: how long a generator lasts, and how much of what a student learns is the teacher's.
+    "dafl_mnist_rates": Study(
+        preset="dafl_mnist",
+        trials={
+            name: f"{_LONGER} --generator_learning_rate={rate}" for name, rate in _GENERATOR_RATES.items()
+        },
+        answers={},
+        teacher=TEACHER_OF_MNIST.replace("--seed=100", "--seed=110"),
+    ),
     "dafl_teachers": Study(
         preset=None, trials=_teachers_of_dafl(), answers={}, reference="student, 1,500 updates"
     ),
