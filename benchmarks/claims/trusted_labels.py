@@ -128,15 +128,22 @@ TASKS = {
     "digits_mlp": _digits(
         "mlp", {"supervised": 5000, REWEIGHT: 4400, "uda": 2900, "mpl": 2200, WITHOUT_FEEDBACK: 2250}
     ),
+    # As docs/few_labels.md trains on these images: with SGD at 0.05 and full RandAugment nothing began to learn.
     "mnist": Task(
-        data=("--dataset=mnist", "--validation=0.04", "--randaugment_labeled"),
-        common=("--model=lenet-5", "--batch_size=32", "--learning_rate=0.05", "--ema_decay=0.99"),
-        unlabeled=("--unlabeled_ratio=7", "--confirmation_images=0"),
+        data=("--dataset=mnist", "--validation=0.04", "--fill=auto", "--randaugment_magnitude=6"),
+        common=(
+            "--model=lenet-5",
+            "--batch_size=20",
+            "--optimizer=adam",
+            "--learning_rate=2e-3",
+            "--ema_decay=0.99",
+        ),
+        unlabeled=("--unlabeled_ratio=5", "--distribution_alignment=uniform", "--confirmation_images=0"),
         uda=("--uda_weight=1", "--uda_temperature=0.4", "--uda_threshold=0.8"),
         mpl=("--uda_ramp_steps=100",),
-        finetuning=("--steps=200", "--batch_size=32", "--learning_rate=0.01"),
-        reweighting=("--learning_rate=0.02", "--global_clipnorm=0.5"),
-        steps={"supervised": 5000, REWEIGHT: 3000, "uda": 500, "mpl": 245, WITHOUT_FEEDBACK: 350},
+        finetuning=("--steps=200", "--batch_size=20", "--learning_rate=0.01"),
+        reweighting=("--learning_rate=5e-4", "--global_clipnorm=0.5"),
+        steps={"supervised": 6000, REWEIGHT: 3400, "uda": 950, "mpl": 380, WITHOUT_FEEDBACK: 450},
     ),
 }
 
