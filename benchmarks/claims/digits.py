@@ -73,6 +73,12 @@ PERCEPTRON_OF_MNIST = TEACHER_OF_MNIST.replace("--model=lenet-5", "--model=hinto
 # In place of the source's hours: some six minutes of one core, by a narrow generator and an eighth of its batches.
 _SHORT = "--batch_size=64 --steps=6000 --epoch_steps=1000 --schedule=cosine --validation=0.04"
 _DAFL_ON_MNIST = f"dafl --teacher={TEACHER} --generator_width=32 {_SHORT}"
+# What DAFL is measured against, whatever its networks are.
+_BESIDE_DAFL = {
+    "generator left untrained": f"{_DAFL_ON_MNIST} --generator_learning_rate=0",
+    "noise": f"{_DAFL_ON_MNIST} --generator=noise",
+    "real images": f"supervised {_SHORT}",
+}
 
 # What wears a generator out, and what keeps it: its learning rate and its weight decay.
 _GENERATOR_RATES = {
@@ -273,9 +279,7 @@ STUDIES = {
             "one-hot loss off": f"{_DAFL_ON_MNIST} --one_hot_weight=0",
             "entropy off": f"{_DAFL_ON_MNIST} --entropy_weight=0",
             "activation loss off": f"{_DAFL_ON_MNIST} --activation_weight=0",
-            "generator left untrained": f"{_DAFL_ON_MNIST} --generator_learning_rate=0",
-            "noise": f"{_DAFL_ON_MNIST} --generator=noise",
-            "real images": f"supervised {_SHORT}",
+            **_BESIDE_DAFL,
         },
         answers={
             "M15": ("noise",),
@@ -287,12 +291,7 @@ STUDIES = {
     # The same minutes for the source's other pair, two perceptrons.
     "dafl_mnist_mlp": Study(
         preset="dafl_mnist_mlp",
-        trials={
-            "DAFL": _DAFL_ON_MNIST,
-            "generator left untrained": f"{_DAFL_ON_MNIST} --generator_learning_rate=0",
-            "noise": f"{_DAFL_ON_MNIST} --generator=noise",
-            "real images": f"supervised {_SHORT}",
-        },
+        trials={"DAFL": _DAFL_ON_MNIST, **_BESIDE_DAFL},
         answers={"D29": ("real images",)},
         teacher=PERCEPTRON_OF_MNIST,
     ),
